@@ -1,0 +1,1 @@
+//! Catalog, subscriptions, rating and invoices.

@@ -1,0 +1,30 @@
+//! Every limit of the engine, in one place. Units are in the names.
+
+/// Bytes of an `id`, `source`, `type` or `subject`, at least 1.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Bytes of one event as it was sent.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a body that is not NDJSON, after decompression.
+pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of the body of a control request.
+pub const CONTROL_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Nesting of JSON that is still read.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// How far ahead of the clock an event's time may lie, in microseconds (5 minutes).
+pub const EVENT_FUTURE_US_MAX: i64 = 5 * 60 * 1_000_000;
+/// Bytes kept of a refused event in its dead letter.
+pub const DEAD_LETTER_BYTES_MAX: usize = 4 * 1024;
+/// Rows in a page of a list when the caller names none.
+pub const PAGE_ROWS_DEFAULT: usize = 100;
+/// Rows in a page of a list at the most.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Characters of a key of a meter, feature, plan, add-on or customer.
+pub const KEY_CHARS_MAX: usize = 128;
+/// Records in one block of the log (the index in a block is 16 bits of a position).
+pub const BLOCK_RECORDS_MAX: usize = 65_535;
+/// Bytes of records, before compression, after which a block is closed.
+pub const BLOCK_BYTES_TARGET: usize = 256 * 1024;
+/// Group-by dimensions of a meter.
+pub const METER_DIMENSIONS_MAX: usize = 16;
+/// Share of the data directory's file system, in per cent, at which intake stops.
+pub const DISK_USED_PERCENT_MAX: u64 = 95;

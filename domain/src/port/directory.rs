@@ -1,0 +1,56 @@
+//! Who and what there is, from memory: read on hot paths, kept current by the control store.
+
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Customer, Grant, Override, Subscription, Tenant};
+use crate::identity::TenantId;
+
+/// What is declared, without I/O.
+pub trait Directory: Send + Sync {
+    /// A tenant.
+    fn tenant(&self, tenant: TenantId) -> Option<Arc<Tenant>>;
+
+    /// All tenants.
+    fn tenants(&self) -> Vec<Arc<Tenant>>;
+
+    /// A tenant's meters, features, plans and add-ons.
+    fn catalog(&self, tenant: TenantId) -> Arc<Catalog>;
+
+    /// A customer by key.
+    fn customer(&self, tenant: TenantId, key: &str) -> Option<Arc<Customer>>;
+
+    /// The customer that a subject belongs to.
+    fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>>;
+
+    /// The customers whose parent is this one.
+    fn children(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Customer>>;
+
+    /// A customer's subscriptions, newest first.
+    fn subscriptions(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Subscription>>;
+
+    /// A customer's overrides.
+    fn overrides(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Override>>;
+
+    /// A customer's grants.
+    fn grants(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Grant>>;
+
+    /// Counts up with every change of anything here, so that what was compiled from it can be told stale.
+    fn epoch(&self) -> u64;
+}
+
+/// What changed, for those who keep something compiled from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DirectoryChange {
+    /// A tenant was made or changed.
+    Tenant(TenantId),
+    /// Meters, features, plans or add-ons changed.
+    Catalog(TenantId),
+    /// A customer, or its subscriptions, overrides or grants, changed.
+    Customer(TenantId, String),
+}
+
+/// Told of changes after they are durable.
+pub trait DirectoryListener: Send + Sync {
+    /// Something changed.
+    fn changed(&self, change: &DirectoryChange);
+}

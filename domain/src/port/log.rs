@@ -1,0 +1,100 @@
+//! The event log: the truth for usage.
+
+use super::{BoxFuture, StoreError};
+use crate::record::Position;
+use crate::time::TimeRange;
+
+/// Records that a partition owner hands over together: at most [`crate::limits::BLOCK_RECORDS_MAX`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Block {
+    /// The partition.
+    pub partition: u32,
+    /// The encoded records, one behind the other.
+    pub bytes: Vec<u8>,
+    /// Where each record ends in `bytes`.
+    pub ends: Vec<u32>,
+    /// From the earliest to behind the latest time of the block's events, for skipping.
+    pub times: Option<TimeRange>,
+}
+
+impl Block {
+    /// The encoded records in order.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|end| *end as usize));
+        starts
+            .zip(&self.ends)
+            .map(|(start, end)| &self.bytes[start..*end as usize])
+    }
+
+    /// Adds a record that has already been encoded.
+    pub fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len() as u32);
+    }
+}
+
+/// A block as it was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBlock {
+    /// Position of its first record; record `i` has index `i`.
+    pub position: Position,
+    /// Position behind the block: where the next block starts at the earliest.
+    pub next: Position,
+    /// The records.
+    pub block: Block,
+}
+
+/// Blocks in the order of their positions.
+pub type Blocks<'a> = Box<dyn Iterator<Item = Result<StoredBlock, StoreError>> + Send + 'a>;
+
+/// Whether the log takes records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogHealth {
+    /// It does.
+    Healthy,
+    /// The disk is too full; it will take records again by itself.
+    Full(String),
+    /// A write or sync failed; it takes none until the process has started anew.
+    Poisoned(String),
+}
+
+/// An append-only log, made durable by groups.
+///
+/// Appending assigns a position at once and returns before the block is durable; nobody may be told of a record before
+/// [`EventLog::wait_durable`] has passed its position.
+pub trait EventLog: Send + Sync {
+    /// Hands a block to the writer. Returns the position of its first record and the position behind the block.
+    /// Blocks its caller while the bounded queue before the disk is full. An error means that nothing was taken.
+    fn append(&self, block: Block) -> Result<(Position, Position), StoreError>;
+
+    /// Everything before this position is durable.
+    fn durable(&self) -> Position;
+
+    /// Resolves when everything before `position` is durable, or with the failure that prevents it.
+    fn wait_durable(&self, position: Position) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The same for a thread without a runtime.
+    fn wait_durable_blocking(&self, position: Position) -> Result<(), StoreError>;
+
+    /// Durable blocks from the one at or behind `from` on, until the durable end at the time of the call.
+    /// `only` restricts to blocks of a partition. Damaged bytes end it with [`StoreError::Damaged`].
+    fn read(&self, from: Position, only: Option<u32>) -> Blocks<'_>;
+
+    /// The same, but newest first: blocks before `until`, for looking back.
+    fn read_back(&self, until: Position) -> Blocks<'_>;
+
+    /// The encoded record at `position`, durable or not.
+    fn fetch(&self, position: Position) -> Result<Vec<u8>, StoreError>;
+
+    /// The first position that is still kept.
+    fn first(&self) -> Position;
+
+    /// The position behind the last block that was taken.
+    fn end(&self) -> Position;
+
+    /// Whether records are taken.
+    fn health(&self) -> LogHealth;
+
+    /// Bytes on disk.
+    fn bytes(&self) -> u64;
+}

@@ -1,0 +1,334 @@
+//! Exact decimal quantities.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Decimal places of a [`Quantity`].
+pub const PLACES: u32 = 12;
+/// One whole unit in parts of 10⁻¹².
+pub const UNIT: i128 = 1_000_000_000_000;
+/// The largest magnitude: 26 digits before the point and 12 after it.
+const PARTS_MAX: i128 = 100_000_000_000_000_000_000_000_000_000_000_000_000 - 1;
+/// Exponents beyond this cannot give a value in range, however long the digits are.
+const EXPONENT_MAX: i64 = 2_000_000;
+
+/// A decimal with up to 26 digits before the point and 12 after it, kept as parts of 10⁻¹².
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Quantity(i128);
+
+/// Why a text is no quantity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QuantityError {
+    /// Not a decimal number.
+    #[error("is not a decimal number")]
+    Malformed,
+    /// More than 26 digits before the point.
+    #[error("has more than 26 digits before the point")]
+    Overflow,
+    /// More than 12 decimal places.
+    #[error("has more than 12 decimal places")]
+    TooPrecise,
+}
+
+impl Quantity {
+    /// Zero.
+    pub const ZERO: Self = Self(0);
+    /// One.
+    pub const ONE: Self = Self(UNIT);
+    /// The largest quantity.
+    pub const MAX: Self = Self(PARTS_MAX);
+
+    /// A quantity of `parts` × 10⁻¹², or an overflow error.
+    pub const fn from_parts(parts: i128) -> Result<Self, QuantityError> {
+        if parts > PARTS_MAX || parts < -PARTS_MAX {
+            return Err(QuantityError::Overflow);
+        }
+        Ok(Self(parts))
+    }
+
+    /// A whole number.
+    pub const fn from_units(units: i64) -> Self {
+        Self(units as i128 * UNIT)
+    }
+
+    /// The value in parts of 10⁻¹².
+    pub const fn parts(self) -> i128 {
+        self.0
+    }
+
+    /// Whether the value is below zero.
+    pub const fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+
+    /// Whether the value is zero.
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The sum, or `None` on overflow.
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0
+            .checked_add(other.0)
+            .and_then(|parts| Self::from_parts(parts).ok())
+    }
+
+    /// The difference, or `None` on overflow.
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0
+            .checked_sub(other.0)
+            .and_then(|parts| Self::from_parts(parts).ok())
+    }
+
+    /// The value with its sign turned.
+    #[must_use]
+    pub const fn negated(self) -> Self {
+        Self(-self.0)
+    }
+
+    /// Reads a decimal as a caller wrote it in a string: at most 12 places.
+    pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        match Self::parse_rounding(text)? {
+            (value, false) => Ok(value),
+            (_, true) => Err(QuantityError::TooPrecise),
+        }
+    }
+
+    /// Reads a JSON number; more than 12 places are rounded half up (away from zero), told by the flag.
+    pub fn parse_rounding(text: &str) -> Result<(Self, bool), QuantityError> {
+        let (negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (digits, exponent) = split_exponent(unsigned)?;
+        let (whole, fraction) = match digits.split_once('.') {
+            Some((_, "")) => return Err(QuantityError::Malformed),
+            Some(pair) => pair,
+            None => (digits, ""),
+        };
+        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+            return Err(QuantityError::Malformed);
+        }
+        let (parts, rounded) = scale(whole, fraction, exponent)?;
+        let value = Self::from_parts(if negative { -parts } else { parts })?;
+        Ok((value, rounded))
+    }
+}
+
+fn split_exponent(text: &str) -> Result<(&str, i64), QuantityError> {
+    let Some(at) = text.find(['e', 'E']) else {
+        return Ok((text, 0));
+    };
+    let exponent = &text[at + 1..];
+    let unsigned = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(QuantityError::Malformed);
+    }
+    let magnitude = unsigned.parse::<i64>().unwrap_or(EXPONENT_MAX).min(EXPONENT_MAX);
+    Ok((
+        &text[..at],
+        if exponent.starts_with('-') {
+            -magnitude
+        } else {
+            magnitude
+        },
+    ))
+}
+
+/// The parts of 10⁻¹² of `whole.fraction × 10^exponent`, and whether digits were rounded away.
+fn scale(whole: &str, fraction: &str, exponent: i64) -> Result<(i128, bool), QuantityError> {
+    let digits = || whole.bytes().chain(fraction.bytes());
+    // The number of leading digits that are kept as whole parts of 10⁻¹².
+    let kept = whole.len() as i64 + exponent + i64::from(PLACES);
+    let mut parts: i128 = 0;
+    for (at, digit) in digits().enumerate() {
+        let (at, digit) = (at as i64, i128::from(digit - b'0'));
+        if at < kept {
+            parts = parts
+                .checked_mul(10)
+                .and_then(|p| p.checked_add(digit))
+                .ok_or(QuantityError::Overflow)?;
+            if parts > PARTS_MAX {
+                return Err(QuantityError::Overflow);
+            }
+        } else {
+            let lost = digits().skip(at as usize).any(|d| d != b'0');
+            let up = at == kept && digit >= 5;
+            return Ok((parts + i128::from(up), lost));
+        }
+    }
+    let missing = kept - digits().count() as i64;
+    if parts == 0 {
+        return Ok((0, false));
+    }
+    let factor = u32::try_from(missing).ok().and_then(|m| 10i128.checked_pow(m));
+    let parts = factor
+        .and_then(|f| parts.checked_mul(f))
+        .ok_or(QuantityError::Overflow)?;
+    Ok((parts, false))
+}
+
+impl FromStr for Quantity {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        Self::parse(text)
+    }
+}
+
+impl From<u32> for Quantity {
+    fn from(units: u32) -> Self {
+        Self(i128::from(units) * UNIT)
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let magnitude = self.0.unsigned_abs();
+        let (whole, parts) = (magnitude / UNIT as u128, magnitude % UNIT as u128);
+        if self.0 < 0 {
+            f.write_str("-")?;
+        }
+        if parts == 0 {
+            return write!(f, "{whole}");
+        }
+        let digits = format!("{parts:012}");
+        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+    }
+}
+
+impl fmt::Debug for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Quantity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Strings and JSON numbers alike; a number that JSON made a float is read through its shortest spelling.
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::quantity::wire::decimal_text(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Reading decimals from strings or numbers on the wire.
+pub mod wire {
+    use std::fmt;
+
+    use serde::de::{Deserializer, Error, Visitor};
+
+    /// The text of a decimal given as a string or as a number.
+    pub fn decimal_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = String;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a decimal, as a string or a number")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+                Ok(text.to_owned())
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<String, E> {
+                Ok(value.to_string())
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<String, E> {
+                Ok(value.to_string())
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<String, E> {
+                if value.is_finite() {
+                    Ok(value.to_string())
+                } else {
+                    Err(E::custom("is not a finite number"))
+                }
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_what_the_contract_allows() {
+        for (text, parts) in [
+            ("0", 0),
+            ("-0", 0),
+            ("1", UNIT),
+            ("0.000000000001", 1),
+            ("-12.5", -12 * UNIT - UNIT / 2),
+            ("1e3", 1_000 * UNIT),
+            ("25E-1", 2 * UNIT + UNIT / 2),
+            ("0e999999999999999999999", 0),
+            ("1.50", UNIT + UNIT / 2),
+            ("99999999999999999999999999.999999999999", PARTS_MAX),
+        ] {
+            assert_eq!(Quantity::parse(text).map(Quantity::parts), Ok(parts), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest() {
+        use QuantityError::{Malformed, Overflow, TooPrecise};
+        for (text, error) in [
+            ("", Malformed),
+            ("-", Malformed),
+            ("+1", Malformed),
+            (".5", Malformed),
+            ("1.", Malformed),
+            ("1e", Malformed),
+            ("NaN", Malformed),
+            ("Infinity", Malformed),
+            ("1,5", Malformed),
+            (" 1", Malformed),
+            ("1e40", Overflow),
+            ("100000000000000000000000000", Overflow),
+            ("99999999999999999999999999.9999999999995", Overflow),
+            ("0.0000000000001", TooPrecise),
+        ] {
+            let read = Quantity::parse_rounding(text).and_then(|_| Quantity::parse(text));
+            assert_eq!(read, Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn rounds_json_numbers_half_up() {
+        for (text, out, rounded) in [
+            ("0.0000000000005", "0.000000000001", true),
+            ("-0.0000000000005", "-0.000000000001", true),
+            ("0.00000000000049", "0", true),
+            ("1.0000000000000", "1", false),
+            ("1e-13", "0", true),
+            ("5e-13", "0.000000000001", true),
+            ("12345e-14", "0.000000000123", true),
+        ] {
+            let (value, was) = Quantity::parse_rounding(text).unwrap();
+            assert_eq!((value.to_string().as_str(), was), (out, rounded), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn display_then_parse_is_the_same(parts in -PARTS_MAX..=PARTS_MAX) {
+            let value = Quantity::from_parts(parts).unwrap();
+            prop_assert_eq!(Quantity::parse(&value.to_string()), Ok(value));
+        }
+    }
+}

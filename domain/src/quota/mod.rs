@@ -1,0 +1,1 @@
+//! Quotas: entitlements, limits, slots and decisions.

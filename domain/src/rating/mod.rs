@@ -1,0 +1,5 @@
+//! Prices and how usage becomes money.
+
+mod price;
+
+pub use price::Price;

@@ -1,0 +1,284 @@
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::MINUTE_US;
+
+/// An instant in UTC: microseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+/// Why a text is no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// Not RFC 3339.
+    #[error("is not an RFC 3339 time such as 2026-01-31T23:59:59.5Z")]
+    Malformed,
+    /// Outside the years 1970 to 9999.
+    #[error("lies outside the years 1970 to 9999")]
+    OutOfRange,
+}
+
+/// 9999-12-31T23:59:59.999999Z.
+const MAX_US: i64 = 253_402_300_799_999_999;
+
+impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+    /// The last instant of the year 9999.
+    pub const MAX: Self = Self(MAX_US);
+
+    /// From microseconds since 1970; an error outside the years 1970 to 9999.
+    pub const fn from_micros(us: i64) -> Result<Self, TimeError> {
+        if us < 0 || us > MAX_US {
+            Err(TimeError::OutOfRange)
+        } else {
+            Ok(Self(us))
+        }
+    }
+
+    /// From microseconds since 1970, cut to the years 1970 to 9999.
+    pub const fn from_micros_clamped(us: i64) -> Self {
+        if us < 0 {
+            Self(0)
+        } else if us > MAX_US {
+            Self(MAX_US)
+        } else {
+            Self(us)
+        }
+    }
+
+    /// Microseconds since 1970.
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// The whole minutes since 1970.
+    pub const fn minute(self) -> u32 {
+        (self.0 / MINUTE_US) as u32
+    }
+
+    /// The start of a minute counted since 1970.
+    pub const fn from_minute(minute: u32) -> Self {
+        Self::from_micros_clamped(minute as i64 * MINUTE_US)
+    }
+
+    /// The instant cut to its minute.
+    #[must_use]
+    pub const fn floor_minute(self) -> Self {
+        Self(self.0 - self.0 % MINUTE_US)
+    }
+
+    /// Whether the instant is on a whole minute.
+    pub const fn is_whole_minute(self) -> bool {
+        self.0 % MINUTE_US == 0
+    }
+
+    /// The instant `us` microseconds later (earlier when negative), cut to the years 1970 to 9999.
+    #[must_use]
+    pub const fn plus_micros(self, us: i64) -> Self {
+        Self::from_micros_clamped(self.0.saturating_add(us))
+    }
+
+    /// Reads RFC 3339. Digits beyond the microsecond are cut; a leap second counts as the second before it.
+    pub fn parse(text: &str) -> Result<Self, TimeError> {
+        let bytes = text.as_bytes();
+        let digits = |from: usize, to: usize| -> Result<i64, TimeError> {
+            let part = bytes.get(from..to).ok_or(TimeError::Malformed)?;
+            part.iter().try_fold(0i64, |n, b| match b {
+                b'0'..=b'9' => Ok(n * 10 + i64::from(b - b'0')),
+                _ => Err(TimeError::Malformed),
+            })
+        };
+        let is = |at: usize, set: &[u8]| bytes.get(at).is_some_and(|b| set.contains(b));
+        if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":")) {
+            return Err(TimeError::Malformed);
+        }
+        let (year, month, day) = (digits(0, 4)?, digits(5, 7)?, digits(8, 10)?);
+        let (hour, minute, second) = (digits(11, 13)?, digits(14, 16)?, digits(17, 19)?);
+        let valid_date = (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
+        if !valid_date || hour > 23 || minute > 59 || second > 60 {
+            return Err(TimeError::Malformed);
+        }
+        let (fraction_us, rest) = fraction(&bytes[19..])?;
+        let offset_s = offset(rest)?;
+        let seconds =
+            days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second.min(59);
+        Self::from_micros((seconds - offset_s) * 1_000_000 + fraction_us)
+    }
+}
+
+fn fraction(bytes: &[u8]) -> Result<(i64, &[u8]), TimeError> {
+    let Some((b'.', rest)) = bytes.split_first() else {
+        return Ok((0, bytes));
+    };
+    let count = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    if count == 0 {
+        return Err(TimeError::Malformed);
+    }
+    let us = (0..6).fold(0, |us, at| {
+        us * 10 + if at < count { i64::from(rest[at] - b'0') } else { 0 }
+    });
+    Ok((us, &rest[count..]))
+}
+
+fn offset(bytes: &[u8]) -> Result<i64, TimeError> {
+    let (sign, rest) = match bytes {
+        [b'Z' | b'z'] => return Ok(0),
+        [b'+', rest @ ..] => (1, rest),
+        [b'-', rest @ ..] => (-1, rest),
+        _ => return Err(TimeError::Malformed),
+    };
+    let [h1, h2, b':', m1, m2] = rest else {
+        return Err(TimeError::Malformed);
+    };
+    if ![h1, h2, m1, m2].iter().all(|b| b.is_ascii_digit()) {
+        return Err(TimeError::Malformed);
+    }
+    let two = |a: &u8, b: &u8| i64::from(a - b'0') * 10 + i64::from(b - b'0');
+    let (hours, minutes) = (two(h1, h2), two(m1, m2));
+    if hours > 23 || minutes > 59 {
+        return Err(TimeError::Malformed);
+    }
+    Ok(sign * (hours * 3_600 + minutes * 60))
+}
+
+const fn is_leap(year: i64) -> bool {
+    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+}
+
+const fn days_in_month(year: i64, month: i64) -> i64 {
+    match month {
+        2 => 28 + is_leap(year) as i64,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days from 1970-01-01 in the proleptic Gregorian calendar.
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let year_of_era = y - era * 400;
+    let shifted_month = (month + 9) % 12;
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(at) => write!(f, "{at}"),
+            Err(_) => write!(f, "{}us", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The instants from `start` until before `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TimeRange {
+    /// The first instant.
+    pub start: Timestamp,
+    /// The instant behind the last.
+    pub end: Timestamp,
+}
+
+impl TimeRange {
+    /// All of time.
+    pub const ALL: Self = Self {
+        start: Timestamp::EPOCH,
+        end: Timestamp::MAX,
+    };
+
+    /// `[start, end)`.
+    pub const fn new(start: Timestamp, end: Timestamp) -> Self {
+        Self { start, end }
+    }
+
+    /// Whether `at` lies in the range.
+    pub fn contains(&self, at: Timestamp) -> bool {
+        self.start <= at && at < self.end
+    }
+
+    /// What both ranges share, `None` when that is nothing.
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
+        let shared = Self {
+            start: self.start.max(other.start),
+            end: self.end.min(other.end),
+        };
+        (shared.start < shared.end).then_some(shared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_rfc_3339() {
+        for (text, us) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01T00:00:00.000001Z", 1),
+            ("1970-01-01T02:00:00+02:00", 0),
+            ("2024-02-29T23:59:59.9999999z", 1_709_251_199_999_999),
+            ("2016-12-31T23:59:60Z", 1_483_228_799_000_000),
+            ("1969-12-31T23:00:00-01:30", 1_800_000_000),
+        ] {
+            assert_eq!(Timestamp::parse(text).map(Timestamp::micros), Ok(us), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest() {
+        for text in [
+            "",
+            "now",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:60:00Z",
+            "2026-01-01T00:00:61Z",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00+0200",
+            "2026-01-01T00:00:00+24:00",
+            "1969-12-31T23:59:59Z",
+            "2026-1-01T00:00:00Z",
+            "2026-01-01T00:00:00ZZ",
+            "1700000000",
+            "２０２６-01-01T00:00:00Z",
+        ] {
+            assert!(Timestamp::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn display_then_parse_is_the_same(us in 0..=MAX_US) {
+            let at = Timestamp::from_micros(us).unwrap();
+            prop_assert_eq!(Timestamp::parse(&at.to_string()), Ok(at));
+        }
+    }
+}

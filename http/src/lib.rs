@@ -1,0 +1,11 @@
+//! What every HTTP handler shares: the failure as `problem+json`, the caller, bodies, pages.
+
+mod body;
+mod caller;
+mod failure;
+mod page;
+
+pub use body::{Idempotency, JsonBody, Params, read_json};
+pub use caller::{Caller, RequestId};
+pub use failure::{Failure, ProblemBody, Reply};
+pub use page::{Page, PageQuery};

@@ -1,0 +1,1 @@
+//! The gateway: events in over HTTP, validated and admitted to the log.

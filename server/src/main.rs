@@ -1,0 +1,3 @@
+//! The `turnpike` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The embedded shape: the log and the views of one data directory.

@@ -1,0 +1,79 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use turnpike_domain::port::StoreError;
+
+/// The names of all fail points: one per durable step. A test fires each of them.
+pub const POINTS: &[&str] = &[
+    "log.before_append",
+    "log.before_write",
+    "log.after_write",
+    "log.after_sync",
+    "log.segment_created",
+    "log.segment_deleted",
+    "views.ids_written",
+    "views.rows_written",
+    "views.before_manifest",
+    "views.after_manifest",
+    "views.merged",
+    "sql.before_commit",
+    "sql.after_commit",
+];
+
+/// What happens at fail points: nothing, unless a test named one.
+///
+/// `name:n` ends the process, as SIGKILL would, when point `name` is passed for the `n`th time; `name:n:error` makes that
+/// step fail instead.
+#[derive(Debug, Default)]
+pub struct FailPoints {
+    armed: Option<Armed>,
+}
+
+#[derive(Debug)]
+struct Armed {
+    name: String,
+    at: u64,
+    error: bool,
+    passed: AtomicU64,
+}
+
+impl FailPoints {
+    /// Arms the point that `text` names.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(':');
+        let name = parts.next().unwrap_or("").to_owned();
+        let at = parts
+            .next()
+            .unwrap_or("1")
+            .parse()
+            .map_err(|_| format!("\"{text}\" is not name:count[:error]"))?;
+        let error = parts.next() == Some("error");
+        if !POINTS.contains(&name.as_str()) {
+            return Err(format!("there is no fail point \"{name}\""));
+        }
+        Ok(Self {
+            armed: Some(Armed {
+                name,
+                at,
+                error,
+                passed: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Passes the point `name`.
+    pub fn pass(&self, name: &'static str) -> Result<(), StoreError> {
+        debug_assert!(POINTS.contains(&name));
+        let Some(armed) = self.armed.as_ref().filter(|armed| armed.name == name) else {
+            return Ok(());
+        };
+        if armed.passed.fetch_add(1, Ordering::SeqCst) + 1 != armed.at {
+            return Ok(());
+        }
+        if armed.error {
+            return Err(StoreError::Failed(format!("fail point {name}")));
+        }
+        // Written raw, for nothing may run between the point and the end.
+        eprintln!("fail point {name} ends the process");
+        std::process::abort();
+    }
+}

@@ -1,0 +1,7 @@
+//! Adapters: one module per storage technology.
+
+pub mod disk;
+pub mod embedded;
+pub mod fault;
+pub mod memory;
+pub mod sql;

@@ -1,0 +1,1 @@
+//! Stores in memory, for tests and as the models that contract suites compare with.

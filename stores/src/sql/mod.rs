@@ -1,0 +1,1 @@
+//! The control store: catalog, customers, subscriptions, invoices, keys, audit; SQLite through sqlx.

@@ -1,0 +1,1 @@
+//! The oracle, the fakes and the test app; end-to-end tests are in `tests/`.
