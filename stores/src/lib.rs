@@ -1,5 +1,6 @@
 //! Adapters: one module per storage technology.
 
+pub mod contract;
 pub mod disk;
 pub mod embedded;
 pub mod fault;
