@@ -47,6 +47,40 @@ pub struct StoredBlock {
 /// Blocks in the order of their positions.
 pub type Blocks<'a> = Box<dyn Iterator<Item = Result<StoredBlock, StoreError>> + Send + 'a>;
 
+/// Which blocks a reader wants; the others are skipped without being unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Only {
+    /// Blocks of this partition; of any when `None`.
+    pub partition: Option<u32>,
+    /// Blocks whose times overlap this range. A block without times is always wanted.
+    pub times: Option<TimeRange>,
+}
+
+impl Only {
+    /// Every block.
+    pub const ALL: Self = Self {
+        partition: None,
+        times: None,
+    };
+
+    /// The blocks of one partition.
+    pub const fn partition(partition: u32) -> Self {
+        Self {
+            partition: Some(partition),
+            times: None,
+        }
+    }
+
+    /// Whether a block of `partition` with `times` is wanted.
+    pub fn wants(&self, partition: u32, times: Option<TimeRange>) -> bool {
+        let overlap = match (self.times, times) {
+            (Some(wanted), Some(times)) => wanted.intersect(&times).is_some(),
+            _ => true,
+        };
+        overlap && self.partition.is_none_or(|only| only == partition)
+    }
+}
+
 /// Whether the log takes records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogHealth {
@@ -71,20 +105,25 @@ pub trait EventLog: Send + Sync {
     fn durable(&self) -> Position;
 
     /// Resolves when everything before `position` is durable, or with the failure that prevents it.
+    /// A position behind [`EventLog::end`] is waited for until records reach it.
     fn wait_durable(&self, position: Position) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The same for a thread without a runtime.
     fn wait_durable_blocking(&self, position: Position) -> Result<(), StoreError>;
 
     /// Durable blocks from the one at or behind `from` on, until the durable end at the time of the call.
-    /// `only` restricts to blocks of a partition. Damaged bytes end it with [`StoreError::Damaged`].
-    fn read(&self, from: Position, only: Option<u32>) -> Blocks<'_>;
+    /// Damaged bytes end it with [`StoreError::Damaged`].
+    fn read(&self, from: Position, only: Only) -> Blocks<'_>;
 
-    /// The same, but newest first: blocks before `until`, for looking back.
-    fn read_back(&self, until: Position) -> Blocks<'_>;
+    /// The same, but newest first: durable blocks before `until`, for looking back.
+    fn read_back(&self, until: Position, only: Only) -> Blocks<'_>;
 
-    /// The encoded record at `position`, durable or not.
+    /// The encoded record at `position`, durable or not. [`StoreError::Gone`] where no record is kept.
     fn fetch(&self, position: Position) -> Result<Vec<u8>, StoreError>;
+
+    /// Deletes whole segments in which every record lies before `before`, never the last segment.
+    /// Returns the first position that is still kept.
+    fn retain(&self, before: Position) -> Result<Position, StoreError>;
 
     /// The first position that is still kept.
     fn first(&self) -> Position;
