@@ -28,3 +28,7 @@ pub const BLOCK_BYTES_TARGET: usize = 256 * 1024;
 pub const METER_DIMENSIONS_MAX: usize = 16;
 /// Share of the data directory's file system, in per cent, at which intake stops.
 pub const DISK_USED_PERCENT_MAX: u64 = 95;
+/// Tiers of a price.
+pub const PRICE_TIERS_MAX: usize = 100;
+/// Rates of a matrix price.
+pub const PRICE_RATES_MAX: usize = 1_000;
