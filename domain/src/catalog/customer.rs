@@ -31,7 +31,7 @@ pub struct Customer {
     #[serde(default)]
     pub parent: Option<String>,
     /// Since when it has had this parent: usage timed before does not count for the parent. Given by the engine.
-    #[serde(default, skip_deserializing)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, read_only)]
     pub parent_since: Option<Timestamp>,
     /// The subjects whose events are its own; its key unless said.
@@ -43,6 +43,10 @@ pub struct Customer {
     /// What the caller keeps with it.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// When it was erased: its personal data is gone, its usage and invoices stay. Given by the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, read_only)]
+    pub erased_at: Option<Timestamp>,
 }
 
 /// What replaces a plan's entitlement for one customer.

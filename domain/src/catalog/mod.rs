@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub use customer::{Customer, Grant, Override};
 pub use feature::{Entitlement, Feature, FeatureKind, Limit, LimitMode, LimitPeriod};
 pub use plan::{AddOn, Interval, Plan, PlanCredits};
-pub use subscription::{AddOnUse, Subscription, SubscriptionStatus};
+pub use subscription::{AddOnUse, Pause, Phase, Subscription, SubscriptionStatus};
 pub use tenant::{ApiKey, Tenant};
 
 use crate::meter::Meter;
@@ -31,12 +31,28 @@ pub struct Catalog {
     pub plans: BTreeMap<String, Vec<Arc<Plan>>>,
     /// Add-ons by key: all versions, ascending from 1; the last is current.
     pub add_ons: BTreeMap<String, Vec<Arc<AddOn>>>,
+    /// Plans that were taken away, for what still refers to their versions.
+    pub retired_plans: BTreeMap<String, Vec<Arc<Plan>>>,
+    /// Add-ons that were taken away, for what still refers to their versions.
+    pub retired_add_ons: BTreeMap<String, Vec<Arc<AddOn>>>,
 }
 
 impl Catalog {
-    /// A plan at a version.
+    /// A plan at a version, retired or not.
     pub fn plan(&self, key: &str, version: u32) -> Option<&Arc<Plan>> {
-        self.plans.get(key)?.get(version.checked_sub(1)? as usize)
+        let versions = self.plans.get(key).or_else(|| self.retired_plans.get(key))?;
+        versions.get(version.checked_sub(1)? as usize)
+    }
+
+    /// An add-on at a version, retired or not.
+    pub fn add_on(&self, key: &str, version: u32) -> Option<&Arc<AddOn>> {
+        let versions = self.add_ons.get(key).or_else(|| self.retired_add_ons.get(key))?;
+        versions.get(version.checked_sub(1)? as usize)
+    }
+
+    /// The current version of an add-on.
+    pub fn current_add_on(&self, key: &str) -> Option<&Arc<AddOn>> {
+        self.add_ons.get(key)?.last()
     }
 
     /// The current version of a plan.

@@ -16,7 +16,7 @@ pub trait Directory: Send + Sync {
     /// A tenant's meters, features, plans and add-ons.
     fn catalog(&self, tenant: TenantId) -> Arc<Catalog>;
 
-    /// A customer by key.
+    /// A customer by key. One that was erased is still there, without its personal data.
     fn customer(&self, tenant: TenantId, key: &str) -> Option<Arc<Customer>>;
 
     /// The customer that a subject belongs to.
@@ -27,6 +27,9 @@ pub trait Directory: Send + Sync {
 
     /// A customer's subscriptions, newest first.
     fn subscriptions(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Subscription>>;
+
+    /// A subscription by id.
+    fn subscription(&self, tenant: TenantId, id: &str) -> Option<Arc<Subscription>>;
 
     /// A customer's overrides.
     fn overrides(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Override>>;
