@@ -1,1 +1,3 @@
 //! The oracle, the fakes and the test app; end-to-end tests are in `tests/`.
+
+pub mod oracle;

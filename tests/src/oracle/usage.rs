@@ -1,0 +1,311 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{ToSpan as _, Zoned};
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::Zero as _;
+use serde_json::Value;
+
+use super::{Oracle, OracleEvent, decimal, show};
+
+/// A meter as the oracle knows it. Paths are the names of members of `data`, without nesting.
+#[derive(Debug, Clone, Default)]
+pub struct OracleMeter {
+    /// The events' type.
+    pub event_type: String,
+    /// One of the API's aggregations.
+    pub aggregation: String,
+    /// The member of `data` that holds the value.
+    pub value: Option<String>,
+    /// For `percentile`.
+    pub percentile: Option<String>,
+    /// Dimension → member of `data`.
+    pub group_by: BTreeMap<String, String>,
+    /// Member of `data` → values that let an event count.
+    pub filter: BTreeMap<String, Vec<String>>,
+}
+
+/// Which usage is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Select {
+    /// Subjects; empty means all.
+    pub subjects: Vec<String>,
+    /// Microseconds since 1970, inclusive.
+    pub from_us: i64,
+    /// Microseconds since 1970, exclusive.
+    pub to_us: i64,
+    /// `minute`, `hour`, `day` or `month`; none: one row.
+    pub window: Option<String>,
+    /// IANA zone of the windows; UTC unless said.
+    pub zone: Option<String>,
+    /// Dimensions to split by; `subject` splits by subject.
+    pub group_by: Vec<String>,
+    /// Dimension → values that are taken.
+    pub filter: BTreeMap<String, Vec<String>>,
+}
+
+/// One row of an answer: start of the window in microseconds, group values in the order asked, value.
+pub type Row = (i64, Vec<String>, Option<String>);
+
+fn text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+impl Oracle {
+    /// The rows of a meter's usage, ordered by start and group; rows without events are left out.
+    pub fn usage(&self, meter: &OracleMeter, select: &Select) -> Vec<Row> {
+        let mut rows: BTreeMap<(i64, i64, Vec<String>), Vec<&OracleEvent>> = BTreeMap::new();
+        for event in self.matching(meter, select) {
+            if event.time_us < select.from_us || event.time_us >= select.to_us {
+                continue;
+            }
+            let group = select
+                .group_by
+                .iter()
+                .map(|name| group_value(meter, event, name))
+                .collect();
+            let (start, end) = window(select, event.time_us);
+            rows.entry((start, end, group)).or_default().push(event);
+        }
+        rows.into_iter()
+            .map(|((start, _, group), events)| (start, group, value(meter, &events)))
+            .collect()
+    }
+
+    /// The one value of a range, also when it is empty.
+    pub fn total(&self, meter: &OracleMeter, select: &Select) -> Option<String> {
+        let within = |event: &&OracleEvent| event.time_us >= select.from_us && event.time_us < select.to_us;
+        let events: Vec<_> = self.matching(meter, select).filter(within).collect();
+        if meter.aggregation == "time_weighted_sum" {
+            self.time_weighted(meter, select)
+        } else {
+            value(meter, &events)
+        }
+    }
+
+    fn matching<'a>(
+        &'a self,
+        meter: &'a OracleMeter,
+        select: &'a Select,
+    ) -> impl Iterator<Item = &'a OracleEvent> {
+        self.live().filter(move |event| {
+            let declared =
+                |(member, values): (&String, &Vec<String>)| values.contains(&text(event.data.get(member)));
+            let asked =
+                |(name, values): (&String, &Vec<String>)| values.contains(&group_value(meter, event, name));
+            event.kind == meter.event_type
+                && (select.subjects.is_empty() || select.subjects.contains(&event.subject))
+                && meter.filter.iter().all(declared)
+                && select.filter.iter().all(asked)
+                && meter
+                    .value
+                    .as_ref()
+                    .is_none_or(|member| readable(meter, event.data.get(member)))
+        })
+    }
+
+    /// Per series (subject and group): value × seconds until the next event, the last one before the range carried in.
+    fn time_weighted(&self, meter: &OracleMeter, select: &Select) -> Option<String> {
+        let mut series: BTreeMap<(String, Vec<String>), Vec<&OracleEvent>> = BTreeMap::new();
+        for event in self
+            .matching(meter, select)
+            .filter(|event| event.time_us < select.to_us)
+        {
+            let group = meter
+                .group_by
+                .keys()
+                .map(|name| group_value(meter, event, name))
+                .collect();
+            series
+                .entry((event.subject.clone(), group))
+                .or_default()
+                .push(event);
+        }
+        if series.is_empty() {
+            return None;
+        }
+        let mut sum = BigRational::zero();
+        for events in series.values_mut() {
+            events.sort_by_key(|event| order(event));
+            let ends = events
+                .iter()
+                .skip(1)
+                .map(|next| next.time_us)
+                .chain([select.to_us])
+                .collect::<Vec<_>>();
+            for (event, end) in events.iter().zip(ends) {
+                let us = end.max(select.from_us) - event.time_us.max(select.from_us);
+                sum += number(meter, event) * BigRational::new(BigInt::from(us), BigInt::from(1_000_000));
+            }
+        }
+        Some(show(&sum, 12))
+    }
+}
+
+/// Whether a value can be read as the meter needs it: else the event is a dead letter of this meter.
+fn readable(meter: &OracleMeter, value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::Number(_)) => true,
+        Some(Value::String(text)) if meter.aggregation == "unique_count" => text.len() <= 512,
+        Some(Value::String(text)) => text.parse::<f64>().is_ok_and(f64::is_finite) && !text.starts_with('+'),
+        _ => false,
+    }
+}
+
+fn order(event: &OracleEvent) -> (i64, String, String) {
+    (event.time_us, event.source.clone(), event.id.clone())
+}
+
+fn group_value(meter: &OracleMeter, event: &OracleEvent, name: &str) -> String {
+    if name == "subject" {
+        return event.subject.clone();
+    }
+    text(meter.group_by.get(name).and_then(|member| event.data.get(member)))
+}
+
+fn number(meter: &OracleMeter, event: &OracleEvent) -> BigRational {
+    decimal(&text(
+        meter.value.as_ref().and_then(|member| event.data.get(member)),
+    ))
+}
+
+fn value(meter: &OracleMeter, events: &[&OracleEvent]) -> Option<String> {
+    let mut numbers: Vec<BigRational> = match meter.aggregation.as_str() {
+        "count" | "unique_count" | "latest" => Vec::new(),
+        _ => events.iter().map(|event| number(meter, event)).collect(),
+    };
+    numbers.sort();
+    let sum = || numbers.iter().sum::<BigRational>();
+    let count = BigRational::from(BigInt::from(events.len()));
+    let value = match meter.aggregation.as_str() {
+        "count" => count,
+        "sum" => sum(),
+        "unique_count" => {
+            let member = meter.value.as_deref().unwrap_or("");
+            let distinct: BTreeSet<_> = events
+                .iter()
+                .map(|event| event.data.get(member).map(distinct_key))
+                .collect();
+            BigRational::from(BigInt::from(distinct.len()))
+        }
+        _ if events.is_empty() => return None,
+        "min" => numbers.first()?.clone(),
+        "max" => numbers.last()?.clone(),
+        "avg" => sum() / count,
+        "latest" => number(meter, events.iter().max_by_key(|event| order(event))?),
+        "percentile" => {
+            let share = decimal(meter.percentile.as_deref()?) / BigRational::from(BigInt::from(100));
+            let rank: usize = (share * count).ceil().to_integer().try_into().ok()?;
+            numbers.get(rank.max(1) - 1)?.clone()
+        }
+        other => panic!("the oracle does not know the aggregation {other}"),
+    };
+    Some(show(&value, 12))
+}
+
+/// Numbers are the same by meaning; a text is never the same as a number.
+fn distinct_key(value: &Value) -> String {
+    match value {
+        Value::Number(number) => format!("n{}", show(&decimal(&number.to_string()), 12)),
+        other => format!("s{}", text(Some(other))),
+    }
+}
+
+fn window(select: &Select, time_us: i64) -> (i64, i64) {
+    let Some(unit) = &select.window else {
+        return (select.from_us, select.to_us);
+    };
+    let zone = select.zone.as_deref().unwrap_or("UTC");
+    let at = jiff::Timestamp::from_microsecond(time_us)
+        .expect("a time")
+        .in_tz(zone)
+        .expect("a zone");
+    let (start, end) = calendar(unit, &at);
+    (start.max(select.from_us), end.min(select.to_us))
+}
+
+fn calendar(unit: &str, at: &Zoned) -> (i64, i64) {
+    let us = |zoned: &Zoned| zoned.timestamp().as_microsecond();
+    let day = |date: jiff::civil::Date| us(&date.to_zoned(at.time_zone().clone()).expect("a day"));
+    let first = at.date().first_of_month();
+    match unit {
+        "minute" => {
+            let start = us(at) - us(at) % 60_000_000;
+            (start, start + 60_000_000)
+        }
+        "hour" => {
+            let into = i64::from(at.minute()) * 60_000_000 + us(at) % 60_000_000;
+            (us(at) - into, us(at) - into + 3_600_000_000)
+        }
+        "day" => (day(at.date()), day(at.date().tomorrow().expect("a day"))),
+        "month" => (day(first), day(first.checked_add(1.month()).expect("a month"))),
+        other => panic!("the oracle does not know the window {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::Verdict;
+
+    fn event(id: &str, time_s: i64, value: &str) -> OracleEvent {
+        OracleEvent {
+            source: "s".into(),
+            id: id.into(),
+            kind: "t".into(),
+            subject: "c".into(),
+            time_us: time_s * 1_000_000,
+            data: serde_json::json!({ "v": value }),
+        }
+    }
+
+    #[test]
+    fn every_aggregation_by_hand() {
+        let mut oracle = Oracle::default();
+        for (id, time, value) in [("a", 10, "1"), ("b", 20, "4"), ("c", 50, "2.5"), ("d", 50, "4")] {
+            assert_eq!(oracle.send(event(id, time, value)), Verdict::Accepted);
+        }
+        assert_eq!(oracle.send(event("a", 10, "1")), Verdict::Duplicate);
+        assert_eq!(oracle.send(event("a", 10, "2")), Verdict::Conflict);
+        let select = Select {
+            from_us: 0,
+            to_us: 60_000_000,
+            ..Select::default()
+        };
+        for (aggregation, expected) in [
+            ("count", "4"),
+            ("sum", "11.5"),
+            ("min", "1"),
+            ("max", "4"),
+            ("avg", "2.875"),
+            ("unique_count", "3"),
+            ("latest", "4"),
+            ("percentile", "2.5"),
+            ("time_weighted_sum", "170"),
+        ] {
+            let meter = OracleMeter {
+                event_type: "t".into(),
+                aggregation: aggregation.into(),
+                value: Some("v".into()),
+                percentile: Some("50".into()),
+                ..OracleMeter::default()
+            };
+            assert_eq!(
+                oracle.total(&meter, &select).as_deref(),
+                Some(expected),
+                "{aggregation}"
+            );
+        }
+        let count = OracleMeter {
+            event_type: "t".into(),
+            aggregation: "count".into(),
+            ..OracleMeter::default()
+        };
+        assert!(oracle.void("s", "a") && !oracle.amend("s", "a", None, Some(1)));
+        assert_eq!(oracle.total(&count, &select).as_deref(), Some("3"));
+    }
+}
