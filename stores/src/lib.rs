@@ -4,5 +4,6 @@ pub mod contract;
 pub mod disk;
 pub mod embedded;
 pub mod fault;
+pub mod machine;
 pub mod memory;
 pub mod sql;
