@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod directory;
+pub mod history;
 pub mod intake;
 pub mod log;
 pub mod usage;

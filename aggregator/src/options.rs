@@ -1,0 +1,59 @@
+use std::sync::Arc;
+
+use turnpike_domain::identity::NameKey;
+use turnpike_domain::port::directory::Directory;
+use turnpike_domain::port::log::EventLog;
+use turnpike_domain::port::usage::UsageListener;
+use turnpike_domain::port::views::Views;
+use turnpike_domain::time::Clock;
+
+/// What an [`crate::Aggregator`] is built from.
+pub struct Parts {
+    /// The log of all partitions.
+    pub log: Arc<dyn EventLog>,
+    /// The views of each partition, in order. Their number is the number of partitions.
+    pub views: Vec<Arc<dyn Views>>,
+    /// Tenants, meters and customers.
+    pub directory: Arc<dyn Directory>,
+    /// Who is told of changes.
+    pub listener: Arc<dyn UsageListener>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The installation's key for names and payload hashes.
+    pub key: NameKey,
+    /// Bounds and intervals.
+    pub options: Options,
+}
+
+/// Bounds and intervals of the partition owners.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Records that may wait for one partition; beyond it calls are refused with `overloaded`.
+    pub queue_records_max: usize,
+    /// Bytes of records that may wait for one partition.
+    pub queue_bytes_max: usize,
+    /// Records after which a partition writes a checkpoint.
+    pub checkpoint_records: u64,
+    /// Bytes of windows in memory (estimated) after which a partition writes a checkpoint.
+    pub checkpoint_bytes: usize,
+    /// Microseconds after which a partition with new records writes a checkpoint.
+    pub checkpoint_interval_us: u64,
+    /// Blocks of the log that a partition reads in one slice of a backfill, between batches.
+    pub backfill_blocks: usize,
+    /// Blocks that one page of events looks through at the most.
+    pub history_blocks: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue_records_max: 200_000,
+            queue_bytes_max: 128 * 1024 * 1024,
+            checkpoint_records: 2_000_000,
+            checkpoint_bytes: 128 * 1024 * 1024,
+            checkpoint_interval_us: 60_000_000,
+            backfill_blocks: 4,
+            history_blocks: 512,
+        }
+    }
+}
