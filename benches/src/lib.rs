@@ -1,1 +1,1 @@
-//! The load generator and the micro-benchmarks.
+//! The load generator is the binary `turnpike-load`; micro-benchmarks are in `benches/`.

@@ -1,0 +1,67 @@
+//! A B A B: the engine and its floor in turns, the median of the ratios.
+
+use std::path::Path;
+
+use crate::engine::{API_KEY, Engine};
+use crate::floor::{Floor, serve};
+use crate::job::{Job, run};
+use crate::stats::Summary;
+use crate::{Failure, Load, verify};
+
+/// Runs `rounds` of both and prints each, the ratios, and what the engine used.
+pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Result<(), Failure> {
+    let directory = tempfile::tempdir()?;
+    let engine = Engine::start(binary, &directory.path().join("engine")).await?;
+    println!("{job:?}: setting up {} customers", load.customers);
+    engine.set_up(load).await?;
+    if matches!(job, Job::Usage | Job::Top) {
+        let fill = Load {
+            seconds: 5,
+            ..load.clone()
+        };
+        println!(
+            "filled: {}",
+            run(Job::Ingest, engine.address, API_KEY, &fill, 99).await?
+        );
+    }
+    let floor = match Floor::of(job) {
+        Some(floor) => Some(serve(floor, directory.path()).await?.0),
+        None => None,
+    };
+    let (mut ratios, mut acknowledged) = (Vec::new(), 0);
+    for round in 0..rounds {
+        let ours = run(job, engine.address, API_KEY, load, round as u64 + 1).await?;
+        println!("engine {ours}");
+        acknowledged += check(job, &engine, &ours, acknowledged).await?;
+        if let Some(address) = floor {
+            let least = run(job, address, API_KEY, load, round as u64 + 1).await?;
+            println!("floor  {least}");
+            ratios.push(ours.rate() / least.rate());
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    if let Some(median) = ratios.get(ratios.len() / 2) {
+        println!("ratio: median {median:.3} of {ratios:.3?}");
+    }
+    let megabytes = |bytes: u64| bytes / 1_000_000;
+    println!(
+        "peak memory {} MB, disk {} MB",
+        megabytes(engine.peak_memory_bytes()),
+        megabytes(engine.disk_bytes())
+    );
+    if let Some(bytes) = engine.disk_bytes().checked_div(acknowledged) {
+        println!("disk per event: {bytes} bytes");
+    }
+    Ok(())
+}
+
+/// The events that the engine counts beyond those of earlier rounds; an error when they are fewer than acknowledged.
+async fn check(job: Job, engine: &Engine, ours: &Summary, before: u64) -> Result<u64, Failure> {
+    if ours.tally.errors > 0 {
+        return Err(format!("{} requests failed: no figure", ours.tally.errors).into());
+    }
+    match job {
+        Job::Ingest | Job::Event => Ok(verify::counted(engine, before + ours.tally.units).await? - before),
+        _ => Ok(0),
+    }
+}

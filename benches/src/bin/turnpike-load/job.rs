@@ -1,0 +1,226 @@
+//! The jobs: what one request is, and what is sent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::client::{Connection, request};
+use crate::stats::{Summary, Tally};
+use crate::{Failure, Load};
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Job {
+    /// T1: NDJSON in batches.
+    Ingest,
+    /// T2: one event per request.
+    Event,
+    /// T3: a quota check per request.
+    Check,
+    /// T5: a durable consume per request.
+    Consume,
+    /// T7: usage of one customer, a month by hour.
+    Usage,
+    /// T7: the top 100 customers of a month.
+    Top,
+}
+
+/// Runs a job. `epoch` makes the ids of this run differ from those of others.
+pub async fn run(
+    job: Job,
+    address: SocketAddr,
+    api_key: &str,
+    load: &Load,
+    epoch: u64,
+) -> Result<Summary, Failure> {
+    let sequence = Arc::new(AtomicU64::new(0));
+    let begin = Instant::now();
+    let measured = begin + Duration::from_secs(load.warm_up_seconds);
+    let end = begin + load.whole();
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..load.connections {
+        let worker = Worker {
+            job,
+            api_key: api_key.to_owned(),
+            load: load.clone(),
+            epoch,
+            sequence: Arc::clone(&sequence),
+            begin,
+            measured,
+            end,
+        };
+        workers.spawn(worker.run(address));
+    }
+    let mut tally = Tally::new();
+    while let Some(done) = workers.join_next().await {
+        tally.add(&done??);
+    }
+    let seconds = measured.elapsed().as_secs_f64();
+    Ok(Summary {
+        tally,
+        seconds,
+        open_loop: load.rate.is_some(),
+    })
+}
+
+struct Worker {
+    job: Job,
+    api_key: String,
+    load: Load,
+    epoch: u64,
+    sequence: Arc<AtomicU64>,
+    begin: Instant,
+    measured: Instant,
+    end: Instant,
+}
+
+impl Worker {
+    async fn run(self, address: SocketAddr) -> Result<Tally, Failure> {
+        let mut connection = Connection::open(address).await?;
+        let mut tally = Tally::new();
+        loop {
+            let number = self.sequence.fetch_add(1, Ordering::Relaxed);
+            let intended = match self.load.rate {
+                Some(rate) => self.begin + Duration::from_nanos(number * 1_000_000_000 / rate.max(1)),
+                None => Instant::now(),
+            };
+            if intended >= self.end {
+                return Ok(tally);
+            }
+            tokio::time::sleep_until(intended.into()).await;
+            let bytes = self.request(number);
+            let sent = if self.load.rate.is_some() {
+                intended
+            } else {
+                Instant::now()
+            };
+            let (status, body) = connection.call(&bytes).await?;
+            let good = (200..300).contains(&status) && self.whole(body);
+            if sent < self.measured {
+                continue;
+            }
+            tally.latency.saturating_record(sent.elapsed().as_micros() as u64);
+            tally.answers += u64::from(good);
+            tally.errors += u64::from(!good);
+            tally.units += if good { self.units() } else { 0 };
+        }
+    }
+
+    const fn units(&self) -> u64 {
+        if matches!(self.job, Job::Ingest) {
+            self.load.batch as u64
+        } else {
+            1
+        }
+    }
+
+    /// Whether an answer says that all of the request was done.
+    fn whole(&self, body: &[u8]) -> bool {
+        let says = |needle: &[u8]| body.windows(needle.len()).any(|window| window == needle);
+        match self.job {
+            Job::Ingest => says(format!("\"accepted\":{}", self.load.batch).as_bytes()),
+            Job::Event => says(b"\"accepted\":1"),
+            Job::Check | Job::Consume => says(b"\"allowed\":true"),
+            Job::Usage | Job::Top => says(b"\"data\""),
+        }
+    }
+
+    fn request(&self, number: u64) -> Vec<u8> {
+        let key = &self.api_key;
+        let customer = mix(number ^ self.epoch) % u64::from(self.load.customers);
+        match self.job {
+            Job::Ingest => {
+                let mut body = Vec::with_capacity(self.load.batch * 256);
+                for index in 0..self.load.batch as u64 {
+                    event(
+                        self.epoch,
+                        number * self.load.batch as u64 + index,
+                        self.load.customers,
+                        &mut body,
+                    );
+                    body.push(b'\n');
+                }
+                request("POST", "/v1/events", key, "application/x-ndjson", &body)
+            }
+            Job::Event => {
+                let mut body = Vec::with_capacity(256);
+                event(self.epoch, number, self.load.customers, &mut body);
+                request("POST", "/v1/events", key, "application/json", &body)
+            }
+            Job::Check => {
+                let feature = number % 3;
+                let body =
+                    format!(r#"{{"customer":"c{customer:07}","feature":"feature_{feature}","amount":"1"}}"#);
+                request(
+                    "POST",
+                    "/v1/quota/check",
+                    key,
+                    "application/json",
+                    body.as_bytes(),
+                )
+            }
+            Job::Consume => {
+                let id = mix(number) ^ self.epoch;
+                let body = format!(
+                    r#"{{"id":"{id:016x}-{number:x}","customer":"c{customer:07}","feature":"feature_0","amount":"1"}}"#
+                );
+                request(
+                    "POST",
+                    "/v1/quota/consume",
+                    key,
+                    "application/json",
+                    body.as_bytes(),
+                )
+            }
+            Job::Usage => {
+                let path = format!(
+                    "/v1/meters/tokens/usage?customer=c{customer:07}&from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z\
+                     &window=hour&limit=1000"
+                );
+                request("GET", &path, key, "application/json", b"")
+            }
+            Job::Top => {
+                let path = "/v1/meters/tokens/usage?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z&group_by=customer\
+                            &limit=100";
+                request("GET", path, key, "application/json", b"")
+            }
+        }
+    }
+}
+
+/// Mixes a counter into something that looks random: the finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
+pub fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The tokens of event `number`: known to the check of the totals.
+pub const fn tokens(number: u64) -> u64 {
+    number % 4_000
+}
+
+/// Appends event `number` of a run: 36 characters of id, three properties, about 240 bytes.
+pub fn event(epoch: u64, number: u64, customers: u32, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    let (high, low) = (mix(number ^ (epoch << 48)), mix(number.wrapping_add(epoch << 40)));
+    let customer = mix(number) % u64::from(customers);
+    let second = mix(number ^ 7) % 2_600_000;
+    let (day, hour, minute) = (second / 86_400 + 1, second / 3_600 % 24, second / 60 % 60);
+    let written = write!(
+        out,
+        r#"{{"specversion":"1.0","id":"{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}","source":"load","type":"llm.request","subject":"c{customer:07}","time":"2026-01-{day:02}T{hour:02}:{minute:02}:{:02}Z","data":{{"tokens":{},"model":"gpt-4","status":"ok"}}}}"#,
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 52,
+        low & 0xffff_ffff_ffff,
+        second % 60,
+        tokens(number),
+    );
+    debug_assert!(written.is_ok());
+}

@@ -1,0 +1,136 @@
+//! `turnpike-load`: one load generator for all figures, in its own process, on loopback, bounded in time.
+//!
+//! `compare` starts the engine and its floor in turns (A B A B …) and prints the median of the ratios; `run` loads a
+//! server that is already there; `floor` is a floor on its own. A run whose totals are wrong has no figure.
+
+mod client;
+mod compare;
+mod engine;
+mod floor;
+mod job;
+mod stats;
+mod verify;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::floor::Floor;
+use crate::job::Job;
+
+/// The error of a benchmark: told to the person who ran it.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(
+    name = "turnpike-load",
+    about = "Loads Turnpike and its floors, and compares them"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Loads the engine and its floor in turns and prints the ratios.
+    Compare {
+        /// What is done.
+        job: Job,
+        /// Path of the `turnpike` binary.
+        #[arg(long, default_value = "target/release/turnpike")]
+        binary: PathBuf,
+        /// Rounds of A and B.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Loads a server that is already there.
+    Run {
+        /// What is done.
+        job: Job,
+        /// Where the server listens.
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        address: SocketAddr,
+        /// The API key.
+        #[arg(long, env = "TURNPIKE_API_KEY", default_value = "")]
+        api_key: String,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Runs a floor until it is killed.
+    Floor {
+        /// Which one.
+        floor: Floor,
+        /// Where it keeps its file.
+        #[arg(long, default_value = ".")]
+        directory: PathBuf,
+    },
+}
+
+/// How much load.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Load {
+    /// Connections, each with one request at a time.
+    #[arg(long, default_value_t = 64)]
+    pub connections: usize,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 5)]
+    pub seconds: u64,
+    /// Seconds before that are not.
+    #[arg(long, default_value_t = 1)]
+    pub warm_up_seconds: u64,
+    /// Events in a request of the job `ingest`.
+    #[arg(long, default_value_t = 1_000)]
+    pub batch: usize,
+    /// Requests a second, latency from the intended send time; none: as fast as answers come, latency from the send.
+    #[arg(long)]
+    pub rate: Option<u64>,
+    /// Number of customers.
+    #[arg(long, default_value_t = 10_000)]
+    pub customers: u32,
+}
+
+impl Load {
+    /// What is measured and what is not, together.
+    pub fn whole(&self) -> Duration {
+        Duration::from_secs(self.seconds + self.warm_up_seconds)
+    }
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Compare {
+                job,
+                binary,
+                rounds,
+                load,
+            } => compare::compare(job, &binary, rounds, &load).await,
+            Command::Run {
+                job,
+                address,
+                api_key,
+                load,
+            } => {
+                let summary = job::run(job, address, &api_key, &load, 0).await?;
+                println!("{summary}");
+                Ok(())
+            }
+            Command::Floor { floor, directory } => {
+                let (address, serving) = floor::serve(floor, &directory).await?;
+                println!("listening on {address}");
+                serving.await?;
+                Ok(())
+            }
+        }
+    })
+}

@@ -1,0 +1,35 @@
+//! After a run: what the engine counts must be what it acknowledged.
+
+use serde_json::Value;
+
+use crate::Failure;
+use crate::engine::Engine;
+
+/// The value of a meter over the month of the load.
+pub async fn total(engine: &Engine, meter: &str) -> Result<u64, Failure> {
+    let path = format!("/v1/meters/{meter}/usage?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z");
+    let (status, body) = engine.get(&path).await?;
+    if status != 200 {
+        return Err(format!("{path}: {status} {body}").into());
+    }
+    match &body["data"][0]["value"] {
+        Value::String(text) => Ok(text.parse()?),
+        _ => Ok(0),
+    }
+}
+
+/// Checks that `requests` counts at least what was acknowledged in the measured part and at most what was sent.
+pub async fn counted(engine: &Engine, acknowledged_at_least: u64) -> Result<u64, Failure> {
+    let (requests, by_model, tokens) = (
+        total(engine, "requests").await?,
+        total(engine, "by_model").await?,
+        total(engine, "tokens").await?,
+    );
+    if requests < acknowledged_at_least || by_model != tokens {
+        return Err(format!(
+            "the totals are wrong: {acknowledged_at_least} events were acknowledged, {requests} counted; tokens {tokens}, by model {by_model}"
+        )
+        .into());
+    }
+    Ok(requests)
+}
