@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use turnpike_domain::identity::NameKey;
 use turnpike_domain::port::directory::Directory;
+use turnpike_domain::port::history::History;
 use turnpike_domain::port::intake::Intake;
 use turnpike_domain::time::{Clock, Randomness};
 
@@ -11,6 +12,8 @@ use crate::IngestOptions;
 pub struct IngestParts {
     /// The way into the log.
     pub intake: Arc<dyn Intake>,
+    /// Looking at what was sent.
+    pub history: Arc<dyn History>,
     /// Who and what there is.
     pub directory: Arc<dyn Directory>,
     /// The time.

@@ -107,8 +107,9 @@ pub struct Known {
 /// The partition owners, as those who write see them. All calls answer after the records are durable, and are refused
 /// with 503 and nothing kept when a queue is full, the disk is full, or the log is poisoned.
 pub trait Intake: Send + Sync {
-    /// Decides, writes and counts events. Outcomes are in the batch's order.
-    fn submit(&self, batch: EventBatch) -> BoxFuture<'_, Result<Vec<Outcome>, Problem>>;
+    /// Decides, writes and counts events. Outcomes are in the batch's order. The batch is shared, so that its partitions
+    /// can read from it side by side, and the submitter can name the events that conflict.
+    fn submit(&self, batch: Arc<EventBatch>) -> BoxFuture<'_, Result<Vec<Outcome>, Problem>>;
 
     /// Voids or amends the event of that name. `None`: there is no such event. The record is the event's newest,
     /// whether written now or, for a repeat, before.
