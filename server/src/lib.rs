@@ -1,1 +1,10 @@
 //! The one binary: configuration, wiring, roles, command line.
+
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod telemetry;
+pub mod time;
+pub mod wiring;
+
+pub use wiring::{Engine, EngineParts, StartError};

@@ -1,3 +1,7 @@
 //! The `turnpike` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    turnpike_server::cli::main()
+}

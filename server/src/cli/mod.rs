@@ -1,0 +1,128 @@
+//! The command line: one file per command.
+
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Flags};
+
+/// Usage metering, quotas and billing.
+#[derive(Debug, Parser)]
+#[command(name = "turnpike", version, about, propagate_version = true, max_term_width = 110, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 the server cannot be reached; \
+4 the server refused the call; 5 a check found differences or damage.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the engine.
+    Serve(serve::Serve),
+}
+
+/// Why a command ended without success: words for people, and an exit code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct CommandError {
+    code: u8,
+    text: String,
+}
+
+impl CommandError {
+    /// It failed.
+    pub(crate) fn failed(text: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            text: text.into(),
+        }
+    }
+
+    /// Arguments or configuration are wrong.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            text: text.into(),
+        }
+    }
+}
+
+impl From<ConfigError> for CommandError {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.0)
+    }
+}
+
+/// Where configuration comes from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file; TURNPIKE_CONFIG where it is not given.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory; TURNPIKE_DATA_DIR, else ./data.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Any key of the configuration, such as http.drain_s=5; may repeat.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The configuration of this process, with `more` set last.
+    fn load(&self, more: Vec<(String, String)>) -> Result<Config, CommandError> {
+        let mut values = Vec::new();
+        for pair in &self.set {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(CommandError::usage(format!(
+                    "--set takes KEY=VALUE, not \"{pair}\""
+                )));
+            };
+            values.push((key.trim().to_owned(), value.to_owned()));
+        }
+        if let Some(path) = &self.data_dir {
+            values.push(("data_dir".to_owned(), path.display().to_string()));
+        }
+        values.extend(more);
+        let environment: Vec<_> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Ok(crate::config::load(
+            &Flags {
+                config: self.config.clone(),
+                values,
+            },
+            &environment,
+        )?)
+    }
+}
+
+/// Reads the command line, does what it says, and tells how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start threads: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let ended = runtime.block_on(run(cli));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.code)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CommandError> {
+    match cli.command {
+        Command::Serve(command) => command.run().await,
+    }
+}

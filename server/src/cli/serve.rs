@@ -1,0 +1,133 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use turnpike_stores::fault::FailPoints;
+
+use super::{CommandError, ConfigArgs};
+use crate::config::Config;
+use crate::http::serve::serve;
+use crate::time::{MachineClock, MachineRandomness};
+use crate::wiring::{Engine, EngineParts};
+
+/// Run the engine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Address and port of the API; TURNPIKE_LISTEN, else 127.0.0.1:8080.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+}
+
+impl Serve {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        let flags = self
+            .listen
+            .map(|listen| ("listen".to_owned(), listen.to_string()));
+        let config = self.config.load(flags.into_iter().collect())?;
+        crate::telemetry::start(&config.telemetry)?;
+        let parts = EngineParts {
+            clock: Arc::new(MachineClock::start()),
+            randomness: Arc::new(MachineRandomness),
+            fail_points: Arc::new(fail_points()?),
+            bootstrap_key: std::env::var("TURNPIKE_BOOTSTRAP_API_KEY")
+                .ok()
+                .filter(|key| !key.is_empty()),
+        };
+        // Before anything is opened, so that a port in use costs nothing.
+        let listener = bind(config.listen).await?;
+        let engine = Engine::open(&config, parts)
+            .await
+            .map_err(|error| CommandError::failed(error.to_string()))?;
+        if let Some(key) = &engine.made_key {
+            show_key(key);
+        }
+        let address = listener.local_addr().unwrap_or(config.listen);
+        tracing::info!(%address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "turnpike serves");
+        let stop = stop_on_signals()?;
+        let metrics = serve_metrics(&config, &engine, stop.clone()).await?;
+        let cut = serve(listener, engine.router.clone(), config.http.clone(), stop).await;
+        if let Some(metrics) = metrics {
+            let _ = metrics.await;
+        }
+        if cut > 0 {
+            tracing::warn!(
+                connections = cut,
+                "connections were cut: their requests had not ended in time"
+            );
+        }
+        engine
+            .close()
+            .await
+            .map_err(|error| CommandError::failed(error.to_string()))?;
+        tracing::info!("turnpike has stopped");
+        Ok(())
+    }
+}
+
+fn fail_points() -> Result<FailPoints, CommandError> {
+    match std::env::var("TURNPIKE_TEST_FAIL_POINT") {
+        Ok(text) if !text.is_empty() => FailPoints::parse(&text)
+            .map_err(|error| CommandError::usage(format!("TURNPIKE_TEST_FAIL_POINT: {error}"))),
+        _ => Ok(FailPoints::default()),
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        CommandError::failed(format!(
+            "cannot listen on {address}: {error}; choose another address with --listen or TURNPIKE_LISTEN"
+        ))
+    })
+}
+
+/// The one time that the key can be seen. Not logged: standard output only.
+fn show_key(key: &str) {
+    println!(
+        "First start: made the tenant \"default\" and an admin API key. It is shown only now:\n\n    {key}\n"
+    );
+}
+
+async fn serve_metrics(
+    config: &Config,
+    engine: &Engine,
+    stop: CancellationToken,
+) -> Result<Option<tokio::task::JoinHandle<usize>>, CommandError> {
+    let Some(address) = config.http.metrics_listen.0 else {
+        return Ok(None);
+    };
+    let listener = bind(address).await?;
+    tracing::info!(address = %listener.local_addr().unwrap_or(address), "metrics are served on their own");
+    Ok(Some(tokio::spawn(serve(
+        listener,
+        engine.metrics_router.clone(),
+        config.http.clone(),
+        stop,
+    ))))
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
+fn stop_on_signals() -> Result<CancellationToken, CommandError> {
+    let failed = |error: std::io::Error| CommandError::failed(format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        for second in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if second {
+                std::process::exit(1);
+            }
+            tracing::info!("stopping: no new connections; requests in flight may finish");
+            stopped.cancel();
+        }
+    });
+    Ok(stop)
+}

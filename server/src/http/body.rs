@@ -1,0 +1,158 @@
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
+use tokio::time::Sleep;
+
+/// How long a body may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyPace {
+    /// Without a byte.
+    pub(crate) idle: Duration,
+    /// Bytes per second on average, once `idle` has passed; 0: no such bound.
+    pub(crate) rate_min: u32,
+}
+
+/// A body that ends with an error when its sender is too slow. It sets no timer while bytes are there already.
+pub(crate) fn paced(body: Body, pace: BodyPace) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    Body::new(PacedBody {
+        inner: body,
+        pace,
+        idle: None,
+        waited: Duration::ZERO,
+        read: 0,
+    })
+}
+
+struct PacedBody {
+    inner: Body,
+    pace: BodyPace,
+    /// The running wait: its timer, and how long it was set for.
+    idle: Option<(Pin<Box<Sleep>>, Duration)>,
+    /// Waits that ended with bytes, counted whole: an upper bound of the time spent.
+    waited: Duration,
+    read: u64,
+}
+
+/// The sender of a body was too slow.
+#[derive(Debug, thiserror::Error)]
+#[error("the body came too slowly")]
+struct TooSlow;
+
+impl PacedBody {
+    /// How long the next bytes may take: the idle time, or what is left of the time that the bytes so far allow.
+    fn allowance(&self) -> Duration {
+        if self.pace.rate_min == 0 {
+            return self.pace.idle;
+        }
+        let earned = Duration::from_millis(self.read * 1_000 / u64::from(self.pace.rate_min));
+        (self.pace.idle + earned)
+            .saturating_sub(self.waited)
+            .min(self.pace.idle)
+    }
+}
+
+impl HttpBody for PacedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            if let Some((sleep, allowed)) = this.idle.take() {
+                let left = sleep.deadline().saturating_duration_since(started_now());
+                this.waited += allowed.saturating_sub(left);
+            }
+            if let Some(Ok(frame)) = &frame {
+                this.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            return Poll::Ready(frame);
+        }
+        let allowance = this.allowance();
+        let (sleep, _) = this
+            .idle
+            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(allowance)), allowance));
+        ready!(sleep.as_mut().poll(cx));
+        this.idle = None;
+        Poll::Ready(Some(Err(axum::Error::new(TooSlow))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "compared with the runtime's own timer, which no clock is injected into"
+)]
+fn started_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// A body of `pieces` with a pause before each.
+    fn dripping(pieces: usize, piece: &'static [u8], pause: Duration) -> Body {
+        let stream = futures_util::stream::unfold(0, move |at| async move {
+            tokio::time::sleep(pause).await;
+            (at < pieces).then_some((Ok::<_, std::io::Error>(Bytes::from_static(piece)), at + 1))
+        });
+        Body::from_stream(stream)
+    }
+
+    fn pace(idle_ms: u64, rate_min: u32) -> BodyPace {
+        BodyPace {
+            idle: Duration::from_millis(idle_ms),
+            rate_min,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_body_passes() {
+        let body = paced(
+            dripping(50, &[b'x'; 100], Duration::from_millis(90)),
+            pace(100, 1_000),
+        );
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), 5_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_it() {
+        let body = paced(dripping(3, b"x", Duration::from_millis(150)), pace(100, 0));
+        let error = body.collect().await.unwrap_err();
+        assert!(error.to_string().contains("too slowly"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dripping_ends_it_too() {
+        let drip = || dripping(500, b"x", Duration::from_millis(90));
+        assert!(
+            paced(drip(), pace(100, 0)).collect().await.is_ok(),
+            "without a rate it may drip for ever"
+        );
+        assert!(paced(drip(), pace(100, 1_000)).collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_there_needs_no_timer() {
+        let body = paced(Body::from("abc"), pace(1, 1_000_000));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+    }
+}

@@ -1,0 +1,269 @@
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use tracing::Instrument as _;
+use turnpike_domain::catalog::ApiKey;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::directory::Directory;
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::{Clock, Randomness};
+use turnpike_http::{Caller, Failure, RequestId};
+
+use super::auth::{KeyFault, KeyRing, SecurityEvent, SecurityLog, authenticate};
+use super::body::{BodyPace, paced};
+use super::finish::finish;
+use super::rate::Rates;
+use crate::config::LimitsConfig;
+
+/// Paths that need no key. Compared with the route that matched, never with the text of the path, so that no spelling of a
+/// path leads around the key.
+pub(crate) const PUBLIC: &[&str] = &[
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/docs/errors",
+    "/docs/errors/{code}",
+];
+
+const SECOND_US: u64 = 1_000_000;
+
+/// The client's address, set by the listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// What every request passes: its id and span, the key, limits of calls, and on the way out problems and headers.
+pub(crate) struct Gate {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids of requests.
+    pub randomness: Arc<dyn Randomness>,
+    /// The API keys.
+    pub keys: Arc<dyn KeyRing>,
+    /// The tenants, for their state and limits.
+    pub directory: Arc<dyn Directory>,
+    /// Where security events are kept.
+    pub security: Arc<dyn SecurityLog>,
+    /// Limits of calls.
+    pub limits: LimitsConfig,
+    /// How slow a body may be.
+    pub(crate) pace: BodyPace,
+    pub(crate) by_key: Rates<String>,
+    pub(crate) by_tenant: Rates<u32>,
+    pub(crate) failures: Rates<Option<IpAddr>>,
+}
+
+/// What is known of a request before its handler runs.
+struct Arrival {
+    id: RequestId,
+    method: Method,
+    route: Option<MatchedPath>,
+    client: Option<IpAddr>,
+}
+
+impl Arrival {
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
+}
+
+/// The outermost layer of every route, and of what matches none.
+pub(crate) async fn entry(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let arrival = Arrival {
+        id: gate.request_id(&request),
+        method: request.method().clone(),
+        route: request.extensions().get::<MatchedPath>().cloned(),
+        client: request.extensions().get::<Peer>().map(|peer| peer.0.ip()),
+    };
+    let span = tracing::info_span!(
+        "request",
+        request_id = %arrival.id.0,
+        method = %arrival.method,
+        route = arrival.route(),
+        status = tracing::field::Empty,
+    );
+    let started_us = gate.clock.monotonic_us();
+    let handled = AssertUnwindSafe(gate.handle(&arrival, request, next))
+        .catch_unwind()
+        .instrument(span.clone())
+        .await;
+    let response = handled.unwrap_or_else(|panic| span.in_scope(|| panicked(panic.as_ref())));
+    let response = finish(response, &arrival.id, &arrival.method).await;
+    let _in_span = span.enter();
+    span.record("status", response.status().as_u16());
+    report(&arrival, &response, gate.clock.monotonic_us() - started_us);
+    response
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    tracing::error!(panic = text.unwrap_or_default(), "a handler panicked");
+    metrics::counter!("turnpike_http_panics_total").increment(1);
+    Failure(Problem::new(
+        Code::Internal,
+        "the server failed; the request id finds it in its log",
+    ))
+    .into_response()
+}
+
+#[expect(
+    clippy::float_arithmetic,
+    reason = "a duration for the metrics, which are floats"
+)]
+fn report(arrival: &Arrival, response: &Response, took_us: u64) {
+    let status = response.status();
+    // A method that is no standard one would let a client make series without end.
+    let method = match arrival.method.as_str() {
+        known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let labels = [
+        ("method", method),
+        ("route", arrival.route().to_owned()),
+        ("status", status.as_u16().to_string()),
+    ];
+    metrics::counter!("turnpike_http_requests_total", &labels).increment(1);
+    metrics::histogram!("turnpike_http_request_duration_seconds", &labels[..2]).record(took_us as f64 / 1e6);
+    if status.is_server_error() {
+        tracing::warn!(target: "turnpike::access", status = status.as_u16(), took_us, "answered with a failure");
+    } else {
+        tracing::debug!(target: "turnpike::access", status = status.as_u16(), took_us, "answered");
+    }
+}
+
+impl Gate {
+    /// The client's own id where it sent a plain one, else a new one.
+    fn request_id(&self, request: &Request) -> RequestId {
+        let plain = |text: &&str| {
+            (1..=128).contains(&text.len())
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+        };
+        let sent = request
+            .headers()
+            .get("x-request-id")
+            .and_then(|value| value.to_str().ok())
+            .filter(plain);
+        RequestId(sent.map_or_else(|| self.randomness.new_id().into(), Into::into))
+    }
+
+    async fn handle(&self, arrival: &Arrival, mut request: Request, next: Next) -> Response {
+        let public = arrival
+            .route
+            .as_ref()
+            .is_some_and(|route| PUBLIC.contains(&route.as_str()));
+        let mut who = None;
+        if !public {
+            match self.admit(arrival, &request) {
+                Ok(caller) => {
+                    who = Some((caller.tenant, Arc::clone(&caller.key_id)));
+                    request.extensions_mut().insert(caller);
+                }
+                Err(problem) => return Failure(problem).into_response(),
+            }
+        }
+        request.extensions_mut().insert(arrival.id.clone());
+        let pace = self.pace;
+        let response = next.run(request.map(|body| paced(body, pace))).await;
+        let lacks_scope = response
+            .extensions()
+            .get::<Failure>()
+            .is_some_and(|failure| failure.0.code == Code::Forbidden);
+        if let Some((tenant, key)) = who.filter(|_| lacks_scope) {
+            self.note(arrival, Some((tenant, key.to_string())), "missing_scope");
+        }
+        response
+    }
+
+    /// Who calls, unless there is no valid key, the tenant is suspended, or there are too many calls.
+    fn admit(&self, arrival: &Arrival, request: &Request) -> Result<Caller, Problem> {
+        let now = |_| self.clock.machine_now();
+        let key = authenticate(self.keys.as_ref(), request.headers(), now)
+            .map_err(|(fault, key)| self.refuse(arrival, fault, key.as_deref()))?;
+        let Some(tenant) = self.directory.tenant(key.tenant) else {
+            return Err(self.refuse(arrival, KeyFault::Wrong, Some(&key)));
+        };
+        if tenant.suspended {
+            self.note(arrival, Some((key.tenant, key.id.clone())), "suspended");
+            return Err(Problem::new(
+                Code::TenantSuspended,
+                "this tenant is suspended; ask the operator of this server",
+            ));
+        }
+        let now_us = self.clock.monotonic_us();
+        let key_limit = key.calls_per_second.unwrap_or(self.limits.key_calls_per_second);
+        let tenant_limit = tenant
+            .calls_per_second
+            .unwrap_or(self.limits.tenant_calls_per_second);
+        if key_limit > 0 {
+            self.by_key
+                .take(&key.id, key_limit, SECOND_US, now_us)
+                .map_err(|wait| too_many("key", key_limit, wait))?;
+        }
+        if tenant_limit > 0 {
+            let taken = self
+                .by_tenant
+                .take(&key.tenant.0, tenant_limit, SECOND_US, now_us);
+            taken.map_err(|wait| too_many("tenant", tenant_limit, wait))?;
+        }
+        Ok(Caller {
+            tenant: key.tenant,
+            key_id: key.id.as_str().into(),
+            scopes: Arc::new(key.scopes.clone()),
+            request_id: arrival.id.clone(),
+        })
+    }
+
+    fn refuse(&self, arrival: &Arrival, fault: KeyFault, key: Option<&ApiKey>) -> Problem {
+        metrics::counter!("turnpike_auth_failures_total").increment(1);
+        let limit = self.limits.failed_auth_per_minute.max(1);
+        let taken = self
+            .failures
+            .take(&arrival.client, limit, 60 * SECOND_US, self.clock.monotonic_us());
+        if let Err(wait) = taken {
+            return Problem {
+                retry_after_s: Some(wait),
+                ..Problem::new(
+                    Code::RateLimited,
+                    "too many calls without a valid API key from this address",
+                )
+            };
+        }
+        if let Some(what) = fault.security_event() {
+            self.note(arrival, key.map(|key| (key.tenant, key.id.clone())), what);
+        }
+        fault.problem()
+    }
+
+    fn note(&self, arrival: &Arrival, key: Option<(TenantId, String)>, what: &'static str) {
+        self.security.note(SecurityEvent {
+            at: self.clock.machine_now(),
+            key,
+            what,
+            route: format!("{} {}", arrival.method, arrival.route()),
+            client: arrival.client,
+            request_id: arrival.id.0.to_string(),
+        });
+    }
+}
+
+fn too_many(whose: &str, limit: u32, wait_s: u32) -> Problem {
+    Problem {
+        retry_after_s: Some(wait_s),
+        ..Problem::new(
+            Code::RateLimited,
+            format!("more than {limit} calls per second of this {whose}"),
+        )
+    }
+}

@@ -1,0 +1,76 @@
+use std::fmt::Write as _;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{Html, IntoResponse as _, Response};
+use axum::routing::get;
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_http::Failure;
+
+use super::docs::{escape, page};
+
+/// `/docs/errors`: what `type` of a problem refers to, from the code table itself.
+pub(crate) fn router() -> Router {
+    Router::new()
+        .route("/docs/errors", get(all))
+        .route("/docs/errors/{code}", get(one))
+}
+
+async fn all() -> Html<String> {
+    let mut rows = String::new();
+    for code in Code::ALL {
+        let (slug, first) = (code.slug(), code.meaning().lines().next().unwrap_or("").trim());
+        let _ = write!(
+            rows,
+            "<tr><td><a href=\"/docs/errors/{slug}\"><code>{slug}</code></a></td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            code.status(),
+            if code.retryable() { "yes" } else { "no" },
+            escape(first),
+        );
+    }
+    Html(page(
+        "Errors",
+        &format!(
+            "<h1>Errors</h1><p>Every failure is <code>application/problem+json</code> with one of these codes.</p>\
+            <table><thead><tr><th>code</th><th>status</th><th>retry helps</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>"
+        ),
+    ))
+}
+
+async fn one(Path(slug): Path<String>) -> Response {
+    let Some(code) = Code::ALL.iter().find(|code| code.slug() == slug) else {
+        return Failure(Problem::not_found("error code", &slug)).into_response();
+    };
+    let retry = if code.retryable() {
+        "The same call may succeed later: wait for the seconds in <code>Retry-After</code> where it is sent, then longer each time."
+    } else {
+        "The same call will fail again: change the request first."
+    };
+    let meaning = escape(code.meaning()).replace('\n', " ");
+    let body = format!(
+        "<h1><code>{slug}</code></h1><p>HTTP status {}.</p><p>{}</p><p>{retry}</p><p><a href=\"/docs/errors\">All codes</a></p>",
+        code.status(),
+        meaning.trim(),
+    );
+    Html(page(&slug, &body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_code_has_its_page() {
+        for code in Code::ALL {
+            let response = one(Path(code.slug().to_owned())).await;
+            assert_eq!(response.status(), 200, "{code:?}");
+        }
+        assert_eq!(one(Path("no_such".to_owned())).await.status(), 404);
+        let Html(list) = all().await;
+        assert!(
+            Code::ALL
+                .iter()
+                .all(|code| list.contains(&format!("/docs/errors/{}\"", code.slug())))
+        );
+    }
+}

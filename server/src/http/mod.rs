@@ -1,0 +1,19 @@
+//! What all routes share: the listener, authentication, limits, problems, metrics, and the document of the API.
+
+pub mod auth;
+mod body;
+mod docs;
+mod entry;
+mod error_pages;
+mod finish;
+mod health;
+mod metrics_page;
+mod rate;
+pub mod serve;
+
+pub use entry::Peer;
+pub use health::{Check, Readiness, State};
+pub use metrics_page::{PrometheusPage, recorder};
+
+mod mount;
+pub use mount::{GateParts, Mounted, metrics_only, mount};

@@ -1,0 +1,109 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::from_fn_with_state;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use turnpike_domain::limits::CONTROL_BODY_BYTES_MAX;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::body::BodyPace;
+use super::entry::{Gate, entry};
+use super::rate::Rates;
+use super::{PrometheusPage, Readiness, docs, error_pages, health, metrics_page};
+use crate::config::Config;
+
+/// Everything that is served.
+pub struct Mounted {
+    /// The routes with all layers.
+    pub router: Router,
+    /// The document of the API.
+    pub document: Arc<OpenApi>,
+}
+
+/// What the gate needs besides configuration.
+pub struct GateParts {
+    /// Time.
+    pub clock: Arc<dyn turnpike_domain::time::Clock>,
+    /// Ids of requests.
+    pub randomness: Arc<dyn turnpike_domain::time::Randomness>,
+    /// The API keys.
+    pub keys: Arc<dyn super::auth::KeyRing>,
+    /// The tenants.
+    pub directory: Arc<dyn turnpike_domain::port::directory::Directory>,
+    /// Where security events are kept.
+    pub security: Arc<dyn super::auth::SecurityLog>,
+}
+
+/// Puts the routers of the services behind the gate, beside health, metrics and documentation.
+pub fn mount(
+    config: &Config,
+    parts: GateParts,
+    services: OpenApiRouter,
+    readiness: Arc<dyn Readiness>,
+    metrics: PrometheusPage,
+) -> Mounted {
+    let mut all = OpenApiRouter::with_openapi(docs::preamble())
+        .merge(services)
+        .merge(health::router(readiness));
+    if config.http.metrics_listen.0.is_none() {
+        all = all.merge(metrics_page::router(metrics));
+    }
+    let (router, mut document) = all.split_for_parts();
+    docs::complete(&mut document);
+    let document = Arc::new(document);
+    let gate = Arc::new(Gate {
+        clock: parts.clock,
+        randomness: parts.randomness,
+        keys: parts.keys,
+        directory: parts.directory,
+        security: parts.security,
+        limits: config.limits.clone(),
+        pace: BodyPace {
+            idle: Duration::from_secs(u64::from(config.http.body_idle_timeout_s)),
+            rate_min: config.http.body_rate_min,
+        },
+        by_key: Rates::new(),
+        by_tenant: Rates::new(),
+        failures: Rates::new(),
+    });
+    let mut router = router
+        .merge(docs::router(&document))
+        .merge(error_pages::router())
+        .layer(DefaultBodyLimit::max(CONTROL_BODY_BYTES_MAX))
+        .layer(from_fn_with_state(gate, entry));
+    if !config.http.cors_origins.is_empty() {
+        router = router.layer(cors(&config.http.cors_origins));
+    }
+    Mounted { router, document }
+}
+
+/// `/metrics` alone, for a listener of its own.
+pub fn metrics_only(page: PrometheusPage) -> Router {
+    metrics_page::router(page).split_for_parts().0
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::CONTENT_ENCODING,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("x-request-id"),
+        ])
+        .expose_headers([header::RETRY_AFTER, HeaderName::from_static("x-request-id")])
+        .max_age(Duration::from_mins(10));
+    if origins.iter().any(|origin| origin == "*") {
+        return layer.allow_origin(Any);
+    }
+    layer.allow_origin(AllowOrigin::list(
+        origins
+            .iter()
+            .filter_map(|origin| HeaderValue::from_str(origin).ok()),
+    ))
+}

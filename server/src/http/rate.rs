@@ -1,0 +1,119 @@
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+
+/// Keys remembered at the most; beyond it those at rest are forgotten.
+const KEYS_MAX: usize = 65_536;
+
+/// A rate per key, with a burst of the same length as its window: the generic cell rate algorithm, which keeps one number
+/// per key (the time at which a bucket of tokens would be full again).
+/// Source: ITU-T I.371, "virtual scheduling"; one compare-and-swap per decision.
+#[derive(Debug)]
+pub(crate) struct Rates<K: Eq + Hash> {
+    full_at_us: DashMap<K, Arc<AtomicU64>>,
+}
+
+impl<K: Eq + Hash + Clone> Rates<K> {
+    pub(crate) fn new() -> Self {
+        Self {
+            full_at_us: DashMap::new(),
+        }
+    }
+
+    /// Takes one of `count` per `window_us` for `key` at `now_us`; else the seconds after which one is free, at least 1.
+    pub(crate) fn take(&self, key: &K, count: u32, window_us: u64, now_us: u64) -> Result<(), u32> {
+        let cell = self.cell(key, now_us);
+        let step = window_us / u64::from(count.max(1));
+        let mut full_at = cell.load(Ordering::Relaxed);
+        loop {
+            let next = full_at.max(now_us) + step;
+            if next > now_us + window_us.max(step) {
+                let wait_us = next - (now_us + window_us.max(step));
+                return Err(u32::try_from(wait_us.div_ceil(1_000_000))
+                    .unwrap_or(u32::MAX)
+                    .max(1));
+            }
+            match cell.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(other) => full_at = other,
+            }
+        }
+    }
+
+    fn cell(&self, key: &K, now_us: u64) -> Arc<AtomicU64> {
+        if let Some(cell) = self.full_at_us.get(key) {
+            return Arc::clone(&cell);
+        }
+        if self.full_at_us.len() >= KEYS_MAX {
+            self.full_at_us
+                .retain(|_, full_at| full_at.load(Ordering::Relaxed) > now_us);
+        }
+        Arc::clone(&self.full_at_us.entry(key.clone()).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let rates = Rates::new();
+        let now = 5 * SECOND;
+        let burst = (0..100)
+            .filter(|_| rates.take(&1, 10, SECOND, now).is_ok())
+            .count();
+        assert_eq!(burst, 10);
+        assert_eq!(rates.take(&1, 10, SECOND, now), Err(1));
+        let later = (0..100)
+            .filter(|_| rates.take(&1, 10, SECOND, now + SECOND / 2).is_ok())
+            .count();
+        assert_eq!(later, 5);
+        assert!(
+            rates.take(&2, 10, SECOND, now).is_ok(),
+            "another key is not concerned"
+        );
+    }
+
+    #[test]
+    fn over_a_long_time_exactly_the_rate() {
+        let rates = Rates::new();
+        let granted = (0..10_000u64)
+            .filter(|tick| rates.take(&1, 7, SECOND, tick * 10_000).is_ok())
+            .count();
+        // 100 seconds at 7 per second, and the burst of the first window.
+        assert!((700..=707).contains(&granted), "{granted}");
+    }
+
+    #[test]
+    fn keys_at_rest_are_forgotten() {
+        let rates = Rates::new();
+        for key in 0..KEYS_MAX {
+            assert!(rates.take(&key, 1, SECOND, SECOND).is_ok());
+        }
+        assert!(rates.take(&KEYS_MAX, 1, SECOND, 10 * SECOND).is_ok());
+        assert!(rates.full_at_us.len() < 10);
+    }
+
+    #[test]
+    fn threads_share_one_rate() {
+        let rates = Rates::new();
+        let granted: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        (0..1_000)
+                            .filter(|_| rates.take(&1, 50, SECOND, SECOND).is_ok())
+                            .count()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(granted, 50);
+    }
+}

@@ -1,0 +1,99 @@
+//! The listener: our own accept loop, so that limits hold on every connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+
+use super::entry::Peer;
+use crate::config::HttpConfig;
+
+/// Wait after a failure to accept, such as too many open files, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `router` until `stop`; then takes no more connections, lets requests in flight finish for `drain_s`, and returns
+/// how many connections were cut because they had not.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    config: HttpConfig,
+    stop: CancellationToken,
+) -> usize {
+    let permits = Arc::new(Semaphore::new(config.connections_max));
+    let graceful = GracefulShutdown::new();
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(u64::from(config.header_read_timeout_s)))
+        .max_buf_size(config.header_bytes_max)
+        .max_headers(config.headers_max)
+        .keep_alive(true);
+    while let Some((stream, peer, permit)) = accept(&listener, &permits, &stop).await {
+        let service = hyper::service::service_fn({
+            let router = router.clone();
+            move |request: hyper::Request<Incoming>| {
+                let mut request: Request = request.map(Body::new);
+                request.extensions_mut().insert(Peer(peer));
+                router.clone().call(request)
+            }
+        });
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            let _held = permit;
+            metrics::gauge!("turnpike_http_connections").increment(1);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            metrics::gauge!("turnpike_http_connections").decrement(1);
+        });
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(
+        Duration::from_secs(u64::from(config.drain_s)),
+        graceful.shutdown(),
+    )
+    .await;
+    if drained.is_ok() {
+        0
+    } else {
+        config.connections_max - permits.available_permits()
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let next = async {
+        let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    // Answers are small: waiting to fill a packet only adds delay.
+                    let _ = stream.set_nodelay(true);
+                    return Some((stream, peer, permit));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        accepted = next => accepted,
+        () = stop.cancelled() => None,
+    }
+}

@@ -1,0 +1,298 @@
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use turnpike_domain::identity::NameKey;
+use turnpike_domain::time::Randomness;
+
+/// The layout of the directory. A program refuses a directory of another version by name.
+const FORMAT_VERSION: u32 = 1;
+
+/// Why a data directory cannot be used. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process has it.
+    #[error(
+        "the data directory {0} is in use by another process (lock file {0}/lock); stop that process or choose another --data-dir"
+    )]
+    InUse(PathBuf),
+    /// Made by a program that keeps its data differently.
+    #[error(
+        "the data directory {path} has format version {found}; this program reads version {FORMAT_VERSION}: use the release that wrote it"
+    )]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// Its description cannot be read.
+    #[error(
+        "{path} is damaged: {reason}; restore it from a backup: without its name key no event can be recognised again"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is none.
+    #[error("there is no data directory at {0}; `turnpike serve` makes one")]
+    Absent(PathBuf),
+    /// The file system refused.
+    #[error("cannot use the data directory {path}: {error}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The failure.
+        error: io::Error,
+    },
+}
+
+/// `format.toml`: what must never change while the directory lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Format {
+    format_version: u32,
+    partitions: u32,
+    /// The key of names and payload hashes, in hexadecimal. Secret.
+    name_key: String,
+}
+
+/// A data directory, locked by this process until it is dropped.
+///
+/// ```text
+/// lock          held while a process uses the directory
+/// format.toml   format version, number of partitions, name key
+/// log/          the segments of the event log: the truth for usage
+/// views/        what is derived from the log; may be deleted
+/// turnpike.db   SQLite: catalog, customers, invoices: the truth for money
+/// ```
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    format: Format,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the directory, making it with `partitions` and a new name key where there is none.
+    pub fn open_or_create(
+        path: &Path,
+        partitions: u32,
+        randomness: &dyn Randomness,
+    ) -> Result<Self, DataDirError> {
+        let failed = |error| DataDirError::Io {
+            path: path.to_owned(),
+            error,
+        };
+        fs::create_dir_all(path).map_err(failed)?;
+        let lock = lock(path)?;
+        let file = path.join("format.toml");
+        if !file.exists() {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+            let mut key = [0; 16];
+            randomness.fill(&mut key);
+            let format = Format {
+                format_version: FORMAT_VERSION,
+                partitions: partitions.max(1),
+                name_key: to_hex(&key),
+            };
+            write_durably(path, &file, &format).map_err(failed)?;
+        }
+        Self::finish(path, lock)
+    }
+
+    /// Opens a directory that must exist.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        if !path.join("format.toml").exists() {
+            return Err(DataDirError::Absent(path.to_owned()));
+        }
+        Self::finish(path, lock(path)?)
+    }
+
+    fn finish(path: &Path, lock: File) -> Result<Self, DataDirError> {
+        let file = path.join("format.toml");
+        let damaged = |reason: String| DataDirError::Damaged {
+            path: file.clone(),
+            reason,
+        };
+        let text = fs::read_to_string(&file).map_err(|error| damaged(error.to_string()))?;
+        let format: Format = toml::from_str(&text).map_err(|error| damaged(error.message().to_owned()))?;
+        if format.format_version != FORMAT_VERSION {
+            return Err(DataDirError::Version {
+                path: path.to_owned(),
+                found: format.format_version,
+            });
+        }
+        if format.partitions == 0 || from_hex(&format.name_key).is_none() {
+            return Err(damaged("partitions or name_key have no valid value".to_owned()));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            format,
+            _lock: lock,
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the log is.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the views of a partition are.
+    pub fn views(&self, partition: u32) -> PathBuf {
+        self.path.join("views").join(partition.to_string())
+    }
+
+    /// Where all views are.
+    pub fn all_views(&self) -> PathBuf {
+        self.path.join("views")
+    }
+
+    /// The SQL database.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("turnpike.db")
+    }
+
+    /// The number of partitions, fixed when the directory was made.
+    pub fn partitions(&self) -> u32 {
+        self.format.partitions
+    }
+
+    /// The key of names.
+    pub fn name_key(&self) -> NameKey {
+        NameKey(from_hex(&self.format.name_key).unwrap_or_default())
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DataDirError> {
+    let file = path.join("lock");
+    let failed = |error: io::Error| DataDirError::Io {
+        path: file.clone(),
+        error,
+    };
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&file)
+        .map_err(failed)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::InUse(path.to_owned())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Writes beside, syncs, and renames, so that the file is there whole or not at all.
+fn write_durably(directory: &Path, file: &Path, format: &Format) -> io::Result<()> {
+    let text = toml::to_string(format).map_err(io::Error::other)?;
+    let beside = file.with_extension("new");
+    let mut out = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&beside)?;
+    out.write_all(b"# Made by turnpike; not to be edited. The name key is a secret and must be backed up with the log.\n")?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&beside, file)?;
+    File::open(directory)?.sync_all()
+}
+
+fn to_hex(bytes: &[u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(*bytes))
+}
+
+fn from_hex(text: &str) -> Option<[u8; 16]> {
+    let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    hex.then(|| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes))
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::MachineRandomness;
+
+    fn open(path: &Path, partitions: u32) -> Result<DataDir, DataDirError> {
+        DataDir::open_or_create(path, partitions, &MachineRandomness)
+    }
+
+    #[test]
+    fn what_is_fixed_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new");
+        let first = open(&path, 3).unwrap();
+        let key = first.name_key().0;
+        assert_ne!(key, [0; 16]);
+        drop(first);
+        let again = open(&path, 8).unwrap();
+        assert_eq!((again.partitions(), again.name_key().0), (3, key));
+        drop(again);
+        assert_eq!(DataDir::open(&path).unwrap().partitions(), 3);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&path.join("format.toml"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_second_user_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = open(directory.path(), 1).unwrap();
+        assert!(matches!(open(directory.path(), 1), Err(DataDirError::InUse(_))));
+        assert!(matches!(
+            DataDir::open(directory.path()),
+            Err(DataDirError::InUse(_))
+        ));
+        drop(first);
+        assert!(open(directory.path(), 1).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            DataDir::open(directory.path()),
+            Err(DataDirError::Absent(_))
+        ));
+        drop(open(directory.path(), 2).unwrap());
+        let file = directory.path().join("format.toml");
+        let good = fs::read_to_string(&file).unwrap();
+        fs::write(&file, good.replace("format_version = 1", "format_version = 7")).unwrap();
+        assert!(matches!(
+            open(directory.path(), 2),
+            Err(DataDirError::Version { found: 7, .. })
+        ));
+        for bad in [
+            "",
+            "format_version = 1",
+            &good.replace("partitions = 2", "partitions = 0"),
+            &good.replace("name_key = \"", "name_key = \"é"),
+        ] {
+            fs::write(&file, bad).unwrap();
+            assert!(
+                matches!(open(directory.path(), 2), Err(DataDirError::Damaged { .. })),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn hexadecimal() {
+        for bytes in [[0; 16], [255; 16], *b"0123456789abcdef"] {
+            assert_eq!(from_hex(&to_hex(&bytes)), Some(bytes));
+        }
+        assert_eq!(from_hex("+0000000000000000000000000000000"), None);
+    }
+}

@@ -1,0 +1,8 @@
+//! The composition roots: which adapter stands behind which port.
+
+mod data_dir;
+mod embedded;
+mod memory_control;
+
+pub use data_dir::{DataDir, DataDirError};
+pub use embedded::{Engine, EngineParts, StartError};
