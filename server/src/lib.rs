@@ -4,7 +4,6 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod telemetry;
-pub mod time;
 pub mod wiring;
 
 pub use wiring::{Engine, EngineParts, StartError};

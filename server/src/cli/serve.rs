@@ -5,11 +5,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use turnpike_stores::fault::FailPoints;
+use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
 use super::{CommandError, ConfigArgs};
 use crate::config::Config;
 use crate::http::serve::serve;
-use crate::time::{MachineClock, MachineRandomness};
 use crate::wiring::{Engine, EngineParts};
 
 /// Run the engine.
@@ -30,7 +30,7 @@ impl Serve {
         let config = self.config.load(flags.into_iter().collect())?;
         crate::telemetry::start(&config.telemetry)?;
         let parts = EngineParts {
-            clock: Arc::new(MachineClock::start()),
+            clock: Arc::new(MachineClock),
             randomness: Arc::new(MachineRandomness),
             fail_points: Arc::new(fail_points()?),
             bootstrap_key: std::env::var("TURNPIKE_BOOTSTRAP_API_KEY")

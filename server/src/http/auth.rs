@@ -1,74 +1,41 @@
-//! Who calls: the API key of a request, and what follows from it.
+//! The key of a request, and what is noted where there is no valid one.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use turnpike_domain::catalog::ApiKey;
-use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::port::control::{ApiKeys, KeyRefusal, SecurityEvent};
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::time::Timestamp;
 
-/// Finds API keys. Only hashes are kept, so the whole text of a key is what finds it; comparing hashes takes the same
-/// time wherever they differ.
-pub trait KeyRing: Send + Sync {
-    /// The key with this text, expired and revoked ones included.
-    fn find(&self, text: &str) -> Option<Arc<ApiKey>>;
-}
-
-/// An event that those who guard the installation want to know of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecurityEvent {
-    /// When.
-    pub at: Timestamp,
-    /// The tenant and the id of the key, where a key was recognised.
-    pub key: Option<(TenantId, String)>,
-    /// What: `wrong_key`, `expired_key`, `revoked_key`, `missing_scope`, `suspended`.
-    pub what: &'static str,
-    /// Method and route template; never the query, which may hold personal data.
-    pub route: String,
-    /// The client's address.
-    pub client: Option<IpAddr>,
-    /// The request's id.
-    pub request_id: String,
-}
-
-/// Keeps security events. Must not block: bounded, and what is beyond the bound is counted.
-pub trait SecurityLog: Send + Sync {
-    /// Keeps one.
-    fn note(&self, event: SecurityEvent);
-}
+/// Takes note of a security event; quick and bounded.
+pub type NoteSecurity = Arc<dyn Fn(SecurityEvent) + Send + Sync>;
 
 /// Why a key does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyFault {
     /// None was sent, or not as `Bearer`.
     Missing,
-    /// No such key.
-    Wrong,
-    /// Past its end.
-    Expired,
-    /// Taken back.
-    Revoked,
+    /// One was sent that is not valid.
+    Refused(KeyRefusal),
 }
 
 impl KeyFault {
-    /// The answer: the same words for all, so that it tells nothing about which keys exist.
+    /// The answer: the same words whatever is wrong with a key, so that it tells nothing about which keys exist.
     pub(crate) fn problem(self) -> Problem {
         let detail = match self {
             Self::Missing => "send an API key: Authorization: Bearer <key>",
-            Self::Wrong | Self::Expired | Self::Revoked => "this API key is not valid",
+            Self::Refused(_) => "this API key is not valid",
         };
         Problem::new(Code::Unauthorized, detail)
     }
 
-    /// Its name among security events; none for a call that does not try.
-    pub(crate) const fn security_event(self) -> Option<&'static str> {
+    /// Its name in the audit log; none for a call that does not try.
+    pub(crate) const fn action(self) -> Option<&'static str> {
         match self {
             Self::Missing => None,
-            Self::Wrong => Some("wrong_key"),
-            Self::Expired => Some("expired_key"),
-            Self::Revoked => Some("revoked_key"),
+            Self::Refused(KeyRefusal::Unknown) => Some("security.wrong_key"),
+            Self::Refused(KeyRefusal::Expired) => Some("security.expired_key"),
+            Self::Refused(KeyRefusal::Revoked) => Some("security.revoked_key"),
         }
     }
 }
@@ -85,116 +52,87 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
-/// The valid key of a request at `now`; for a fault also the key, where it is one of ours.
-pub(crate) fn authenticate(
-    ring: &dyn KeyRing,
-    headers: &HeaderMap,
-    now: impl Fn(TenantId) -> Timestamp,
-) -> Result<Arc<ApiKey>, (KeyFault, Option<Arc<ApiKey>>)> {
-    let text = bearer(headers).ok_or((KeyFault::Missing, None))?;
-    let key = ring.find(text).ok_or((KeyFault::Wrong, None))?;
-    if key.revoked.is_some_and(|at| at <= now(key.tenant)) {
-        return Err((KeyFault::Revoked, Some(key)));
-    }
-    if key.expires.is_some_and(|at| at <= now(key.tenant)) {
-        return Err((KeyFault::Expired, Some(key)));
-    }
-    Ok(key)
+/// The valid key of a request.
+pub(crate) fn authenticate(keys: &dyn ApiKeys, headers: &HeaderMap) -> Result<Arc<ApiKey>, KeyFault> {
+    let text = bearer(headers).ok_or(KeyFault::Missing)?;
+    keys.authenticate(text).map_err(KeyFault::Refused)
 }
-
-/// Every scope.
-pub const ALL_SCOPES: [Scope; 5] = [
-    Scope::Ingest,
-    Scope::Check,
-    Scope::Read,
-    Scope::Billing,
-    Scope::Admin,
-];
 
 #[cfg(test)]
 mod tests {
+    use turnpike_domain::identity::{Scope, TenantId};
+    use turnpike_domain::time::Timestamp;
+
     use super::*;
 
-    struct One(ApiKey);
+    struct One;
 
-    impl KeyRing for One {
-        fn find(&self, text: &str) -> Option<Arc<ApiKey>> {
-            (text == "secret").then(|| Arc::new(self.0.clone()))
+    impl ApiKeys for One {
+        fn authenticate(&self, presented: &str) -> Result<Arc<ApiKey>, KeyRefusal> {
+            match presented {
+                "secret" => Ok(Arc::new(ApiKey {
+                    id: "k1".to_owned(),
+                    tenant: TenantId(1),
+                    name: String::new(),
+                    hash: [0; 32],
+                    scopes: [Scope::Read].into(),
+                    created: Timestamp::EPOCH,
+                    expires: None,
+                    revoked: None,
+                    calls_per_second: None,
+                })),
+                "expired" => Err(KeyRefusal::Expired),
+                _ => Err(KeyRefusal::Unknown),
+            }
+        }
+
+        fn keys(&self, _: TenantId) -> Vec<Arc<ApiKey>> {
+            Vec::new()
+        }
+
+        fn key(&self, _: TenantId, _: &str) -> Option<Arc<ApiKey>> {
+            None
         }
     }
 
-    fn key() -> ApiKey {
-        ApiKey {
-            id: "k1".to_owned(),
-            tenant: TenantId(1),
-            name: String::new(),
-            hash: [0; 32],
-            scopes: [Scope::Read].into(),
-            created: Timestamp::EPOCH,
-            expires: None,
-            revoked: None,
-            calls_per_second: None,
-        }
-    }
-
-    fn headers(values: &[&str]) -> HeaderMap {
-        let pairs = values
-            .iter()
-            .map(|value| (header::AUTHORIZATION, value.parse().unwrap()));
+    fn fault(values: &[&str]) -> Option<KeyFault> {
         let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(name, value);
+        for value in values {
+            headers.append(header::AUTHORIZATION, value.parse().unwrap());
         }
-        headers
-    }
-
-    fn outcome(ring: &dyn KeyRing, values: &[&str]) -> Option<KeyFault> {
-        let now = |_| Timestamp::from_minute(100);
-        authenticate(ring, &headers(values), now)
-            .err()
-            .map(|(fault, _)| fault)
+        authenticate(&One, &headers).err()
     }
 
     #[test]
     fn headers_are_read_strictly() {
-        let ring = One(key());
-        assert_eq!(outcome(&ring, &["Bearer secret"]), None);
-        assert_eq!(outcome(&ring, &["bearer  secret "]), None);
-        for wrong in [
+        assert_eq!(fault(&["Bearer secret"]), None);
+        assert_eq!(fault(&["bearer  secret "]), None);
+        let no_bearer = [
             &[][..],
             &["secret"],
             &["Basic secret"],
             &["Bearer"],
             &["Bearer "],
             &["Bearer secret", "Bearer secret"],
-        ] {
-            assert_eq!(outcome(&ring, wrong), Some(KeyFault::Missing), "{wrong:?}");
+        ];
+        for wrong in no_bearer {
+            assert_eq!(fault(wrong), Some(KeyFault::Missing), "{wrong:?}");
         }
-        assert_eq!(outcome(&ring, &["Bearer secrets"]), Some(KeyFault::Wrong));
-        assert_eq!(outcome(&ring, &["Bearer Secret"]), Some(KeyFault::Wrong));
-    }
-
-    #[test]
-    fn keys_end() {
-        let at = |minute| Some(Timestamp::from_minute(minute));
-        for (expires, revoked, expected) in [
-            (at(101), at(101), None),
-            (at(100), None, Some(KeyFault::Expired)),
-            (None, at(100), Some(KeyFault::Revoked)),
-            (at(99), at(99), Some(KeyFault::Revoked)),
-        ] {
-            let ring = One(ApiKey {
-                expires,
-                revoked,
-                ..key()
-            });
-            assert_eq!(outcome(&ring, &["Bearer secret"]), expected);
-        }
+        assert_eq!(
+            fault(&["Bearer secrets"]),
+            Some(KeyFault::Refused(KeyRefusal::Unknown))
+        );
+        assert_eq!(
+            fault(&["Bearer expired"]),
+            Some(KeyFault::Refused(KeyRefusal::Expired))
+        );
     }
 
     #[test]
     fn an_answer_does_not_tell_which_keys_exist() {
-        assert_eq!(KeyFault::Wrong.problem(), KeyFault::Expired.problem());
-        assert_eq!(KeyFault::Wrong.problem(), KeyFault::Revoked.problem());
+        let problems: Vec<_> = [KeyRefusal::Unknown, KeyRefusal::Expired, KeyRefusal::Revoked]
+            .map(|refusal| KeyFault::Refused(refusal).problem())
+            .into();
+        assert!(problems.windows(2).all(|pair| pair[0] == pair[1]));
     }
 }

@@ -8,14 +8,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
-use turnpike_domain::catalog::ApiKey;
 use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::control::{ApiKeys, KeyRefusal, SecurityEvent};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Clock, Randomness};
 use turnpike_http::{Caller, Failure, RequestId};
 
-use super::auth::{KeyFault, KeyRing, SecurityEvent, SecurityLog, authenticate};
+use super::auth::{KeyFault, NoteSecurity, authenticate};
 use super::body::{BodyPace, paced};
 use super::finish::finish;
 use super::rate::Rates;
@@ -35,6 +35,9 @@ pub(crate) const PUBLIC: &[&str] = &[
 
 const SECOND_US: u64 = 1_000_000;
 
+/// The tenant that is made at the first start; security events that belong to none are in its audit log.
+const ADMINISTRATION: TenantId = TenantId(1);
+
 /// The client's address, set by the listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
@@ -46,11 +49,11 @@ pub(crate) struct Gate {
     /// Ids of requests.
     pub randomness: Arc<dyn Randomness>,
     /// The API keys.
-    pub keys: Arc<dyn KeyRing>,
+    pub keys: Arc<dyn ApiKeys>,
     /// The tenants, for their state and limits.
     pub directory: Arc<dyn Directory>,
     /// Where security events are kept.
-    pub security: Arc<dyn SecurityLog>,
+    pub security: NoteSecurity,
     /// Limits of calls.
     pub limits: LimitsConfig,
     /// How slow a body may be.
@@ -181,25 +184,22 @@ impl Gate {
             .get::<Failure>()
             .is_some_and(|failure| failure.0.code == Code::Forbidden);
         if let Some((tenant, key)) = who.filter(|_| lacks_scope) {
-            self.note(arrival, Some((tenant, key.to_string())), "missing_scope");
+            self.note(arrival, Some((tenant, &key)), "security.missing_scope");
         }
         response
     }
 
     /// Who calls, unless there is no valid key, the tenant is suspended, or there are too many calls.
     fn admit(&self, arrival: &Arrival, request: &Request) -> Result<Caller, Problem> {
-        let now = |_| self.clock.machine_now();
-        let key = authenticate(self.keys.as_ref(), request.headers(), now)
-            .map_err(|(fault, key)| self.refuse(arrival, fault, key.as_deref()))?;
+        let key = authenticate(self.keys.as_ref(), request.headers())
+            .map_err(|fault| self.refuse(arrival, fault))?;
         let Some(tenant) = self.directory.tenant(key.tenant) else {
-            return Err(self.refuse(arrival, KeyFault::Wrong, Some(&key)));
+            return Err(self.refuse(arrival, KeyFault::Refused(KeyRefusal::Unknown)));
         };
         if tenant.suspended {
-            self.note(arrival, Some((key.tenant, key.id.clone())), "suspended");
-            return Err(Problem::new(
-                Code::TenantSuspended,
-                "this tenant is suspended; ask the operator of this server",
-            ));
+            self.note(arrival, Some((key.tenant, &key.id)), "security.suspended");
+            let detail = "this tenant is suspended; ask the operator of this server";
+            return Err(Problem::new(Code::TenantSuspended, detail));
         }
         let now_us = self.clock.monotonic_us();
         let key_limit = key.calls_per_second.unwrap_or(self.limits.key_calls_per_second);
@@ -207,15 +207,14 @@ impl Gate {
             .calls_per_second
             .unwrap_or(self.limits.tenant_calls_per_second);
         if key_limit > 0 {
-            self.by_key
-                .take(&key.id, key_limit, SECOND_US, now_us)
-                .map_err(|wait| too_many("key", key_limit, wait))?;
+            let taken = self.by_key.take(&key.id, key_limit, SECOND_US, now_us);
+            taken.map_err(|wait_s| too_many("key", key_limit, wait_s))?;
         }
         if tenant_limit > 0 {
             let taken = self
                 .by_tenant
                 .take(&key.tenant.0, tenant_limit, SECOND_US, now_us);
-            taken.map_err(|wait| too_many("tenant", tenant_limit, wait))?;
+            taken.map_err(|wait_s| too_many("tenant", tenant_limit, wait_s))?;
         }
         Ok(Caller {
             tenant: key.tenant,
@@ -225,35 +224,35 @@ impl Gate {
         })
     }
 
-    fn refuse(&self, arrival: &Arrival, fault: KeyFault, key: Option<&ApiKey>) -> Problem {
+    fn refuse(&self, arrival: &Arrival, fault: KeyFault) -> Problem {
         metrics::counter!("turnpike_auth_failures_total").increment(1);
         let limit = self.limits.failed_auth_per_minute.max(1);
         let taken = self
             .failures
             .take(&arrival.client, limit, 60 * SECOND_US, self.clock.monotonic_us());
-        if let Err(wait) = taken {
+        if let Err(wait_s) = taken {
+            let detail = "too many calls without a valid API key from this address";
             return Problem {
-                retry_after_s: Some(wait),
-                ..Problem::new(
-                    Code::RateLimited,
-                    "too many calls without a valid API key from this address",
-                )
+                retry_after_s: Some(wait_s),
+                ..Problem::new(Code::RateLimited, detail)
             };
         }
-        if let Some(what) = fault.security_event() {
-            self.note(arrival, key.map(|key| (key.tenant, key.id.clone())), what);
+        if let Some(action) = fault.action() {
+            self.note(arrival, None, action);
         }
         fault.problem()
     }
 
-    fn note(&self, arrival: &Arrival, key: Option<(TenantId, String)>, what: &'static str) {
-        self.security.note(SecurityEvent {
-            at: self.clock.machine_now(),
-            key,
-            what,
-            route: format!("{} {}", arrival.method, arrival.route()),
-            client: arrival.client,
-            request_id: arrival.id.0.to_string(),
+    /// For the audit log, and for whoever watches the log lines.
+    fn note(&self, arrival: &Arrival, key: Option<(TenantId, &str)>, action: &'static str) {
+        let (tenant, actor) = key.unwrap_or((ADMINISTRATION, "-"));
+        let object = format!("{} {}", arrival.method, arrival.route());
+        tracing::info!(action, actor, object, client = ?arrival.client, "refused for security");
+        (self.security)(SecurityEvent {
+            tenant,
+            action,
+            actor: actor.to_owned(),
+            object,
         });
     }
 }

@@ -31,11 +31,11 @@ pub struct GateParts {
     /// Ids of requests.
     pub randomness: Arc<dyn turnpike_domain::time::Randomness>,
     /// The API keys.
-    pub keys: Arc<dyn super::auth::KeyRing>,
+    pub keys: Arc<dyn turnpike_domain::port::control::ApiKeys>,
     /// The tenants.
     pub directory: Arc<dyn turnpike_domain::port::directory::Directory>,
     /// Where security events are kept.
-    pub security: Arc<dyn super::auth::SecurityLog>,
+    pub security: super::auth::NoteSecurity,
 }
 
 /// Puts the routers of the services behind the gate, beside health, metrics and documentation.

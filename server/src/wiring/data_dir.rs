@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use turnpike_domain::identity::NameKey;
-use turnpike_domain::time::Randomness;
 
 /// The layout of the directory. A program refuses a directory of another version by name.
 const FORMAT_VERSION: u32 = 1;
@@ -30,9 +28,7 @@ pub enum DataDirError {
         found: u32,
     },
     /// Its description cannot be read.
-    #[error(
-        "{path} is damaged: {reason}; restore it from a backup: without its name key no event can be recognised again"
-    )]
+    #[error("{path} is damaged: {reason}; restore it from a backup")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -58,15 +54,13 @@ pub enum DataDirError {
 struct Format {
     format_version: u32,
     partitions: u32,
-    /// The key of names and payload hashes, in hexadecimal. Secret.
-    name_key: String,
 }
 
 /// A data directory, locked by this process until it is dropped.
 ///
 /// ```text
 /// lock          held while a process uses the directory
-/// format.toml   format version, number of partitions, name key
+/// format.toml   format version and number of partitions
 /// log/          the segments of the event log: the truth for usage
 /// views/        what is derived from the log; may be deleted
 /// turnpike.db   SQLite: catalog, customers, invoices: the truth for money
@@ -79,12 +73,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens the directory, making it with `partitions` and a new name key where there is none.
-    pub fn open_or_create(
-        path: &Path,
-        partitions: u32,
-        randomness: &dyn Randomness,
-    ) -> Result<Self, DataDirError> {
+    /// Opens the directory, making it with `partitions` where there is none.
+    pub fn open_or_create(path: &Path, partitions: u32) -> Result<Self, DataDirError> {
         let failed = |error| DataDirError::Io {
             path: path.to_owned(),
             error,
@@ -94,12 +84,9 @@ impl DataDir {
         let file = path.join("format.toml");
         if !file.exists() {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-            let mut key = [0; 16];
-            randomness.fill(&mut key);
             let format = Format {
                 format_version: FORMAT_VERSION,
                 partitions: partitions.max(1),
-                name_key: to_hex(&key),
             };
             write_durably(path, &file, &format).map_err(failed)?;
         }
@@ -128,8 +115,8 @@ impl DataDir {
                 found: format.format_version,
             });
         }
-        if format.partitions == 0 || from_hex(&format.name_key).is_none() {
-            return Err(damaged("partitions or name_key have no valid value".to_owned()));
+        if format.partitions == 0 {
+            return Err(damaged("partitions must be at least 1".to_owned()));
         }
         Ok(Self {
             path: path.to_owned(),
@@ -166,11 +153,6 @@ impl DataDir {
     /// The number of partitions, fixed when the directory was made.
     pub fn partitions(&self) -> u32 {
         self.format.partitions
-    }
-
-    /// The key of names.
-    pub fn name_key(&self) -> NameKey {
-        NameKey(from_hex(&self.format.name_key).unwrap_or_default())
     }
 }
 
@@ -211,36 +193,20 @@ fn write_durably(directory: &Path, file: &Path, format: &Format) -> io::Result<(
     File::open(directory)?.sync_all()
 }
 
-fn to_hex(bytes: &[u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(*bytes))
-}
-
-fn from_hex(text: &str) -> Option<[u8; 16]> {
-    let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    hex.then(|| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes))
-        .flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::MachineRandomness;
 
     fn open(path: &Path, partitions: u32) -> Result<DataDir, DataDirError> {
-        DataDir::open_or_create(path, partitions, &MachineRandomness)
+        DataDir::open_or_create(path, partitions)
     }
 
     #[test]
     fn what_is_fixed_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new");
-        let first = open(&path, 3).unwrap();
-        let key = first.name_key().0;
-        assert_ne!(key, [0; 16]);
-        drop(first);
-        let again = open(&path, 8).unwrap();
-        assert_eq!((again.partitions(), again.name_key().0), (3, key));
-        drop(again);
+        assert_eq!(open(&path, 3).unwrap().partitions(), 3);
+        assert_eq!(open(&path, 8).unwrap().partitions(), 3);
         assert_eq!(DataDir::open(&path).unwrap().partitions(), 3);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join("format.toml"))), (0o700, 0o600));
@@ -278,7 +244,7 @@ mod tests {
             "",
             "format_version = 1",
             &good.replace("partitions = 2", "partitions = 0"),
-            &good.replace("name_key = \"", "name_key = \"é"),
+            &format!("{good}more = 1"),
         ] {
             fs::write(&file, bad).unwrap();
             assert!(
@@ -286,13 +252,5 @@ mod tests {
                 "{bad}"
             );
         }
-    }
-
-    #[test]
-    fn hexadecimal() {
-        for bytes in [[0; 16], [255; 16], *b"0123456789abcdef"] {
-            assert_eq!(from_hex(&to_hex(&bytes)), Some(bytes));
-        }
-        assert_eq!(from_hex("+0000000000000000000000000000000"), None);
     }
 }

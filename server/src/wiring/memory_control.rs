@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use turnpike_domain::catalog::{ApiKey, Catalog, Customer, Grant, Override, Subscription, Tenant};
 use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::port::control::{ApiKeys, KeyRefusal};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::time::{Randomness, Timestamp};
 
 use super::embedded::StartError;
-use crate::http::auth::{KeyRing, SecurityEvent, SecurityLog};
 
 pub(crate) struct MemoryControl {
     key: Arc<ApiKey>,
@@ -57,17 +57,21 @@ impl MemoryControl {
     }
 }
 
-impl KeyRing for MemoryControl {
-    fn find(&self, text: &str) -> Option<Arc<ApiKey>> {
-        let same =
-            subtle::ConstantTimeEq::ct_eq(&self.key.hash[..], &blake3::hash(text.as_bytes()).as_bytes()[..]);
-        bool::from(same).then(|| Arc::clone(&self.key))
+impl ApiKeys for MemoryControl {
+    fn authenticate(&self, presented: &str) -> Result<Arc<ApiKey>, KeyRefusal> {
+        let same = subtle::ConstantTimeEq::ct_eq(
+            &self.key.hash[..],
+            &blake3::hash(presented.as_bytes()).as_bytes()[..],
+        );
+        bool::from(same)
+            .then(|| Arc::clone(&self.key))
+            .ok_or(KeyRefusal::Unknown)
     }
-}
-
-impl SecurityLog for MemoryControl {
-    fn note(&self, event: SecurityEvent) {
-        tracing::warn!(what = event.what, route = event.route, "security event");
+    fn keys(&self, _: TenantId) -> Vec<Arc<ApiKey>> {
+        vec![Arc::clone(&self.key)]
+    }
+    fn key(&self, _: TenantId, id: &str) -> Option<Arc<ApiKey>> {
+        (id == self.key.id).then(|| Arc::clone(&self.key))
     }
 }
 
@@ -98,6 +102,9 @@ impl Directory for MemoryControl {
     }
     fn grants(&self, _: TenantId, _: &str) -> Vec<Arc<Grant>> {
         Vec::new()
+    }
+    fn subscription(&self, _: TenantId, _: &str) -> Option<Arc<Subscription>> {
+        None
     }
     fn epoch(&self) -> u64 {
         0
