@@ -10,6 +10,11 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 #[serde(transparent)]
 pub struct TenantId(pub u32);
 
+impl TenantId {
+    /// The tenant `default`, made at the first start: its admin keys administer tenants.
+    pub const DEFAULT: Self = Self(1);
+}
+
 /// A meter's number: never reused, unique over all tenants of an installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

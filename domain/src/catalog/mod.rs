@@ -50,6 +50,36 @@ impl Catalog {
         versions.get(version.checked_sub(1)? as usize)
     }
 
+    /// Takes a plan away; its versions stay for what refers to them.
+    pub fn retire_plan(&mut self, key: &str) {
+        if let Some((key, versions)) = self.plans.remove_entry(key) {
+            self.retired_plans.insert(key, versions);
+        }
+    }
+
+    /// Takes an add-on away; its versions stay for what refers to them.
+    pub fn retire_add_on(&mut self, key: &str) {
+        if let Some((key, versions)) = self.add_ons.remove_entry(key) {
+            self.retired_add_ons.insert(key, versions);
+        }
+    }
+
+    /// Adds a version of a plan, which is no longer retired.
+    pub fn add_plan(&mut self, plan: Plan) {
+        let retired = self.retired_plans.remove(&plan.key);
+        let versions = self.plans.entry(plan.key.clone()).or_default();
+        versions.extend(retired.into_iter().flatten());
+        versions.push(Arc::new(plan));
+    }
+
+    /// Adds a version of an add-on, which is no longer retired.
+    pub fn add_add_on(&mut self, add_on: AddOn) {
+        let retired = self.retired_add_ons.remove(&add_on.key);
+        let versions = self.add_ons.entry(add_on.key.clone()).or_default();
+        versions.extend(retired.into_iter().flatten());
+        versions.push(Arc::new(add_on));
+    }
+
     /// The current version of an add-on.
     pub fn current_add_on(&self, key: &str) -> Option<&Arc<AddOn>> {
         self.add_ons.get(key)?.last()

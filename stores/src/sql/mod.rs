@@ -1,1 +1,149 @@
 //! The control store: catalog, customers, subscriptions, invoices, keys, audit; SQLite through sqlx.
+//!
+//! There is one writer. It decides a change against the directory in memory, writes effect, audit entry and idempotency
+//! record in one transaction, and brings the directory up to date before it answers. Reads of single things come from
+//! memory, lists from SQL. Statements keep to what SQLite and PostgreSQL both understand.
+
+mod audit;
+mod catalog;
+mod connect;
+mod customer;
+mod directory;
+mod first_start;
+mod idempotency;
+mod key;
+mod settings;
+mod store;
+mod subscription;
+mod tenant;
+mod write;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sqlx::sqlite::SqliteConnection;
+use turnpike_domain::identity::NameKey;
+use turnpike_domain::port::directory::DirectoryListener;
+use turnpike_domain::port::{BoxFuture, StoreError};
+use turnpike_domain::time::Randomness;
+
+pub use connect::SqlPlace;
+pub use first_start::FirstKey;
+pub use key::{NewKey, hash_key};
+pub use write::Work;
+
+use crate::fault::FailPoints;
+use crate::machine::TenantClock;
+use connect::{Readers, lost};
+use directory::MemoryDirectory;
+
+/// The control store on SQLite. Cheap to clone.
+#[derive(Clone)]
+pub struct SqlStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: tokio::sync::Mutex<SqliteConnection>,
+    readers: Readers,
+    directory: MemoryDirectory,
+    clocks: Arc<TenantClock>,
+    randomness: Arc<dyn Randomness>,
+    fail: Arc<FailPoints>,
+    /// The failure after which nothing is written any more.
+    poisoned: Mutex<Option<String>>,
+    security: Mutex<audit::SecurityNotes>,
+    name_key: NameKey,
+}
+
+impl SqlStore {
+    /// Opens the database, brings its schema up to date, and loads the directory.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] names what cannot be read; [`StoreError::Failed`] tells of a schema that a newer version
+    /// of Turnpike made.
+    pub async fn open(
+        place: &SqlPlace,
+        clocks: Arc<TenantClock>,
+        randomness: Arc<dyn Randomness>,
+        fail: Arc<FailPoints>,
+    ) -> Result<Self, StoreError> {
+        let mut connection = connect::writer(place).await?;
+        connect::migrate(&mut connection).await?;
+        let name_key = settings::name_key(&mut connection, randomness.as_ref()).await?;
+        let directory = MemoryDirectory::default();
+        load(&mut connection, &directory).await?;
+        directory.set_clocks(&clocks);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                readers: connect::readers(place).await?,
+                writer: tokio::sync::Mutex::new(connection),
+                directory,
+                clocks,
+                randomness,
+                fail,
+                poisoned: Mutex::new(None),
+                security: Mutex::default(),
+                name_key,
+            }),
+        })
+    }
+
+    /// Tells `listener` of every change from now on.
+    pub fn listen(&self, listener: Arc<dyn DirectoryListener>) {
+        self.inner.directory.listen(listener);
+    }
+
+    /// Runs `read` on a connection for reading.
+    pub(crate) async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+    {
+        match &self.inner.readers {
+            Readers::Pool(pool) => {
+                let mut connection = pool.acquire().await.map_err(lost)?;
+                read(&mut connection).await.map_err(lost)
+            }
+            Readers::Writer => {
+                let mut connection = self.inner.writer.lock().await;
+                read(&mut connection).await.map_err(lost)
+            }
+        }
+    }
+
+    /// Closes the database: what is in its write-ahead log is moved into the file.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let mut connection = self.inner.writer.lock().await;
+        if let Readers::Pool(pool) = &self.inner.readers {
+            pool.close().await;
+        }
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut *connection)
+            .await
+            .map_err(lost)?;
+        Ok(())
+    }
+}
+
+async fn load(connection: &mut SqliteConnection, directory: &MemoryDirectory) -> Result<(), StoreError> {
+    tenant::load(connection, directory).await?;
+    key::load(connection, directory).await?;
+    catalog::load(connection, directory).await?;
+    customer::load(connection, directory).await?;
+    subscription::load(connection, directory).await?;
+    settings::load_counters(connection, directory).await
+}
+
+/// A body as the domain reads it.
+fn read_body<T: serde::de::DeserializeOwned>(table: &str, key: &str, body: &str) -> Result<T, StoreError> {
+    serde_json::from_str(body)
+        .map_err(|error| StoreError::Damaged(format!("table {table}, row {key}: {error}")))
+}
+
+/// A body as it is kept.
+fn write_body<T: serde::Serialize>(value: &T) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Customers with their subjects, overrides and grants.
+
+use std::sync::Arc;
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+use turnpike_domain::catalog::{Customer, Grant, Override};
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::StoreError;
+use turnpike_domain::port::control::PageAfter;
+use turnpike_domain::time::Timestamp;
+
+use super::connect::lost;
+use super::directory::MemoryDirectory;
+use super::{read_body, write_body};
+
+/// Makes or replaces a customer. `before` is what it was.
+pub(super) async fn put(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    customer: &Customer,
+    before: Option<&Customer>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO customers (tenant, key, erased_us, body) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (tenant, key) DO UPDATE SET erased_us = excluded.erased_us, body = excluded.body",
+    )
+    .bind(i64::from(tenant.0))
+    .bind(&customer.key)
+    .bind(customer.erased_at.map(Timestamp::micros))
+    .bind(write_body(customer)?)
+    .execute(&mut *connection)
+    .await?;
+    let subjects_before = before.map_or(&[][..], |before| &before.subjects);
+    if subjects_before == customer.subjects {
+        return Ok(());
+    }
+    remove_subjects(connection, tenant, &customer.key).await?;
+    for subject in &customer.subjects {
+        sqlx::query("INSERT INTO subjects (tenant, subject, customer) VALUES ($1, $2, $3)")
+            .bind(i64::from(tenant.0))
+            .bind(subject)
+            .bind(&customer.key)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn remove_subjects(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    key: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM subjects WHERE tenant = $1 AND customer = $2")
+        .bind(i64::from(tenant.0))
+        .bind(key)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Takes a customer's overrides and grants away.
+pub(super) async fn remove_entitlements(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    key: &str,
+) -> Result<(), sqlx::Error> {
+    for sql in [
+        "DELETE FROM overrides WHERE tenant = $1 AND customer = $2",
+        "DELETE FROM grants WHERE tenant = $1 AND customer = $2",
+    ] {
+        sqlx::query(sql)
+            .bind(i64::from(tenant.0))
+            .bind(key)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn remove(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    key: &str,
+) -> Result<(), sqlx::Error> {
+    remove_entitlements(connection, tenant, key).await?;
+    remove_subjects(connection, tenant, key).await?;
+    sqlx::query("DELETE FROM customers WHERE tenant = $1 AND key = $2")
+        .bind(i64::from(tenant.0))
+        .bind(key)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn put_override(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    entry: &Override,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO overrides (tenant, customer, feature, body) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (tenant, customer, feature) DO UPDATE SET body = excluded.body",
+    )
+    .bind(i64::from(tenant.0))
+    .bind(&entry.customer)
+    .bind(&entry.entitlement.feature)
+    .bind(write_body(entry)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn remove_override(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    customer: &str,
+    feature: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM overrides WHERE tenant = $1 AND customer = $2 AND feature = $3")
+        .bind(i64::from(tenant.0))
+        .bind(customer)
+        .bind(feature)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn put_grant(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    grant: &Grant,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO grants (tenant, customer, id, body) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (tenant, customer, id) DO UPDATE SET body = excluded.body",
+    )
+    .bind(i64::from(tenant.0))
+    .bind(&grant.customer)
+    .bind(&grant.id)
+    .bind(write_body(grant)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn remove_grant(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    customer: &str,
+    id: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM grants WHERE tenant = $1 AND customer = $2 AND id = $3")
+        .bind(i64::from(tenant.0))
+        .bind(customer)
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    page: &PageAfter,
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT key, body FROM customers WHERE tenant = $1 AND key > $2 AND erased_us IS NULL ORDER BY key LIMIT $3",
+    )
+    .bind(i64::from(tenant.0))
+    .bind(page.after.as_deref().unwrap_or(""))
+    .bind(page.rows as i64)
+    .fetch_all(connection)
+    .await
+}
+
+pub(super) fn read(key: &str, body: &str) -> Result<Arc<Customer>, StoreError> {
+    read_body("customers", key, body).map(Arc::new)
+}
+
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    directory: &MemoryDirectory,
+) -> Result<(), StoreError> {
+    for (table, sql) in [
+        ("customers", "SELECT tenant, key, body FROM customers"),
+        ("overrides", "SELECT tenant, customer, body FROM overrides"),
+        ("grants", "SELECT tenant, customer, body FROM grants"),
+    ] {
+        for row in sqlx::query(sql).fetch_all(&mut *connection).await.map_err(lost)? {
+            let tenant = TenantId(row.try_get::<i64, _>(0).map_err(lost)? as u32);
+            let (key, body): (&str, &str) = (row.try_get(1).map_err(lost)?, row.try_get(2).map_err(lost)?);
+            match table {
+                "customers" => directory.put_customer(tenant, read_body(table, key, body)?),
+                "overrides" => directory.put_override(tenant, read_body(table, key, body)?),
+                _ => directory.put_grant(tenant, read_body(table, key, body)?),
+            }
+        }
+    }
+    Ok(())
+}

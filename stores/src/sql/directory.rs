@@ -1,0 +1,498 @@
+//! What is in the control store, in memory: read on hot paths, changed after each commit by the one writer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use parking_lot::RwLock;
+use subtle::ConstantTimeEq as _;
+use turnpike_domain::catalog::{ApiKey, Catalog, Customer, Grant, Override, Subscription, Tenant};
+use turnpike_domain::identity::{MeterId, TenantId};
+use turnpike_domain::port::control::{ControlState, Effect, KeyRefusal};
+use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryListener};
+use turnpike_domain::time::Timestamp;
+
+use super::key::{hash_key, id_of};
+use crate::machine::TenantClock;
+
+#[derive(Default)]
+pub(super) struct MemoryDirectory {
+    tenants: ArcSwap<BTreeMap<TenantId, Arc<Room>>>,
+    /// Keys by id.
+    keys: DashMap<String, Arc<ApiKey>>,
+    /// Keys whose text the operator chose: it has no id in it.
+    chosen_keys: ArcSwap<Vec<Arc<ApiKey>>>,
+    epoch: AtomicU64,
+    last_meter: AtomicU32,
+    last_tenant: AtomicU32,
+    last_audit: AtomicU64,
+    listeners: RwLock<Vec<Arc<dyn DirectoryListener>>>,
+}
+
+/// What belongs to one tenant.
+struct Room {
+    tenant: ArcSwap<Tenant>,
+    catalog: ArcSwap<Catalog>,
+    customers: DashMap<String, Arc<Customer>>,
+    /// Subject → customer.
+    subjects: DashMap<String, String>,
+    children: DashMap<String, BTreeSet<String>>,
+    /// Customer → subscriptions, newest first.
+    subscriptions: DashMap<String, Vec<Arc<Subscription>>>,
+    /// Id of a subscription → customer.
+    subscribers: DashMap<String, String>,
+    overrides: DashMap<String, BTreeMap<String, Arc<Override>>>,
+    grants: DashMap<String, BTreeMap<String, Arc<Grant>>>,
+}
+
+impl Room {
+    fn new(tenant: Tenant) -> Self {
+        Self {
+            tenant: ArcSwap::from_pointee(tenant),
+            catalog: ArcSwap::default(),
+            customers: DashMap::new(),
+            subjects: DashMap::new(),
+            children: DashMap::new(),
+            subscriptions: DashMap::new(),
+            subscribers: DashMap::new(),
+            overrides: DashMap::new(),
+            grants: DashMap::new(),
+        }
+    }
+
+    fn put_customer(&self, customer: Customer) {
+        if let Some(before) = self.customers.get(&customer.key).map(|before| before.clone()) {
+            self.unlink(&before);
+        }
+        for subject in &customer.subjects {
+            self.subjects.insert(subject.clone(), customer.key.clone());
+        }
+        if let Some(parent) = &customer.parent {
+            self.children
+                .entry(parent.clone())
+                .or_default()
+                .insert(customer.key.clone());
+        }
+        self.customers.insert(customer.key.clone(), Arc::new(customer));
+    }
+
+    fn remove_customer(&self, key: &str) {
+        if let Some((_, before)) = self.customers.remove(key) {
+            self.unlink(&before);
+        }
+        self.overrides.remove(key);
+        self.grants.remove(key);
+    }
+
+    /// Removes what leads to `customer` from its subjects and its parent.
+    fn unlink(&self, customer: &Customer) {
+        for subject in &customer.subjects {
+            self.subjects
+                .remove_if(subject, |_, owner| *owner == customer.key);
+        }
+        if let Some(parent) = &customer.parent {
+            if let Some(mut children) = self.children.get_mut(parent) {
+                children.remove(&customer.key);
+            }
+            self.children.remove_if(parent, |_, children| children.is_empty());
+        }
+    }
+
+    fn put_subscription(&self, subscription: Subscription) {
+        self.subscribers
+            .insert(subscription.id.clone(), subscription.customer.clone());
+        let mut all = self
+            .subscriptions
+            .entry(subscription.customer.clone())
+            .or_default();
+        all.retain(|other| other.id != subscription.id);
+        let newness = |s: &Subscription| (s.start, s.id.clone());
+        let at = all.partition_point(|other| newness(other) > newness(&subscription));
+        all.insert(at, Arc::new(subscription));
+    }
+}
+
+impl MemoryDirectory {
+    fn room(&self, tenant: TenantId) -> Option<Arc<Room>> {
+        self.tenants.load().get(&tenant).cloned()
+    }
+
+    fn with<T: Default>(&self, tenant: TenantId, read: impl FnOnce(&Room) -> T) -> T {
+        self.tenants
+            .load()
+            .get(&tenant)
+            .map_or_else(T::default, |room| read(room))
+    }
+
+    pub(super) fn put_tenant(&self, tenant: Tenant) {
+        if let Some(room) = self.room(tenant.id) {
+            room.tenant.store(Arc::new(tenant));
+            return;
+        }
+        let mut tenants = BTreeMap::clone(&self.tenants.load());
+        tenants.insert(tenant.id, Arc::new(Room::new(tenant)));
+        self.tenants.store(Arc::new(tenants));
+    }
+
+    pub(super) fn put_key(&self, key: ApiKey) {
+        let key = Arc::new(key);
+        if key.id.starts_with("chosen") {
+            let mut chosen = Vec::clone(&self.chosen_keys.load());
+            chosen.retain(|other| other.id != key.id);
+            chosen.push(key.clone());
+            self.chosen_keys.store(Arc::new(chosen));
+        }
+        self.keys.insert(key.id.clone(), key);
+    }
+
+    pub(super) fn put_catalog(&self, tenant: TenantId, catalog: Catalog) {
+        self.with(tenant, |room| room.catalog.store(Arc::new(catalog)));
+    }
+
+    pub(super) fn put_customer(&self, tenant: TenantId, customer: Customer) {
+        self.with(tenant, |room| room.put_customer(customer));
+    }
+
+    pub(super) fn put_subscription(&self, tenant: TenantId, subscription: Subscription) {
+        self.with(tenant, |room| room.put_subscription(subscription));
+    }
+
+    pub(super) fn put_override(&self, tenant: TenantId, entry: Override) {
+        self.with(tenant, |room| {
+            let mut all = room.overrides.entry(entry.customer.clone()).or_default();
+            all.insert(entry.entitlement.feature.clone(), Arc::new(entry));
+        });
+    }
+
+    pub(super) fn put_grant(&self, tenant: TenantId, grant: Grant) {
+        self.with(tenant, |room| {
+            let mut all = room.grants.entry(grant.customer.clone()).or_default();
+            all.insert(grant.id.clone(), Arc::new(grant));
+        });
+    }
+
+    pub(super) fn set_counter(&self, name: &str, value: u32) {
+        match name {
+            "meter" => self.last_meter.store(value, Ordering::SeqCst),
+            "tenant" => self.last_tenant.store(value, Ordering::SeqCst),
+            _ => {}
+        }
+    }
+
+    /// The counters as they must be kept with a change that has `effects`.
+    pub(super) fn counters(&self, effects: &[Effect]) -> Vec<(&'static str, u32)> {
+        let has = |wanted: fn(&Effect) -> bool| effects.iter().any(wanted);
+        let meter = has(|effect| matches!(effect, Effect::Meter(_)))
+            .then(|| ("meter", self.last_meter.load(Ordering::SeqCst)));
+        let tenant = has(|effect| matches!(effect, Effect::Tenant(_)))
+            .then(|| ("tenant", self.last_tenant.load(Ordering::SeqCst)));
+        meter.into_iter().chain(tenant).collect()
+    }
+
+    pub(super) fn set_last_audit(&self, id: u64) {
+        self.last_audit.store(id, Ordering::SeqCst);
+    }
+
+    pub(super) fn next_audit(&self) -> u64 {
+        self.last_audit.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub(super) fn set_clocks(&self, clocks: &TenantClock) {
+        for tenant in self.tenants() {
+            if let Some(at) = tenant.clock.filter(|_| tenant.test) {
+                clocks.set(tenant.id, at);
+            }
+        }
+    }
+
+    pub(super) fn listen(&self, listener: Arc<dyn DirectoryListener>) {
+        self.listeners.write().push(listener);
+    }
+
+    /// Takes over what has been committed. The epoch moves last: who reads it first and the rest after can only think
+    /// something new stale, never something stale new.
+    pub(super) fn apply(
+        &self,
+        tenant: TenantId,
+        effects: Vec<Effect>,
+        catalog: Option<Catalog>,
+        clocks: &TenantClock,
+    ) {
+        let mut changes = BTreeSet::new();
+        if let Some(catalog) = catalog {
+            self.put_catalog(tenant, catalog);
+            changes.insert(Told::Catalog(tenant));
+        }
+        for effect in effects {
+            if let Some(told) = self.apply_one(tenant, effect, clocks) {
+                changes.insert(told);
+            }
+        }
+        if changes.is_empty() {
+            return;
+        }
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        let listeners = self.listeners.read();
+        for change in changes {
+            let change = DirectoryChange::from(change);
+            for listener in listeners.iter() {
+                listener.changed(&change);
+            }
+        }
+    }
+
+    fn apply_one(&self, tenant: TenantId, effect: Effect, clocks: &TenantClock) -> Option<Told> {
+        let customer = |key: &str| Some(Told::Customer(tenant, key.to_owned()));
+        match effect {
+            Effect::Tenant(made) => {
+                if let Some(at) = made.clock.filter(|_| made.test) {
+                    clocks.set(made.id, at);
+                }
+                let told = Told::Tenant(made.id);
+                self.put_tenant(made);
+                Some(told)
+            }
+            Effect::ApiKey(key) => {
+                self.put_key(key);
+                None
+            }
+            Effect::Customer(made) | Effect::EraseCustomer(made) => {
+                let told = customer(&made.key);
+                if made.erased_at.is_some() {
+                    self.with(tenant, |room| {
+                        room.overrides.remove(&made.key);
+                        room.grants.remove(&made.key);
+                    });
+                }
+                self.put_customer(tenant, made);
+                told
+            }
+            Effect::RemoveCustomer(key) => {
+                self.with(tenant, |room| room.remove_customer(&key));
+                customer(&key)
+            }
+            Effect::Subscription(made) => {
+                let told = customer(&made.customer);
+                self.put_subscription(tenant, made);
+                told
+            }
+            Effect::Override(made) => {
+                let told = customer(&made.customer);
+                self.put_override(tenant, made);
+                told
+            }
+            Effect::RemoveOverride {
+                customer: key,
+                feature,
+            } => {
+                self.with(tenant, |room| {
+                    room.overrides.get_mut(&key).map(|mut all| all.remove(&feature))
+                });
+                customer(&key)
+            }
+            Effect::Grant(made) => {
+                let told = customer(&made.customer);
+                self.put_grant(tenant, made);
+                told
+            }
+            Effect::RemoveGrant { customer: key, id } => {
+                self.with(tenant, |room| {
+                    room.grants.get_mut(&key).map(|mut all| all.remove(&id))
+                });
+                customer(&key)
+            }
+            Effect::Meter(_)
+            | Effect::RemoveMeter(_)
+            | Effect::Feature(_)
+            | Effect::RemoveFeature(_)
+            | Effect::Plan(_)
+            | Effect::RetirePlan(_)
+            | Effect::AddOn(_)
+            | Effect::RetireAddOn(_) => None,
+        }
+    }
+
+    /// The catalog after `effects`, if they change it.
+    pub(super) fn catalog_after(&self, tenant: TenantId, effects: &[Effect]) -> Option<Catalog> {
+        let before = self.catalog(tenant);
+        let mut after = None;
+        for effect in effects {
+            let catalog = || Catalog {
+                version: before.version + 1,
+                ..Catalog::clone(&before)
+            };
+            match effect {
+                Effect::Meter(meter) => {
+                    let meters = &mut after.get_or_insert_with(catalog).meters;
+                    meters.insert(meter.key.clone(), Arc::new(meter.clone()));
+                }
+                Effect::RemoveMeter(key) => drop(after.get_or_insert_with(catalog).meters.remove(key)),
+                Effect::Feature(feature) => {
+                    let features = &mut after.get_or_insert_with(catalog).features;
+                    features.insert(feature.key.clone(), Arc::new(feature.clone()));
+                }
+                Effect::RemoveFeature(key) => drop(after.get_or_insert_with(catalog).features.remove(key)),
+                Effect::Plan(plan) => after.get_or_insert_with(catalog).add_plan(plan.clone()),
+                Effect::RetirePlan(key) => after.get_or_insert_with(catalog).retire_plan(key),
+                Effect::AddOn(add_on) => after.get_or_insert_with(catalog).add_add_on(add_on.clone()),
+                Effect::RetireAddOn(key) => after.get_or_insert_with(catalog).retire_add_on(key),
+                _ => {}
+            }
+        }
+        after
+    }
+
+    pub(super) fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Arc<ApiKey>, KeyRefusal> {
+        let hash = hash_key(presented);
+        let matches = |key: &ApiKey| bool::from(key.hash.ct_eq(&hash));
+        let by_id = id_of(presented).and_then(|id| self.keys.get(id).map(|key| key.clone()));
+        let key = match by_id.filter(|key| matches(key)) {
+            Some(key) => key,
+            None => self
+                .chosen_keys
+                .load()
+                .iter()
+                .find(|key| matches(key))
+                .cloned()
+                .ok_or(KeyRefusal::Unknown)?,
+        };
+        if key.revoked.is_some() {
+            return Err(KeyRefusal::Revoked);
+        }
+        if key.expires.is_some_and(|expires| expires <= now) {
+            return Err(KeyRefusal::Expired);
+        }
+        Ok(key)
+    }
+
+    pub(super) fn keys(&self, tenant: TenantId) -> Vec<Arc<ApiKey>> {
+        let mut keys: Vec<_> = self
+            .keys
+            .iter()
+            .filter(|key| key.tenant == tenant)
+            .map(|key| key.value().clone())
+            .collect();
+        keys.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        keys
+    }
+
+    pub(super) fn key(&self, tenant: TenantId, id: &str) -> Option<Arc<ApiKey>> {
+        self.keys
+            .get(id)
+            .filter(|key| key.tenant == tenant)
+            .map(|key| key.clone())
+    }
+}
+
+/// [`DirectoryChange`], in an order, so that each is told once.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Tenant(TenantId),
+    Catalog(TenantId),
+    Customer(TenantId, String),
+}
+
+impl From<Told> for DirectoryChange {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Tenant(tenant) => Self::Tenant(tenant),
+            Told::Catalog(tenant) => Self::Catalog(tenant),
+            Told::Customer(tenant, key) => Self::Customer(tenant, key),
+        }
+    }
+}
+
+impl Directory for MemoryDirectory {
+    fn tenant(&self, tenant: TenantId) -> Option<Arc<Tenant>> {
+        self.with(tenant, |room| Some(room.tenant.load_full()))
+    }
+
+    fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.tenants
+            .load()
+            .values()
+            .map(|room| room.tenant.load_full())
+            .collect()
+    }
+
+    fn catalog(&self, tenant: TenantId) -> Arc<Catalog> {
+        self.with(tenant, |room| room.catalog.load_full())
+    }
+
+    fn customer(&self, tenant: TenantId, key: &str) -> Option<Arc<Customer>> {
+        self.with(tenant, |room| {
+            room.customers.get(key).map(|customer| customer.clone())
+        })
+    }
+
+    fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>> {
+        self.with(tenant, |room| {
+            let key = room.subjects.get(subject).map(|key| key.clone())?;
+            room.customers.get(&key).map(|customer| customer.clone())
+        })
+    }
+
+    fn children(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Customer>> {
+        self.with(tenant, |room| {
+            let keys = room
+                .children
+                .get(customer)
+                .map(|keys| keys.clone())
+                .unwrap_or_default();
+            keys.iter()
+                .filter_map(|key| room.customers.get(key).map(|child| child.clone()))
+                .collect()
+        })
+    }
+
+    fn subscriptions(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Subscription>> {
+        self.with(tenant, |room| {
+            room.subscriptions
+                .get(customer)
+                .map(|all| all.clone())
+                .unwrap_or_default()
+        })
+    }
+
+    fn subscription(&self, tenant: TenantId, id: &str) -> Option<Arc<Subscription>> {
+        self.with(tenant, |room| {
+            let customer = room.subscribers.get(id).map(|customer| customer.clone())?;
+            let all = room.subscriptions.get(&customer)?;
+            all.iter().find(|subscription| subscription.id == id).cloned()
+        })
+    }
+
+    fn overrides(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Override>> {
+        self.with(tenant, |room| {
+            room.overrides
+                .get(customer)
+                .map(|all| all.values().cloned().collect())
+                .unwrap_or_default()
+        })
+    }
+
+    fn grants(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Grant>> {
+        self.with(tenant, |room| {
+            room.grants
+                .get(customer)
+                .map(|all| all.values().cloned().collect())
+                .unwrap_or_default()
+        })
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+}
+
+impl ControlState for MemoryDirectory {
+    fn next_meter_id(&self) -> MeterId {
+        MeterId(self.last_meter.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn next_tenant_id(&self) -> TenantId {
+        TenantId(self.last_tenant.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+}

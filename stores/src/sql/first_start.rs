@@ -1,0 +1,105 @@
+//! The first start of an installation: the tenant `default` and its admin key.
+
+use turnpike_domain::catalog::{ApiKey, Tenant};
+use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::port::control::{AuditNote, Change, ControlStore as _, Decision, Effect};
+use turnpike_domain::port::directory::Directory as _;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::time::{Clock as _, Timestamp};
+
+use super::SqlStore;
+use super::key::{NewKey, hash_key};
+
+/// The admin key of the first start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirstKey {
+    /// It was made, and is shown this once.
+    Made(NewKey),
+    /// The operator chose it.
+    Chosen,
+    /// There was an installation already: nothing was made.
+    Earlier,
+}
+
+impl SqlStore {
+    /// Makes the tenant `default` and an admin key on an empty store, and nothing otherwise. `chosen` is what the
+    /// operator set as `TURNPIKE_BOOTSTRAP_API_KEY`.
+    ///
+    /// # Errors
+    /// A chosen key that is not 16 to 128 printable characters.
+    pub async fn first_start(&self, chosen: Option<&str>) -> Result<FirstKey, Problem> {
+        if !self.tenants().is_empty() {
+            return Ok(FirstKey::Earlier);
+        }
+        let at = self.inner.clocks.machine_now();
+        let (key, first) = match chosen {
+            Some(text) => {
+                if !(16..=128).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_graphic()) {
+                    return Err(Problem::invalid(
+                        "TURNPIKE_BOOTSTRAP_API_KEY",
+                        "must be 16 to 128 printable ASCII characters without spaces",
+                    ));
+                }
+                (
+                    admin_key("chosen-bootstrap", hash_key(text), at),
+                    FirstKey::Chosen,
+                )
+            }
+            None => {
+                let made = NewKey::make(self.inner.randomness.as_ref());
+                (admin_key(&made.id, made.hash, at), FirstKey::Made(made))
+            }
+        };
+        let change = Change {
+            tenant: TenantId::DEFAULT,
+            actor: "turnpike".into(),
+            request_id: "".into(),
+            at,
+            idempotency: None,
+        };
+        self.change(
+            change,
+            Box::new(move |state| {
+                let id = state.next_tenant_id();
+                Ok(Decision {
+                    effects: vec![Effect::Tenant(default_tenant(id)), Effect::ApiKey(key)],
+                    audit: Some(AuditNote {
+                        action: "tenant.create",
+                        object: "tenant/default".to_owned(),
+                        detail: serde_json::Value::Null,
+                    }),
+                    ..Decision::unchanged(serde_json::Value::Null)
+                })
+            }),
+        )
+        .await?;
+        Ok(first)
+    }
+}
+
+fn default_tenant(id: TenantId) -> Tenant {
+    Tenant {
+        id,
+        key: "default".to_owned(),
+        name: "Default".to_owned(),
+        test: false,
+        clock: None,
+        suspended: false,
+        timezone: "UTC".to_owned(),
+        calls_per_second: None,
+    }
+}
+
+fn admin_key(id: &str, hash: [u8; 32], at: Timestamp) -> ApiKey {
+    ApiKey {
+        id: id.to_owned(),
+        tenant: TenantId::DEFAULT,
+        name: "first admin key".to_owned(),
+        hash,
+        scopes: [Scope::Admin].into(),
+        created: at,
+        expires: None,
+        revoked: None,
+        calls_per_second: None,
+    }
+}

@@ -1,0 +1,102 @@
+//! What the installation as a whole keeps: its format, its secret for names, and numbers that are never given twice.
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+use turnpike_domain::identity::NameKey;
+use turnpike_domain::port::StoreError;
+use turnpike_domain::time::Randomness;
+
+use super::connect::lost;
+use super::directory::MemoryDirectory;
+
+/// The format of bodies in this store.
+const FORMAT: &str = "1";
+
+pub(super) async fn get(
+    connection: &mut SqliteConnection,
+    name: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
+        .bind(name)
+        .fetch_optional(connection)
+        .await
+}
+
+async fn set(connection: &mut SqliteConnection, name: &str, value: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(name)
+    .bind(value)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The secret for names of events: made at the first start, the same ever after.
+pub(super) async fn name_key(
+    connection: &mut SqliteConnection,
+    randomness: &dyn Randomness,
+) -> Result<NameKey, StoreError> {
+    match get(connection, "format").await.map_err(lost)?.as_deref() {
+        None => set(connection, "format", FORMAT).await.map_err(lost)?,
+        Some(FORMAT) => {}
+        Some(other) => {
+            return Err(StoreError::Failed(format!(
+                "the database has format {other}, this version of Turnpike reads {FORMAT}"
+            )));
+        }
+    }
+    if let Some(text) = get(connection, "name_key").await.map_err(lost)? {
+        let key = u128::from_str_radix(&text, 16).map_err(|_| {
+            StoreError::Damaged("table settings, row name_key: not 32 hexadecimal digits".to_owned())
+        })?;
+        return Ok(NameKey(key.to_be_bytes()));
+    }
+    let mut key = [0; 16];
+    randomness.fill(&mut key);
+    set(
+        connection,
+        "name_key",
+        &format!("{:032x}", u128::from_be_bytes(key)),
+    )
+    .await
+    .map_err(lost)?;
+    Ok(NameKey(key))
+}
+
+pub(super) async fn load_counters(
+    connection: &mut SqliteConnection,
+    directory: &MemoryDirectory,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query("SELECT name, value FROM counters")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(lost)?;
+    for row in rows {
+        let name: String = row.try_get(0).map_err(lost)?;
+        let value: i64 = row.try_get(1).map_err(lost)?;
+        directory.set_counter(&name, value as u32);
+    }
+    let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(id), 0) FROM audit")
+        .fetch_one(connection)
+        .await
+        .map_err(lost)?;
+    directory.set_last_audit(last as u64);
+    Ok(())
+}
+
+pub(super) async fn keep_counter(
+    connection: &mut SqliteConnection,
+    name: &str,
+    value: u32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO counters (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(name)
+    .bind(i64::from(value))
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Subscriptions.
+
+use std::sync::Arc;
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+use turnpike_domain::catalog::Subscription;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::StoreError;
+use turnpike_domain::port::control::{PageAfter, SubscriptionFilter};
+
+use super::connect::lost;
+use super::directory::MemoryDirectory;
+use super::{read_body, write_body};
+
+pub(super) async fn put(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    subscription: &Subscription,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO subscriptions (tenant, id, customer, body) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (tenant, id) DO UPDATE SET body = excluded.body",
+    )
+    .bind(i64::from(tenant.0))
+    .bind(&subscription.id)
+    .bind(&subscription.customer)
+    .bind(write_body(subscription)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    filter: &SubscriptionFilter,
+    page: &PageAfter,
+) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let after = page.after.as_deref().unwrap_or("");
+    let query = match &filter.customer {
+        None => sqlx::query_as(
+            "SELECT id, body FROM subscriptions WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3",
+        )
+        .bind(i64::from(tenant.0))
+        .bind(after)
+        .bind(page.rows as i64),
+        Some(customer) => sqlx::query_as(
+            "SELECT id, body FROM subscriptions WHERE tenant = $1 AND id > $2 AND customer = $4 ORDER BY id LIMIT $3",
+        )
+        .bind(i64::from(tenant.0))
+        .bind(after)
+        .bind(page.rows as i64)
+        .bind(customer),
+    };
+    query.fetch_all(connection).await
+}
+
+pub(super) fn read(id: &str, body: &str) -> Result<Arc<Subscription>, StoreError> {
+    read_body("subscriptions", id, body).map(Arc::new)
+}
+
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    directory: &MemoryDirectory,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query("SELECT tenant, id, body FROM subscriptions")
+        .fetch_all(connection)
+        .await
+        .map_err(lost)?;
+    for row in rows {
+        let tenant = TenantId(row.try_get::<i64, _>(0).map_err(lost)? as u32);
+        let (id, body): (&str, &str) = (row.try_get(1).map_err(lost)?, row.try_get(2).map_err(lost)?);
+        directory.put_subscription(tenant, read_body("subscriptions", id, body)?);
+    }
+    Ok(())
+}

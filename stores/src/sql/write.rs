@@ -1,0 +1,167 @@
+//! The one way in which anything is written: one transaction behind the other.
+
+use std::sync::Arc;
+
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+use turnpike_domain::catalog::Catalog;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::control::{Answer, AuditEntry, Change, ControlState, Decision, Effect};
+use turnpike_domain::port::directory::Directory as _;
+use turnpike_domain::port::{BoxFuture, StoreError};
+use turnpike_domain::problem::{Code, Problem};
+
+use super::connect::lost;
+use super::{Inner, SqlStore, audit, catalog, customer, idempotency, key, settings, subscription, tenant};
+
+/// What is done in a transaction: reads and writes of its own, and a decision whose effects the store writes and takes
+/// over. An error leaves everything as it was.
+pub type Work = Box<
+    dyn for<'c> FnOnce(
+            &'c mut SqliteConnection,
+            &'c dyn ControlState,
+        ) -> BoxFuture<'c, Result<Decision, Problem>>
+        + Send,
+>;
+
+impl SqlStore {
+    /// Runs `work` and keeps what it did, its decision's effects, its audit note and its answer in one transaction. A
+    /// repeat of `change` does not run it. Goes on to its end even when the caller no longer waits.
+    pub(crate) async fn write(&self, change: Change, work: Work) -> Result<Answer, Problem> {
+        let inner = Arc::clone(&self.inner);
+        match tokio::spawn(async move { inner.write(change, work).await }).await {
+            Ok(answer) => answer,
+            Err(error) => Err(Problem::new(
+                Code::Internal,
+                format!("a change ended early: {error}"),
+            )),
+        }
+    }
+}
+
+impl Inner {
+    fn check_health(&self) -> Result<(), StoreError> {
+        self.poisoned
+            .lock()
+            .clone()
+            .map_or(Ok(()), |why| Err(StoreError::Poisoned(why)))
+    }
+
+    async fn write(&self, change: Change, work: Work) -> Result<Answer, Problem> {
+        let mut connection = self.writer.lock().await;
+        self.check_health()?;
+        if let Some(call) = &change.idempotency
+            && let Some(answer) = idempotency::repeated(&mut connection, change.tenant, call).await?
+        {
+            return Ok(answer);
+        }
+        let mut transaction = connection.begin().await.map_err(lost)?;
+        let mut decision = work(&mut transaction, &self.directory).await?;
+        let catalog = self.directory.catalog_after(change.tenant, &decision.effects);
+        self.keep(&mut transaction, &change, &decision, catalog.as_ref())
+            .await
+            .map_err(lost)?;
+        self.fail.pass("sql.before_commit")?;
+        if let Err(error) = transaction.commit().await.map_err(lost) {
+            return Err(self.commit_failed(error).into());
+        }
+        let effects = std::mem::take(&mut decision.effects);
+        self.directory
+            .apply(change.tenant, effects, catalog, &self.clocks);
+        self.fail.pass("sql.after_commit")?;
+        Ok(Answer {
+            status: decision.status,
+            body: decision.answer,
+            repeated: false,
+        })
+    }
+
+    /// A full disk rolls back by itself. After any other failure nobody knows what is on disk: nothing more is written
+    /// until the process has started anew and read it.
+    fn commit_failed(&self, error: StoreError) -> StoreError {
+        if matches!(error, StoreError::Full(_)) {
+            return error;
+        }
+        tracing::error!(%error, "a commit of the control store failed; it refuses changes until it is restarted");
+        let why = error.to_string();
+        *self.poisoned.lock() = Some(why.clone());
+        StoreError::Poisoned(why)
+    }
+
+    async fn keep(
+        &self,
+        connection: &mut SqliteConnection,
+        change: &Change,
+        decision: &Decision,
+        catalog: Option<&Catalog>,
+    ) -> Result<(), sqlx::Error> {
+        for effect in &decision.effects {
+            self.keep_effect(connection, change.tenant, effect).await?;
+        }
+        for (name, value) in self.directory.counters(&decision.effects) {
+            settings::keep_counter(connection, name, value).await?;
+        }
+        if let Some(catalog) = catalog {
+            catalog::put_version(connection, change, catalog.version).await?;
+        }
+        if let Some(note) = &decision.audit {
+            let entry = AuditEntry {
+                id: self.directory.next_audit(),
+                at: change.at,
+                actor: change.actor.to_string(),
+                request_id: change.request_id.to_string(),
+                action: note.action.to_owned(),
+                object: note.object.clone(),
+                detail: note.detail.clone(),
+            };
+            audit::append(connection, change.tenant, &entry).await?;
+        }
+        if let Some(call) = &change.idempotency {
+            idempotency::keep(connection, change, call, decision).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_effect(
+        &self,
+        connection: &mut SqliteConnection,
+        tenant: TenantId,
+        effect: &Effect,
+    ) -> Result<(), sqlx::Error> {
+        match effect {
+            Effect::Tenant(made) => tenant::put(connection, made).await,
+            Effect::ApiKey(made) => key::put(connection, made).await,
+            Effect::Meter(made) => catalog::put_meter(connection, tenant, made).await,
+            Effect::RemoveMeter(key) => catalog::remove_meter(connection, tenant, key).await,
+            Effect::Feature(made) => catalog::put_feature(connection, tenant, made).await,
+            Effect::RemoveFeature(key) => catalog::remove_feature(connection, tenant, key).await,
+            Effect::Plan(made) => catalog::put_plan(connection, tenant, made).await,
+            Effect::RetirePlan(key) => catalog::retire(connection, tenant, "plan", key).await,
+            Effect::AddOn(made) => catalog::put_add_on(connection, tenant, made).await,
+            Effect::RetireAddOn(key) => catalog::retire(connection, tenant, "add_on", key).await,
+            Effect::Customer(made) => {
+                let before = self.directory.customer(tenant, &made.key);
+                customer::put(connection, tenant, made, before.as_deref()).await
+            }
+            Effect::RemoveCustomer(key) => {
+                customer::remove(connection, tenant, key).await?;
+                idempotency::forget(connection, tenant, &format!("customer/{key}")).await
+            }
+            Effect::EraseCustomer(left) => {
+                let before = self.directory.customer(tenant, &left.key);
+                customer::put(connection, tenant, left, before.as_deref()).await?;
+                customer::remove_entitlements(connection, tenant, &left.key).await?;
+                idempotency::forget(connection, tenant, &format!("customer/{}", left.key)).await
+            }
+            Effect::Subscription(made) => subscription::put(connection, tenant, made).await,
+            Effect::Override(made) => customer::put_override(connection, tenant, made).await,
+            Effect::RemoveOverride { customer, feature } => {
+                customer::remove_override(connection, tenant, customer, feature).await
+            }
+            Effect::Grant(made) => customer::put_grant(connection, tenant, made).await,
+            Effect::RemoveGrant { customer, id } => {
+                customer::remove_grant(connection, tenant, customer, id).await
+            }
+        }
+    }
+}
