@@ -1,3 +1,6 @@
 //! The oracle, the fakes and the test app; end-to-end tests are in `tests/`.
 
+pub mod app;
 pub mod oracle;
+pub mod traces;
+pub mod workload;

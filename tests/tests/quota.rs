@@ -1,0 +1,145 @@
+//! R10 over HTTP: 64 clients race one limit; exactly the limit is admitted, also through kill -9.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+use turnpike_tests::app::{App, Caller};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_turnpike-under-test");
+const LIMIT: u64 = 500;
+
+async fn catalog(caller: &Caller) {
+    caller.put("/v1/meters/calls", &json!({"event_type": "call", "aggregation": "sum", "value": "$.n"})).await;
+    caller.put("/v1/features/calls", &json!({"kind": "metered", "meter": "calls"})).await;
+    let limits = json!([{"limit": LIMIT.to_string(), "period": "ever"}, {"limit": "100000", "period": "hour"}]);
+    let plan = json!({"currency": "USD", "entitlements": [{"feature": "calls", "limits": limits}]});
+    caller.put("/v1/plans/pro", &plan).await;
+}
+
+async fn customer(caller: &Caller, key: &str) {
+    caller.put(&format!("/v1/customers/{key}"), &json!({})).await;
+    let start = "2026-01-01T00:00:00Z";
+    caller.created("/v1/subscriptions", &json!({"customer": key, "plan": "pro", "start": start})).await;
+}
+
+fn consume(id: &str, customer: &str) -> Value {
+    json!({"id": id, "customer": customer, "feature": "calls", "amount": "1"})
+}
+
+/// Each client tries `tries` different ids; how many were granted.
+async fn race(caller: &Caller, customer: &'static str, tries: u64) -> u64 {
+    let granted = Arc::new(AtomicU64::new(0));
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..64u64 {
+        let (caller, granted) = (caller.clone(), Arc::clone(&granted));
+        clients.spawn(async move {
+            for number in 0..tries {
+                let body = consume(&format!("{client}-{number}"), customer);
+                let (status, answer) = caller.post("/v1/quota/consume", &body).await;
+                assert_eq!(status, 200, "{answer}");
+                granted.fetch_add(u64::from(answer["allowed"] == true), Ordering::SeqCst);
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.expect("a client");
+    }
+    granted.load(Ordering::SeqCst)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_exactly_the_limit_is_admitted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = App::start(BINARY, directory.path()).await;
+    catalog(&app.admin()).await;
+    customer(&app.admin(), "racer").await;
+    // 640 tries for 500: each try counts, for a refusal that should have been a grant would show.
+    assert_eq!(race(&app.admin(), "racer", 10).await, LIMIT);
+    let query = "customer=racer&from=2020-01-01T00:00:00Z&to=2030-01-01T00:00:00Z";
+    assert_eq!(app.admin().total("calls", query).await, Some(LIMIT.to_string()));
+    app.restart().await;
+    let (_, answer) = app.admin().post("/v1/quota/consume", &consume("after", "racer")).await;
+    assert_eq!((&answer["allowed"], &answer["reason"]), (&json!(false), &json!("limit_reached")), "{answer}");
+    assert_eq!(answer["used"], LIMIT.to_string());
+    // What was granted answers as it did first; what was refused is decided anew.
+    assert_eq!(race(&app.admin(), "racer", 10).await, LIMIT);
+    assert_eq!(app.admin().total("calls", query).await, Some(LIMIT.to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_through_kills() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = App::start(BINARY, directory.path()).await;
+    catalog(&app.admin()).await;
+    customer(&app.admin(), "killed").await;
+    let mut kills = 0;
+    for round in 0..5u64 {
+        let mut clients = tokio::task::JoinSet::new();
+        for client in 0..64u64 {
+            let caller = app.admin();
+            clients.spawn(async move {
+                for number in 0..4 {
+                    let body = consume(&format!("{round}-{client}-{number}"), "killed");
+                    // No answer: the kill. Whether it was granted shows in the totals, and in the answer to a repeat.
+                    let path = "/v1/quota/consume";
+                    if caller.send(reqwest::Method::POST, path, Some(&body)).await.is_none() {
+                        return;
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20 + 15 * round)).await;
+        app.kill();
+        kills += 1;
+        while clients.join_next().await.is_some() {}
+        app.restart().await;
+    }
+    // Every id of every round again: those granted before answer so, the others take what is left.
+    let mut granted = 0;
+    for round in 0..5u64 {
+        for client in 0..64u64 {
+            for number in 0..4 {
+                let body = consume(&format!("{round}-{client}-{number}"), "killed");
+                let (_, answer) = app.admin().post("/v1/quota/consume", &body).await;
+                granted += u64::from(answer["allowed"] == true);
+            }
+        }
+    }
+    println!("injected {kills} kills");
+    assert_eq!(granted, LIMIT);
+    let query = "customer=killed&from=2020-01-01T00:00:00Z&to=2030-01-01T00:00:00Z";
+    assert_eq!(app.admin().total("calls", query).await, Some(LIMIT.to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reservations_survive_a_kill() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = App::start(BINARY, directory.path()).await;
+    catalog(&app.admin()).await;
+    customer(&app.admin(), "holder").await;
+    let reserve = |id: &str, amount: &str, ttl_s: u64| {
+        json!({"id": id, "customer": "holder", "feature": "calls", "amount": amount, "ttl_s": ttl_s})
+    };
+    for (id, amount, ttl_s) in [("kept", "200", 600), ("short", "100", 2), ("dropped", "50", 600)] {
+        let answer = app.admin().created("/v1/quota/reservations", &reserve(id, amount, ttl_s)).await;
+        assert_eq!(answer["allowed"], true, "{answer}");
+    }
+    app.restart().await;
+    let check = json!({"customer": "holder", "feature": "calls", "amount": "1"});
+    let figures = async |app: &App| {
+        let (status, answer) = app.admin().post("/v1/quota/check", &check).await;
+        assert_eq!(status, 200, "{answer}");
+        let text = |name: &str| answer[name].as_str().expect("a quantity").to_owned();
+        (text("used"), text("reserved"), text("remaining"))
+    };
+    let (_, held, _) = figures(&app).await;
+    assert!(held == "350" || held == "250", "reserved {held}");
+    app.admin().created("/v1/quota/reservations/kept/commit", &json!({"amount": "150"})).await;
+    app.admin().created("/v1/quota/reservations/dropped/release", &json!({})).await;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let after = ("150".to_owned(), "0".to_owned(), (LIMIT - 150).to_string());
+    assert_eq!(figures(&app).await, after);
+    app.restart().await;
+    assert_eq!(figures(&app).await, after);
+}
