@@ -46,6 +46,8 @@ impl Serve {
             show_key(key);
         }
         let address = listener.local_addr().unwrap_or(config.listen);
+        // On standard output, for people and for programs that started us on port 0; logs go to standard error.
+        println!("turnpike listens on http://{address}");
         tracing::info!(%address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "turnpike serves");
         let stop = stop_on_signals()?;
         let metrics = serve_metrics(&config, &engine, stop.clone()).await?;
