@@ -1,8 +1,16 @@
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::path::Path;
+use super::scalar::number_text;
+use crate::catalog::is_key;
 use crate::identity::MeterId;
+use crate::limits::{METER_DIMENSIONS_MAX, METER_FILTER_VALUES_MAX, METER_TEXT_BYTES_MAX, NAME_BYTES_MAX};
+use crate::problem::Problem;
+use crate::quantity::Quantity;
 
 /// How a meter adds up its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -18,7 +26,7 @@ pub enum Aggregation {
     Max,
     /// Sum by count, rounded half up at 12 places when answered.
     Avg,
-    /// The number of distinct values, exactly.
+    /// The number of distinct values, exactly. A string and a number are never the same value.
     UniqueCount,
     /// The value of the last event; among equal times that of the greatest (source, id).
     Latest,
@@ -45,6 +53,302 @@ pub struct Meter {
     pub percentile: Option<String>,
     /// Dimension → path of its value in `data`.
     pub group_by: BTreeMap<String, String>,
-    /// Path → the values that let an event count; all paths must agree.
+    /// Path → the values that let an event count; all paths must agree. Numbers stand as their plain decimal.
     pub filter: BTreeMap<String, Vec<String>>,
+}
+
+/// A meter as it is declared: the body of `PUT /v1/meters/{key}`, and an entry of a catalog file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeterDefinition {
+    /// Its key; optional where the path has it.
+    #[serde(default)]
+    pub key: String,
+    /// The `type` of the events that it reads.
+    pub event_type: String,
+    /// How values are added up.
+    pub aggregation: Aggregation,
+    /// Path of the value in `data`, such as `$.tokens`; for all but `count`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// For `percentile`: above 0 up to 100.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "decimal"
+    )]
+    pub percentile: Option<String>,
+    /// Dimension → path of its value in `data`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub group_by: BTreeMap<String, String>,
+    /// Path → the values that let an event count; all paths must agree.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, Vec<String>>)]
+    pub filter: BTreeMap<String, Vec<FilterValue>>,
+}
+
+/// A value of a filter: a string, number or boolean, kept as the text that it is compared by. A number stands as its
+/// plain decimal, so `200`, `2e2` and `"200"` mean the same, and so do `true` and `"true"`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct FilterValue(pub String);
+
+impl<'de> Deserialize<'de> for FilterValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+        impl Visitor<'_> for Value {
+            type Value = FilterValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, number or boolean")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<FilterValue, E> {
+                Ok(FilterValue(text.to_owned()))
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<FilterValue, E> {
+                Ok(FilterValue(value.to_string()))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<FilterValue, E> {
+                Ok(FilterValue(value.to_string()))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<FilterValue, E> {
+                Ok(FilterValue(value.to_string()))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<FilterValue, E> {
+                Ok(FilterValue(number_text(&value.to_string()).into_owned()))
+            }
+        }
+        deserializer.deserialize_any(Value)
+    }
+}
+
+fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    crate::quantity::wire::decimal_text(deserializer).map(Some)
+}
+
+impl MeterDefinition {
+    /// The definition of `meter`.
+    pub fn of(meter: &Meter) -> Self {
+        let values = |values: &Vec<String>| values.iter().cloned().map(FilterValue).collect();
+        Self {
+            key: meter.key.clone(),
+            event_type: meter.event_type.clone(),
+            aggregation: meter.aggregation,
+            value: meter.value.clone(),
+            percentile: meter.percentile.clone(),
+            group_by: meter.group_by.clone(),
+            filter: meter
+                .filter
+                .iter()
+                .map(|(path, all)| (path.clone(), values(all)))
+                .collect(),
+        }
+    }
+
+    /// The meter with number `id`, or what is wrong with the definition.
+    pub fn into_meter(self, id: MeterId) -> Result<Meter, Problem> {
+        self.check_names()?;
+        let percentile = self.checked_value()?;
+        self.check_filter()?;
+        let texts = |values: Vec<FilterValue>| {
+            let mut texts: Vec<String> = values.into_iter().map(|value| value.0).collect();
+            texts.sort_unstable();
+            texts.dedup();
+            texts
+        };
+        Ok(Meter {
+            id,
+            key: self.key,
+            event_type: self.event_type,
+            aggregation: self.aggregation,
+            value: self.value,
+            percentile: percentile.map(|p| p.to_string()),
+            group_by: self.group_by,
+            filter: self
+                .filter
+                .into_iter()
+                .map(|(path, values)| (path, texts(values)))
+                .collect(),
+        })
+    }
+
+    fn check_names(&self) -> Result<(), Problem> {
+        if !is_key(&self.key) {
+            return Err(Problem::invalid(
+                "/key",
+                "must be 1 to 128 letters, digits, or _ - . : @ / +",
+            ));
+        }
+        if self.event_type.is_empty() || self.event_type.len() > NAME_BYTES_MAX {
+            let detail = format!("must be 1 to {NAME_BYTES_MAX} bytes");
+            return Err(Problem::invalid("/event_type", detail));
+        }
+        if self.group_by.len() > METER_DIMENSIONS_MAX {
+            let detail = format!("has more than {METER_DIMENSIONS_MAX} dimensions");
+            return Err(Problem::invalid("/group_by", detail));
+        }
+        for (name, path) in &self.group_by {
+            let pointer = format!("/group_by/{}", escaped(name));
+            if !is_key(name) || matches!(name.as_str(), "customer" | "subject") {
+                let detail =
+                    "a dimension is named by letters, digits, or _ - . : @ / +, and not customer or subject";
+                return Err(Problem::invalid(pointer, detail));
+            }
+            check_path(&pointer, path)?;
+        }
+        Ok(())
+    }
+
+    /// Checks `value` and `percentile`, and reads the latter.
+    fn checked_value(&self) -> Result<Option<Quantity>, Problem> {
+        match (&self.value, self.aggregation) {
+            (None, Aggregation::Count) => {}
+            (Some(_), Aggregation::Count) => {
+                return Err(Problem::invalid("/value", "is not used by count: leave it out"));
+            }
+            (None, _) => {
+                return Err(Problem::invalid(
+                    "/value",
+                    "is needed by all aggregations but count",
+                ));
+            }
+            (Some(path), _) => check_path("/value", path)?,
+        }
+        match (&self.percentile, self.aggregation) {
+            (None, Aggregation::Percentile) => {
+                Err(Problem::invalid("/percentile", "is needed: above 0, up to 100"))
+            }
+            (Some(text), Aggregation::Percentile) => match Quantity::parse(text) {
+                Ok(p) if p > Quantity::ZERO && p <= Quantity::from_units(100) => Ok(Some(p)),
+                _ => Err(Problem::invalid(
+                    "/percentile",
+                    "must be a decimal above 0, up to 100",
+                )),
+            },
+            (Some(_), _) => Err(Problem::invalid(
+                "/percentile",
+                "belongs to the aggregation percentile only",
+            )),
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn check_filter(&self) -> Result<(), Problem> {
+        if self.filter.len() > METER_DIMENSIONS_MAX {
+            let detail = format!("has more than {METER_DIMENSIONS_MAX} paths");
+            return Err(Problem::invalid("/filter", detail));
+        }
+        for (path, values) in &self.filter {
+            let pointer = format!("/filter/{}", escaped(path));
+            check_path(&pointer, path)?;
+            if values.is_empty() || values.len() > METER_FILTER_VALUES_MAX {
+                let detail = format!("must have 1 to {METER_FILTER_VALUES_MAX} values");
+                return Err(Problem::invalid(pointer, detail));
+            }
+            if values.iter().any(|value| value.0.len() > METER_TEXT_BYTES_MAX) {
+                let detail = format!("has a value of more than {METER_TEXT_BYTES_MAX} bytes");
+                return Err(Problem::invalid(pointer, detail));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_path(pointer: &str, path: &str) -> Result<(), Problem> {
+    match Path::parse(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Problem::invalid(pointer, format!("is no path: {error}"))),
+    }
+}
+
+/// A name as a segment of a JSON pointer.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Meter, Problem> {
+        let definition: MeterDefinition =
+            serde_json::from_str(json).map_err(|error| Problem::invalid("", error.to_string()))?;
+        definition.into_meter(MeterId(7))
+    }
+
+    #[test]
+    fn reads_the_example_of_the_contract() {
+        let meter = read(
+            r#"{"key": "tokens", "event_type": "llm.request", "aggregation": "sum", "value": "$.tokens",
+                "group_by": {"model": "$.model"}, "filter": {"$.status": ["ok", 200, 2.0e2, true]}}"#,
+        )
+        .unwrap();
+        assert_eq!(meter.id, MeterId(7));
+        assert_eq!(meter.filter["$.status"], ["200", "ok", "true"]);
+        assert_eq!(MeterDefinition::of(&meter).into_meter(MeterId(7)), Ok(meter));
+    }
+
+    #[test]
+    fn reads_percentiles_as_strings_or_numbers() {
+        for (text, kept) in [(r#""95""#, "95"), ("99.9", "99.9"), (r#""100.00""#, "100")] {
+            let json = format!(
+                r#"{{"key": "p", "event_type": "t", "aggregation": "percentile", "value": "$.v", "percentile": {text}}}"#
+            );
+            assert_eq!(read(&json).unwrap().percentile.as_deref(), Some(kept));
+        }
+    }
+
+    #[test]
+    fn names_the_field_that_is_wrong() {
+        for (rest, pointer) in [
+            (r#""aggregation": "sum""#, "/value"),
+            (r#""aggregation": "sum", "value": "tokens""#, "/value"),
+            (r#""aggregation": "count", "value": "$.v""#, "/value"),
+            (r#""aggregation": "percentile", "value": "$.v""#, "/percentile"),
+            (
+                r#""aggregation": "percentile", "value": "$.v", "percentile": "0""#,
+                "/percentile",
+            ),
+            (
+                r#""aggregation": "percentile", "value": "$.v", "percentile": "100.1""#,
+                "/percentile",
+            ),
+            (
+                r#""aggregation": "sum", "value": "$.v", "percentile": "50""#,
+                "/percentile",
+            ),
+            (
+                r#""aggregation": "count", "group_by": {"customer": "$.c"}"#,
+                "/group_by/customer",
+            ),
+            (r#""aggregation": "count", "group_by": {"a": "b"}"#, "/group_by/a"),
+            (
+                r#""aggregation": "count", "filter": {"$.a/b~": []}"#,
+                "/filter/$.a~1b~0",
+            ),
+            (r#""aggregation": "count", "filter": {"$.a": []}"#, "/filter/$.a"),
+        ] {
+            let problem = read(&format!(r#"{{"key": "k", "event_type": "t", {rest}}}"#)).unwrap_err();
+            assert_eq!(problem.fields[0].pointer, pointer, "{rest}");
+        }
+        assert_eq!(
+            read(r#"{"key": "a b", "event_type": "t", "aggregation": "count"}"#)
+                .unwrap_err()
+                .fields[0]
+                .pointer,
+            "/key"
+        );
+        for json in [
+            r#"{"key": "k", "event_type": "t", "aggregation": "median"}"#,
+            r#"{"key": "k", "event_type": "t", "aggregation": "count", "valu": "$.x"}"#,
+            r#"{"key": "k", "event_type": "t", "aggregation": "count", "filter": {"$.a": [null]}}"#,
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
+    }
 }
