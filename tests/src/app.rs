@@ -268,6 +268,11 @@ pub struct Caller {
 pub type Answer = Option<(u16, Value)>;
 
 impl Caller {
+    /// The key.
+    pub fn api_key(&self) -> String {
+        self.api_key.clone()
+    }
+
     /// Sends a request with a JSON body, if any.
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let mut request = self

@@ -10,9 +10,20 @@ const BINARY: &str = env!("CARGO_BIN_EXE_turnpike-under-test");
 const LIMIT: u64 = 500;
 
 async fn catalog(caller: &Caller) {
-    caller.put("/v1/meters/calls", &json!({"event_type": "call", "aggregation": "sum", "value": "$.n"})).await;
-    caller.put("/v1/features/calls", &json!({"kind": "metered", "meter": "calls"})).await;
-    let limits = json!([{"limit": LIMIT.to_string(), "period": "ever"}, {"limit": "100000", "period": "hour"}]);
+    caller
+        .put(
+            "/v1/meters/calls",
+            &json!({"event_type": "call", "aggregation": "sum", "value": "$.n"}),
+        )
+        .await;
+    caller
+        .put(
+            "/v1/features/calls",
+            &json!({"kind": "metered", "meter": "calls"}),
+        )
+        .await;
+    let limits =
+        json!([{"limit": LIMIT.to_string(), "period": "ever"}, {"limit": "100000", "period": "hour"}]);
     let plan = json!({"currency": "USD", "entitlements": [{"feature": "calls", "limits": limits}]});
     caller.put("/v1/plans/pro", &plan).await;
 }
@@ -20,7 +31,12 @@ async fn catalog(caller: &Caller) {
 async fn customer(caller: &Caller, key: &str) {
     caller.put(&format!("/v1/customers/{key}"), &json!({})).await;
     let start = "2026-01-01T00:00:00Z";
-    caller.created("/v1/subscriptions", &json!({"customer": key, "plan": "pro", "start": start})).await;
+    caller
+        .created(
+            "/v1/subscriptions",
+            &json!({"customer": key, "plan": "pro", "start": start}),
+        )
+        .await;
 }
 
 fn consume(id: &str, customer: &str) -> Value {
@@ -59,8 +75,15 @@ async fn r10_exactly_the_limit_is_admitted() {
     let query = "customer=racer&from=2020-01-01T00:00:00Z&to=2030-01-01T00:00:00Z";
     assert_eq!(app.admin().total("calls", query).await, Some(LIMIT.to_string()));
     app.restart().await;
-    let (_, answer) = app.admin().post("/v1/quota/consume", &consume("after", "racer")).await;
-    assert_eq!((&answer["allowed"], &answer["reason"]), (&json!(false), &json!("limit_reached")), "{answer}");
+    let (_, answer) = app
+        .admin()
+        .post("/v1/quota/consume", &consume("after", "racer"))
+        .await;
+    assert_eq!(
+        (&answer["allowed"], &answer["reason"]),
+        (&json!(false), &json!("limit_reached")),
+        "{answer}"
+    );
     assert_eq!(answer["used"], LIMIT.to_string());
     // What was granted answers as it did first; what was refused is decided anew.
     assert_eq!(race(&app.admin(), "racer", 10).await, LIMIT);
@@ -83,7 +106,11 @@ async fn r10_through_kills() {
                     let body = consume(&format!("{round}-{client}-{number}"), "killed");
                     // No answer: the kill. Whether it was granted shows in the totals, and in the answer to a repeat.
                     let path = "/v1/quota/consume";
-                    if caller.send(reqwest::Method::POST, path, Some(&body)).await.is_none() {
+                    if caller
+                        .send(reqwest::Method::POST, path, Some(&body))
+                        .await
+                        .is_none()
+                    {
                         return;
                     }
                 }
@@ -118,11 +145,12 @@ async fn reservations_survive_a_kill() {
     let mut app = App::start(BINARY, directory.path()).await;
     catalog(&app.admin()).await;
     customer(&app.admin(), "holder").await;
-    let reserve = |id: &str, amount: &str, ttl_s: u64| {
-        json!({"id": id, "customer": "holder", "feature": "calls", "amount": amount, "ttl_s": ttl_s})
-    };
+    let reserve = |id: &str, amount: &str, ttl_s: u64| json!({"id": id, "customer": "holder", "feature": "calls", "amount": amount, "ttl_s": ttl_s});
     for (id, amount, ttl_s) in [("kept", "200", 600), ("short", "100", 2), ("dropped", "50", 600)] {
-        let answer = app.admin().created("/v1/quota/reservations", &reserve(id, amount, ttl_s)).await;
+        let answer = app
+            .admin()
+            .created("/v1/quota/reservations", &reserve(id, amount, ttl_s))
+            .await;
         assert_eq!(answer["allowed"], true, "{answer}");
     }
     app.restart().await;
@@ -135,8 +163,12 @@ async fn reservations_survive_a_kill() {
     };
     let (_, held, _) = figures(&app).await;
     assert!(held == "350" || held == "250", "reserved {held}");
-    app.admin().created("/v1/quota/reservations/kept/commit", &json!({"amount": "150"})).await;
-    app.admin().created("/v1/quota/reservations/dropped/release", &json!({})).await;
+    app.admin()
+        .created("/v1/quota/reservations/kept/commit", &json!({"amount": "150"}))
+        .await;
+    app.admin()
+        .created("/v1/quota/reservations/dropped/release", &json!({}))
+        .await;
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     let after = ("150".to_owned(), "0".to_owned(), (LIMIT - 150).to_string());
     assert_eq!(figures(&app).await, after);
