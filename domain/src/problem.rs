@@ -88,6 +88,8 @@ codes! {
     InvalidValue = "invalid_value", 422, false;
     /// A number is beyond 26 digits before the point.
     Overflow = "overflow", 422, false;
+    /// The fees leave less than one minor unit for the seller: ask for a larger gross amount or smaller fees.
+    AmountTooSmall = "amount_too_small", 422, false;
     /// JSON is nested deeper than 64 levels.
     TooDeep = "too_deep", 422, false;
     /// A quota refused the call and `status=strict` was asked for.
