@@ -36,3 +36,5 @@ pub const DISK_USED_PERCENT_MAX: u64 = 95;
 pub const PRICE_TIERS_MAX: usize = 100;
 /// Rates of a matrix price.
 pub const PRICE_RATES_MAX: usize = 1_000;
+/// Events of a percentage price in one preview.
+pub const PREVIEW_EVENTS_MAX: usize = 10_000;
