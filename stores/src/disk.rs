@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,8 @@ pub trait DiskFile: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Tells the operating system that the pages of the file are not needed in its cache.
     fn drop_cache(&self);
+    /// Tells the operating system that `len` bytes from `offset` will be read soon, without waiting for them.
+    fn will_need(&self, _offset: u64, _len: u64) {}
 }
 
 /// The real one.
@@ -135,5 +138,15 @@ impl DiskFile for RealFile {
     fn drop_cache(&self) {
         // Advice only: nothing depends on whether it is taken.
         let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
+    fn will_need(&self, offset: u64, len: u64) {
+        // Advice only, as above.
+        let _ = rustix::fs::fadvise(
+            &self.0,
+            offset,
+            NonZeroU64::new(len),
+            rustix::fs::Advice::WillNeed,
+        );
     }
 }

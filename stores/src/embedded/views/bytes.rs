@@ -1,0 +1,109 @@
+//! Reading little-endian numbers and variable-length integers without ever going beyond the end.
+
+/// Reads from the front of a slice. `None` where it ends too early.
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the front of `bytes`.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// The next `len` bytes.
+    pub(super) fn slice(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (slice, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(slice)
+    }
+
+    /// The next `N` bytes.
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*array)
+    }
+
+    /// Four bytes.
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// Eight bytes.
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A variable-length integer: seven bits a byte, lowest first, the highest bit set on all but the last (LEB128).
+    pub(super) fn varint(&mut self) -> Option<u64> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A variable-length integer that is a length.
+    pub(super) fn length(&mut self) -> Option<usize> {
+        usize::try_from(self.varint()?).ok()
+    }
+
+    /// Whether all has been read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+/// Appends a variable-length integer.
+pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// How many bytes `a` and `b` share at their front.
+pub(super) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn varints_survive(values in prop::collection::vec(any::<u64>().prop_map(|v| v >> (v % 64)), 0..20)) {
+            let mut bytes = Vec::new();
+            for value in &values {
+                push_varint(&mut bytes, *value);
+            }
+            let mut reader = Reader::new(&bytes);
+            for value in &values {
+                prop_assert_eq!(reader.varint(), Some(*value));
+            }
+            prop_assert!(reader.is_empty());
+            prop_assert_eq!(reader.varint(), None);
+        }
+    }
+
+    #[test]
+    fn a_varint_beyond_64_bits_is_refused() {
+        assert_eq!(Reader::new(&[0xff; 10]).varint(), None);
+        assert_eq!(Reader::new(&[0x80; 3]).varint(), None);
+        let mut most = vec![0xff; 9];
+        most.push(1);
+        assert_eq!(Reader::new(&most).varint(), Some(u64::MAX));
+    }
+}

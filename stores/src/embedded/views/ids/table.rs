@@ -1,0 +1,203 @@
+//! New ids in memory: open addressing with linear probing.
+//!
+//! Names are hashes already, and the slot of a name is its share of the whole range times the number of slots. So slots are
+//! nearly in the order of the names: growing and writing out a table go through memory from front to back. Names that
+//! are not spread evenly are still found, but slowly.
+
+use turnpike_domain::identity::EventName;
+use turnpike_domain::port::views::IdEntry;
+use turnpike_domain::record::Position;
+
+const SLOTS_MIN: usize = 1024;
+/// A table is full at 13 of 20 slots: a search for an absent name then looks at 4.6 slots (Knuth, vol. 3, 6.4, theorem K).
+const FULL: (usize, usize) = (13, 20);
+
+/// A slot; the name 0 marks an empty one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    name: u128,
+    digest: u64,
+    position: u64,
+}
+
+impl Slot {
+    fn entry(self) -> IdEntry {
+        IdEntry {
+            digest: self.digest,
+            position: Position(self.position),
+        }
+    }
+}
+
+/// A table of ids.
+#[derive(Debug, Default)]
+pub(in super::super) struct Table {
+    slots: Vec<Slot>,
+    used: usize,
+    /// The entry of the name 0, which no slot can hold.
+    zero: Option<IdEntry>,
+    expected: usize,
+}
+
+impl Table {
+    /// An empty table that will hold about `expected` names.
+    pub(in super::super) fn new(expected: usize) -> Self {
+        Self {
+            expected,
+            ..Self::default()
+        }
+    }
+
+    /// Names in it.
+    pub(in super::super) fn len(&self) -> usize {
+        self.used + usize::from(self.zero.is_some())
+    }
+
+    /// Whether there is nothing in it.
+    pub(in super::super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that it takes.
+    pub(in super::super) fn memory_bytes(&self) -> usize {
+        self.slots.len() * size_of::<Slot>()
+    }
+
+    /// Looks a name up.
+    #[inline]
+    pub(in super::super) fn get(&self, name: EventName) -> Option<IdEntry> {
+        if name.0 == 0 {
+            return self.zero;
+        }
+        if self.slots.is_empty() {
+            return None;
+        }
+        let slot = self.slots[self.find(name.0)];
+        (slot.name != 0).then(|| slot.entry())
+    }
+
+    /// Remembers a name, in place of what was remembered of it.
+    pub(in super::super) fn insert(&mut self, name: EventName, entry: IdEntry) {
+        if name.0 == 0 {
+            self.zero = Some(entry);
+            return;
+        }
+        if self.used * FULL.1 >= self.slots.len() * FULL.0 {
+            self.grow();
+        }
+        let at = self.find(name.0);
+        self.used += usize::from(self.slots[at].name == 0);
+        self.slots[at] = Slot {
+            name: name.0,
+            digest: entry.digest,
+            position: entry.position.0,
+        };
+    }
+
+    /// The entries, nearly in the order of their names.
+    pub(in super::super) fn iter(&self) -> impl Iterator<Item = (EventName, IdEntry)> {
+        let zero = self.zero.map(|entry| (EventName(0), entry));
+        let slots = self.slots.iter().filter(|slot| slot.name != 0);
+        zero.into_iter()
+            .chain(slots.map(|slot| (EventName(slot.name), slot.entry())))
+    }
+
+    /// The slot that holds `name`, or the empty one that would.
+    #[inline]
+    fn find(&self, name: u128) -> usize {
+        let slots = self.slots.len();
+        let mut at = (((name >> 64) * slots as u128) >> 64) as usize;
+        loop {
+            let found = self.slots[at].name;
+            if found == name || found == 0 {
+                return at;
+            }
+            at += 1;
+            if at == slots {
+                at = 0;
+            }
+        }
+    }
+
+    /// Doubles the slots, but not far beyond what is expected.
+    fn grow(&mut self) {
+        let expected = self.expected * FULL.1 / FULL.0 + 1;
+        let now = self.slots.len();
+        let doubled = (now * 2).max(SLOTS_MIN);
+        let slots = if now < expected && expected < doubled + doubled / 2 {
+            expected.max(SLOTS_MIN)
+        } else {
+            doubled
+        };
+        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); slots]);
+        for slot in old.into_iter().filter(|slot| slot.name != 0) {
+            let at = self.find(slot.name);
+            self.slots[at] = slot;
+        }
+    }
+}
+
+/// All entries of `tables`, newest table first, in the order of their names: of equal names the newest one.
+pub(in super::super) fn sorted<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Vec<(EventName, IdEntry)> {
+    let mut entries = Vec::new();
+    for table in tables {
+        entries.reserve(table.len());
+        entries.extend(table.iter());
+    }
+    entries.sort_by_key(|(name, _)| *name);
+    entries.dedup_by_key(|(name, _)| *name);
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::views::{entry, name};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map(inserts in prop::collection::vec((0_u64..3_000, any::<u64>()), 0..4_000), expected in 0_usize..5_000) {
+            let mut table = Table::new(expected);
+            let mut model = BTreeMap::new();
+            for (number, digest) in inserts {
+                // A few names that no hash would give: zero, its neighbours, and the greatest.
+                let name = match number { 0 => EventName(0), 1 => EventName(1), 2 => EventName(u128::MAX), 3 => EventName(u128::MAX - 1), n => name(n) };
+                table.insert(name, entry(digest, number));
+                model.insert(name, entry(digest, number));
+            }
+            prop_assert_eq!(table.len(), model.len());
+            for (name, entry) in &model {
+                prop_assert_eq!(table.get(*name), Some(*entry));
+            }
+            prop_assert_eq!(table.get(name(10_000)), None);
+            prop_assert_eq!(sorted([&table]), model.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_full_table_is_as_large_as_expected() {
+        let mut table = Table::new(100_000);
+        for n in 0..100_000 {
+            table.insert(name(n), entry(n, n));
+        }
+        assert_eq!(table.len(), 100_000);
+        assert!(
+            table.memory_bytes() / 100_000 <= 50,
+            "{} bytes an id",
+            table.memory_bytes() / 100_000
+        );
+    }
+
+    #[test]
+    fn of_equal_names_the_newest_is_written() {
+        let (mut newer, mut older) = (Table::new(10), Table::new(10));
+        older.insert(name(1), entry(1, 1));
+        older.insert(name(2), entry(2, 2));
+        newer.insert(name(1), entry(3, 3));
+        let mut expected = vec![(name(1), entry(3, 3)), (name(2), entry(2, 2))];
+        expected.sort_by_key(|(name, _)| *name);
+        assert_eq!(sorted([&newer, &older]), expected);
+    }
+}

@@ -1,0 +1,131 @@
+//! The manifest of a partition's views: which runs belong together, and the log position that they contain.
+//!
+//! It is replaced as a whole: the new one is written beside it and made durable, together with the names of all that
+//! it names, then renamed over the old one.
+
+use bincode::{Decode, Encode};
+use turnpike_domain::port::StoreError;
+
+use super::bytes::Reader;
+use super::file::Directory;
+
+/// The name of the manifest.
+pub(super) const FILE_NAME: &str = "manifest";
+/// The name of the next one, until it is complete.
+pub(super) const NEW_FILE_NAME: &str = "manifest.new";
+/// The version of the format of manifests.
+const VERSION: u32 = 1;
+const MAGIC: [u8; 8] = *b"TURNMANI";
+const HEADER_LEN: usize = 24;
+/// Bytes of the owner's meta up to which it stands in the manifest itself.
+pub(super) const META_INLINE_BYTES_MAX: usize = 4 * 1024;
+
+/// A run as a manifest names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(super) struct RunName {
+    /// The number in its file's name.
+    pub(super) number: u64,
+    /// Bytes of the file.
+    pub(super) len: u64,
+    /// Entries or rows in it.
+    pub(super) entries: u64,
+    /// Checksum that its footer ends with.
+    pub(super) checksum: u32,
+}
+
+/// Where the owner's meta is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) enum MetaName {
+    /// 0: here.
+    Inline(Vec<u8>),
+    /// 1: in a file of its own.
+    File {
+        /// The number in the file's name.
+        number: u64,
+        /// Bytes.
+        len: u64,
+        /// CRC-32C of the bytes.
+        checksum: u32,
+    },
+}
+
+/// A manifest. The order of the fields is the persisted format.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Manifest {
+    /// The partition.
+    pub(super) partition: u32,
+    /// The log position that the views contain.
+    pub(super) position: u64,
+    /// What the owner stored with it.
+    pub(super) meta: MetaName,
+    /// Runs of ids, newest first.
+    pub(super) ids: Vec<RunName>,
+    /// Runs of rows, newest first.
+    pub(super) rows: Vec<RunName>,
+}
+
+impl Manifest {
+    /// Writes it as the next manifest, and makes durable all that has been made in the directory.
+    pub(super) fn write(&self, directory: &Directory) -> Result<(), StoreError> {
+        directory.remove(NEW_FILE_NAME)?;
+        let mut writer = directory.create(NEW_FILE_NAME)?;
+        writer.push(&self.encode()?)?;
+        let file = writer.finish()?;
+        directory.sync()?;
+        file.keep();
+        Ok(())
+    }
+
+    /// Puts the next manifest in place of the current one. After an error it is unknown which of the two is found by the
+    /// next start.
+    pub(super) fn install(directory: &Directory) -> Result<(), StoreError> {
+        directory.rename(NEW_FILE_NAME, FILE_NAME)?;
+        directory.sync()
+    }
+
+    /// Reads the current manifest.
+    pub(super) fn read(directory: &Directory, partition: u32) -> Result<Self, StoreError> {
+        let file = directory.open_any(FILE_NAME)?;
+        let bytes = file.read(0, file.len()? as usize)?;
+        let bad = |offset: usize, what: &str| Err(file.damaged(offset as u64, what));
+        let mut reader = Reader::new(&bytes);
+        if reader.array() != Some(MAGIC) {
+            return bad(0, "this is no manifest");
+        }
+        super::check_version(file.path(), reader.u32().unwrap_or_default(), VERSION)?;
+        let (Some(checksum), Some(len)) = (reader.u32(), reader.u64()) else {
+            return bad(bytes.len(), "the manifest is cut short");
+        };
+        let body = &bytes[HEADER_LEN..];
+        if body.len() as u64 != len {
+            return bad(16, "the manifest has another length than it says");
+        }
+        if crc32c::crc32c(body) != checksum {
+            return bad(HEADER_LEN, "the checksum of the manifest does not match");
+        }
+        match bincode::decode_from_slice::<Self, _>(body, bincode::config::standard()) {
+            Ok((manifest, read)) if read == body.len() && manifest.partition == partition => Ok(manifest),
+            Ok((manifest, read)) if read == body.len() => bad(
+                HEADER_LEN,
+                &format!(
+                    "the manifest belongs to partition {}, not {partition}",
+                    manifest.partition
+                ),
+            ),
+            Ok((_, read)) => bad(HEADER_LEN + read, "there are bytes behind the manifest's end"),
+            Err(error) => bad(HEADER_LEN, &format!("the manifest cannot be read: {error}")),
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let body = bincode::encode_to_vec(self, bincode::config::standard())
+            .map_err(|error| StoreError::Failed(format!("encoding a manifest: {error}")))?;
+        let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,12 @@
+//! The ordered rows of a partition.
+
+mod block;
+mod cache;
+mod cursor;
+mod merge;
+mod run;
+
+pub(super) use cache::BlockCache;
+pub(super) use cursor::Direction;
+pub(super) use merge::{Merged, fold};
+pub(super) use run::{RowRun, RowRunWriter};

@@ -1,0 +1,139 @@
+//! What the views are at one moment: immutable, and exactly what one manifest says.
+
+use std::sync::Arc;
+
+use turnpike_domain::port::StoreError;
+use turnpike_domain::record::Position;
+
+use super::file::{Directory, StoredFile};
+use super::ids::IdRun;
+use super::manifest::{META_INLINE_BYTES_MAX, Manifest, MetaName, RunName};
+use super::rows::RowRun;
+
+/// The runs and the rest of a manifest, open.
+#[derive(Clone)]
+pub(super) struct Version {
+    /// The log position that is contained.
+    pub(super) position: Position,
+    /// What the owner stored with it.
+    pub(super) meta: Arc<Meta>,
+    /// Runs of ids, newest first.
+    pub(super) ids: Vec<Arc<IdRun>>,
+    /// Runs of rows, newest first.
+    pub(super) rows: Vec<Arc<RowRun>>,
+}
+
+/// What the owner stored.
+pub(super) struct Meta {
+    /// The bytes.
+    pub(super) bytes: Vec<u8>,
+    /// Number and file, when it is too large for the manifest.
+    file: Option<(u64, StoredFile)>,
+}
+
+fn meta_file_name(number: u64) -> String {
+    format!("meta-{number:016x}.bin")
+}
+
+impl Meta {
+    /// Makes `bytes` durable, in a file with `number` when they are large.
+    pub(super) fn store(directory: &Directory, number: u64, bytes: Vec<u8>) -> Result<Self, StoreError> {
+        let file = if bytes.len() > META_INLINE_BYTES_MAX {
+            let mut writer = directory.create(&meta_file_name(number))?;
+            writer.push(&bytes)?;
+            Some((number, writer.finish()?))
+        } else {
+            None
+        };
+        Ok(Self { bytes, file })
+    }
+
+    fn open(directory: &Directory, name: MetaName) -> Result<Self, StoreError> {
+        let (number, len, checksum) = match name {
+            MetaName::Inline(bytes) => return Ok(Self { bytes, file: None }),
+            MetaName::File {
+                number,
+                len,
+                checksum,
+            } => (number, len, checksum),
+        };
+        let file = directory.open_file(&meta_file_name(number), len)?;
+        let bytes = file.read(0, len as usize)?;
+        if crc32c::crc32c(&bytes) != checksum {
+            return Err(file.damaged(0, "the checksum of the owner's meta does not match"));
+        }
+        Ok(Self {
+            bytes,
+            file: Some((number, file)),
+        })
+    }
+
+    fn name(&self) -> MetaName {
+        match &self.file {
+            None => MetaName::Inline(self.bytes.clone()),
+            Some((number, _)) => MetaName::File {
+                number: *number,
+                len: self.bytes.len() as u64,
+                checksum: crc32c::crc32c(&self.bytes),
+            },
+        }
+    }
+}
+
+impl Version {
+    /// Nothing.
+    pub(super) fn empty() -> Self {
+        Self {
+            position: Position::START,
+            meta: Arc::new(Meta {
+                bytes: Vec::new(),
+                file: None,
+            }),
+            ids: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Opens what `manifest` names.
+    pub(super) fn open(directory: &Directory, manifest: Manifest) -> Result<Self, StoreError> {
+        let ids = manifest.ids.into_iter();
+        let rows = manifest.rows.into_iter();
+        Ok(Self {
+            position: Position(manifest.position),
+            meta: Arc::new(Meta::open(directory, manifest.meta)?),
+            ids: ids
+                .map(|named| IdRun::open(directory, named).map(Arc::new))
+                .collect::<Result<_, _>>()?,
+            rows: rows
+                .map(|named| RowRun::open(directory, named).map(Arc::new))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The manifest that names it.
+    pub(super) fn manifest(&self, partition: u32) -> Manifest {
+        Manifest {
+            partition,
+            position: self.position.0,
+            meta: self.meta.name(),
+            ids: self.ids.iter().map(|run| run.named()).collect(),
+            rows: self.rows.iter().map(|run| run.named()).collect(),
+        }
+    }
+
+    /// Its files by their names.
+    pub(super) fn files(&self) -> impl Iterator<Item = (String, &StoredFile)> {
+        let meta = self.meta.file.iter().map(|(_, file)| file);
+        meta.chain(self.ids.iter().map(|run| run.file()))
+            .chain(self.rows.iter().map(|run| run.file()))
+            .map(|file| (file.name(), file))
+    }
+
+    /// Bytes of its runs on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let ids = self.ids.iter().map(|run| run.named());
+        ids.chain(self.rows.iter().map(|run| run.named()))
+            .map(|named: RunName| named.len)
+            .sum()
+    }
+}
