@@ -22,7 +22,8 @@ pub trait Disk: Send + Sync {
     fn create_directory(&self, path: &Path) -> io::Result<()>;
     /// Makes names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
-    /// Bytes free for us and bytes in all of the file system that holds `path`.
+    /// Bytes free for us, and bytes used and free together, of the file system that holds `path`; what only the
+    /// superuser may use counts as neither, as `df` has it.
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
 }
 
@@ -104,7 +105,11 @@ impl Disk for RealDisk {
 
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::statvfs(path)?;
-        Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        Ok((
+            stat.f_bavail * stat.f_frsize,
+            (used + stat.f_bavail) * stat.f_frsize,
+        ))
     }
 }
 
@@ -132,7 +137,21 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len).map_err(io::Error::from)
+        use rustix::io::Errno;
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+            // File systems that cannot reserve space can still be made to give it.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                const ZEROS: &[u8] = &[0; 64 * 1024];
+                let mut at = self.len()?;
+                while at < len {
+                    let step = (len - at).min(ZEROS.len() as u64);
+                    self.write_at(&ZEROS[..step as usize], at)?;
+                    at += step;
+                }
+                Ok(())
+            }
+            result => result.map_err(io::Error::from),
+        }
     }
 
     fn drop_cache(&self) {

@@ -1,0 +1,450 @@
+//! The event log in segment files: `docs/log-format.md` describes the bytes.
+//!
+//! Blocks are packed by those who append and gathered into a group; one thread writes each group as one frame and makes
+//! it durable with one `fdatasync`, while the next group forms. The next frame is written only after that, so that a
+//! whole frame behind a broken one proves damage, and only the last frame can be torn.
+
+mod format;
+mod group;
+mod maintain;
+mod payload;
+mod queue;
+mod read;
+mod recovery;
+mod segment;
+mod space;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only};
+use turnpike_domain::port::{BoxFuture, StoreError};
+use turnpike_domain::record::Position;
+use turnpike_domain::time::{Clock, Randomness};
+
+use self::format::{SEGMENT_HEADER, SegmentHeader, VERSION};
+use self::group::Target;
+pub use self::maintain::{Verified, verify};
+pub use self::payload::Compression;
+use self::queue::Queue;
+use self::recovery::Tail;
+use self::segment::{Segment, Segments, failed};
+use self::space::Space;
+use self::writer::Writer;
+use crate::disk::Disk;
+use crate::fault::FailPoints;
+
+/// How a log is kept.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// Where its segments lie; nothing else lies there.
+    pub directory: PathBuf,
+    /// Length in bytes from which on a new segment is begun.
+    pub segment_bytes: u64,
+    /// Bytes of a group that wait for the disk; those who append more wait too. As many again may be on their way to it.
+    pub pending_bytes_max: usize,
+    /// Bytes of disk space that are taken at once, ahead of the writing.
+    pub ahead_bytes: u64,
+    /// How blocks are compressed.
+    pub compression: Compression,
+    /// How often the space on the disk is measured, and after which rest the end is sealed.
+    pub tick: Duration,
+}
+
+impl LogOptions {
+    /// Those that fit most: segments of 256 MiB, 16 MiB waiting, LZ4.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            segment_bytes: 256 * 1024 * 1024,
+            pending_bytes_max: 16 * 1024 * 1024,
+            ahead_bytes: 16 * 1024 * 1024,
+            compression: Compression::Lz4,
+            tick: Duration::from_millis(500),
+        }
+    }
+}
+
+/// An [`EventLog`] in segment files.
+pub struct SegmentedLog {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What those who append, read and write have in common.
+struct Shared {
+    options: LogOptions,
+    disk: Arc<dyn Disk>,
+    fail: Arc<FailPoints>,
+    clock: Arc<dyn Clock>,
+    identity: u64,
+    salt: u32,
+    space: Space,
+    segments: Segments,
+    queue: Mutex<Queue>,
+    /// There is something to write, or the log is closing.
+    work: Condvar,
+    /// A group has left for the disk: there is room for another.
+    room: Condvar,
+    /// A group became durable, or never will.
+    settled: Condvar,
+    /// The same for futures.
+    changed: watch::Sender<()>,
+    /// The position before which everything is durable.
+    durable: AtomicU64,
+    poison: OnceLock<String>,
+    cache: read::Cache,
+    /// Held while segments are deleted.
+    retention: Mutex<()>,
+}
+
+impl SegmentedLog {
+    /// Opens the log in a directory, which is made where there is none, and starts its writer.
+    ///
+    /// A torn end of the last segment is cut off. Damage anywhere else is refused with [`StoreError::Damaged`].
+    pub fn open(
+        options: LogOptions,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        randomness: &dyn Randomness,
+        fail: Arc<FailPoints>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let opened = Opened::open(&options, &*disk, randomness)?;
+        let Opened {
+            segments,
+            target,
+            segment,
+            header,
+            tail,
+        } = opened;
+        let end = tail.end;
+        let shared = Arc::new(Shared {
+            space: Space {
+                disk: Arc::clone(&disk),
+                directory: options.directory.clone(),
+                chunk: options.ahead_bytes,
+            },
+            options,
+            disk,
+            fail,
+            clock,
+            identity: header.identity,
+            salt: header.salt(),
+            segments: Segments::new(segments),
+            queue: Mutex::new(Queue {
+                forming: None,
+                flying: None,
+                next: end,
+                end,
+                sequence: tail.sequence,
+                target: Arc::clone(&target),
+                full: None,
+                sealed: tail.sealed,
+                closing: false,
+                spare: Vec::new(),
+            }),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            settled: Condvar::new(),
+            changed: watch::Sender::new(()),
+            durable: AtomicU64::new(Position::new(end, 0).0),
+            poison: OnceLock::new(),
+            cache: read::Cache::default(),
+            retention: Mutex::new(()),
+        });
+        shared.measure();
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            target,
+            segment,
+        };
+        let thread = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::Failed(format!("the log's writer cannot be started: {error}")))?;
+        Ok(Arc::new(Self {
+            shared,
+            writer: Mutex::new(Some(thread)),
+        }))
+    }
+
+    /// Takes no more, makes durable what was taken, seals the end and stops the writer.
+    /// An error when something that was taken did not become durable.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.shared.queue.lock().closing = true;
+        self.shared.work.notify_all();
+        self.shared.room.notify_all();
+        let writer = self.writer.lock().take();
+        if let Some(thread) = writer
+            && thread.join().is_err()
+        {
+            self.shared.poison("the writer ended unexpectedly".to_owned());
+        }
+        self.shared.tell();
+        self.shared.poisoned()
+    }
+}
+
+impl Drop for SegmentedLog {
+    fn drop(&mut self) {
+        // Those who care close it themselves and hear of failures; the writer has reported them too.
+        let _ = self.close();
+    }
+}
+
+/// What opening leaves for the log to start with.
+struct Opened {
+    segments: Vec<Arc<Segment>>,
+    target: Arc<Target>,
+    segment: Arc<Segment>,
+    header: SegmentHeader,
+    tail: Tail,
+}
+
+impl Opened {
+    fn open(options: &LogOptions, disk: &dyn Disk, randomness: &dyn Randomness) -> Result<Self, StoreError> {
+        let directory = &options.directory;
+        if options.pending_bytes_max > u32::MAX as usize / 2 {
+            return Err(StoreError::Failed(
+                "pending_bytes_max of the log is at most 2 GiB".to_owned(),
+            ));
+        }
+        let (chain, unborn) = match recovery::chain(disk, directory)? {
+            Ok(mut chain) => {
+                let unborn = chain.unborn.take();
+                (Some(chain), unborn)
+            }
+            Err(unborn) => (None, unborn),
+        };
+        if let Some(path) = unborn {
+            tracing::info!(path = %path.display(), "removing a segment whose making was interrupted");
+            let removed = disk.remove(&path).and_then(|()| disk.sync_directory(directory));
+            removed.map_err(|error| failed(&path, "removing", &error))?;
+        }
+        let Some(chain) = chain else {
+            return Self::create(directory, disk, randomness);
+        };
+        let segment = Arc::clone(
+            chain
+                .segments
+                .last()
+                .ok_or_else(|| StoreError::Failed("no segment".to_owned()))?,
+        );
+        cut(&segment, &chain.tail)?;
+        let header = SegmentHeader {
+            version: VERSION,
+            start: segment.start,
+            identity: chain.identity,
+            sequence: chain.tail.sequence,
+        };
+        let target = Arc::new(Target {
+            start: segment.start,
+            path: segment.path.clone(),
+            file: Arc::clone(&chain.tail.file),
+            allocated: AtomicU64::new(chain.tail.end - segment.start),
+        });
+        Ok(Self {
+            segments: chain.segments,
+            target,
+            segment,
+            header,
+            tail: chain.tail,
+        })
+    }
+
+    /// Makes the first segment of a new log.
+    fn create(directory: &Path, disk: &dyn Disk, randomness: &dyn Randomness) -> Result<Self, StoreError> {
+        let making = |error| failed(directory, "making the log in", &error);
+        disk.create_directory(directory).map_err(making)?;
+        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            disk.sync_directory(parent).map_err(making)?;
+        }
+        let mut identity = [0; 8];
+        randomness.fill(&mut identity);
+        let header = SegmentHeader {
+            version: VERSION,
+            start: 0,
+            identity: u64::from_le_bytes(identity),
+            sequence: 1,
+        };
+        let path = segment::path(directory, 0);
+        let file: Arc<dyn crate::disk::DiskFile> = disk.create(&path).map_err(making)?.into();
+        recovery::write_header(disk, directory, &*file, &header)?;
+        let segment = Arc::new(Segment::new(path.clone(), 0, header.salt(), &file));
+        let tail = Tail {
+            file: Arc::clone(&file),
+            end: SEGMENT_HEADER as u64,
+            sequence: header.sequence,
+            sealed: true,
+            torn: 0,
+            len: SEGMENT_HEADER as u64,
+        };
+        let allocated = AtomicU64::new(tail.len);
+        let target = Arc::new(Target {
+            start: 0,
+            path,
+            file,
+            allocated,
+        });
+        Ok(Self {
+            segments: vec![Arc::clone(&segment)],
+            target,
+            segment,
+            header,
+            tail,
+        })
+    }
+}
+
+/// Cuts off what lies behind the last whole frame: a torn frame, space taken ahead.
+fn cut(segment: &Segment, tail: &Tail) -> Result<(), StoreError> {
+    if tail.torn > 0 {
+        tracing::warn!(
+            path = %segment.path.display(), offset = tail.end, bytes = tail.torn,
+            "cutting a torn end off the log: what it held was never acknowledged"
+        );
+        metrics::counter!("turnpike_log_torn_bytes_total").increment(tail.torn);
+    }
+    let len = tail.end - segment.start;
+    if tail.len == len {
+        return Ok(());
+    }
+    let cut = tail.file.set_len(len).and_then(|()| tail.file.sync());
+    cut.map_err(|error| failed(&segment.path, "cutting", &error))
+}
+
+impl Shared {
+    /// Nothing becomes durable any more; says so to all who wait.
+    fn poison(&self, why: String) {
+        // The first failure is the one to tell.
+        let _ = self.poison.set(why);
+        let mut queue = self.queue.lock();
+        queue.forming = None;
+        queue.flying = None;
+        drop(queue);
+        self.tell();
+    }
+
+    fn poisoned(&self) -> Result<(), StoreError> {
+        let why = self.poison.get().cloned();
+        why.map_or(Ok(()), |why| Err(StoreError::Poisoned(why)))
+    }
+
+    fn tell(&self) {
+        self.room.notify_all();
+        self.settled.notify_all();
+        self.changed.send_replace(());
+    }
+
+    fn durable(&self) -> Position {
+        Position(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Whether a wait for `position` is over, and how.
+    fn reached(&self, position: Position) -> Option<Result<(), StoreError>> {
+        if position <= self.durable() {
+            return Some(Ok(()));
+        }
+        self.poisoned().err().map(Err)
+    }
+
+    fn on_disk(&self) -> u64 {
+        let queue = self.queue.lock();
+        queue.target.start + queue.target.allocated.load(Ordering::Acquire) - self.segments.first()
+    }
+}
+
+impl EventLog for SegmentedLog {
+    fn append(&self, block: Block) -> Result<(Position, Position), StoreError> {
+        self.shared.take(&block)
+    }
+
+    fn durable(&self) -> Position {
+        self.shared.durable()
+    }
+
+    fn wait_durable(&self, position: Position) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            // Subscribed before the first look, so that no change is missed.
+            let mut changes = self.shared.changed.subscribe();
+            loop {
+                if let Some(result) = self.shared.reached(position) {
+                    return result;
+                }
+                if self.writer_is_gone() {
+                    return self
+                        .shared
+                        .reached(position)
+                        .unwrap_or_else(|| Err(queue::closed()));
+                }
+                // The sender lives as long as `self`.
+                let _ = changes.changed().await;
+            }
+        })
+    }
+
+    fn wait_durable_blocking(&self, position: Position) -> Result<(), StoreError> {
+        if let Some(result) = self.shared.reached(position) {
+            return result;
+        }
+        let mut queue = self.shared.queue.lock();
+        loop {
+            if let Some(result) = self.shared.reached(position) {
+                return result;
+            }
+            if queue.closing && queue.forming.is_none() && queue.flying.is_none() {
+                return Err(queue::closed());
+            }
+            self.shared.settled.wait(&mut queue);
+        }
+    }
+
+    fn read(&self, from: Position, only: Only) -> Blocks<'_> {
+        self.shared.read(from, only)
+    }
+
+    fn read_back(&self, until: Position, only: Only) -> Blocks<'_> {
+        self.shared.read_back(until, only)
+    }
+
+    fn fetch(&self, position: Position) -> Result<Vec<u8>, StoreError> {
+        self.shared.fetch(position)
+    }
+
+    fn retain(&self, before: Position) -> Result<Position, StoreError> {
+        self.shared.retain(before)
+    }
+
+    fn first(&self) -> Position {
+        Position::new(self.shared.segments.first(), 0)
+    }
+
+    fn end(&self) -> Position {
+        Position::new(self.shared.queue.lock().end, 0)
+    }
+
+    fn health(&self) -> LogHealth {
+        self.shared.state()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.shared.on_disk()
+    }
+}
+
+impl SegmentedLog {
+    /// Whether nothing that was taken is left to be written and nothing more will be taken.
+    fn writer_is_gone(&self) -> bool {
+        let queue = self.shared.queue.lock();
+        queue.closing && queue.forming.is_none() && queue.flying.is_none()
+    }
+}
