@@ -38,3 +38,33 @@ pub const PRICE_TIERS_MAX: usize = 100;
 pub const PRICE_RATES_MAX: usize = 1_000;
 /// Events of a percentage price in one preview.
 pub const PREVIEW_EVENTS_MAX: usize = 10_000;
+/// Characters of a name for people, an e-mail address, or a value of a static feature.
+pub const TEXT_CHARS_MAX: usize = 512;
+/// Prices of a plan or add-on in one currency.
+pub const PLAN_PRICES_MAX: usize = 200;
+/// Entitlements of a plan or add-on.
+pub const PLAN_ENTITLEMENTS_MAX: usize = 500;
+/// Limits of one entitlement.
+pub const ENTITLEMENT_LIMITS_MAX: usize = 16;
+/// Units of an interval in one billing period, and days of a trial.
+pub const PLAN_SPAN_MAX: u32 = 3_650;
+/// Meters, features, plans or add-ons of a tenant, of each kind.
+pub const CATALOG_ITEMS_MAX: usize = 10_000;
+/// Subjects of a customer.
+pub const CUSTOMER_SUBJECTS_MAX: usize = 1_000;
+/// Customers one above the other.
+pub const CUSTOMER_LEVELS_MAX: usize = 8;
+/// Entries of a customer's metadata.
+pub const METADATA_ENTRIES_MAX: usize = 50;
+/// Characters of a key of metadata.
+pub const METADATA_KEY_CHARS_MAX: usize = 64;
+/// Characters of a value of metadata.
+pub const METADATA_VALUE_CHARS_MAX: usize = 1_000;
+/// Grants of a customer that have not ended.
+pub const CUSTOMER_GRANTS_MAX: usize = 1_000;
+/// Add-ons of a subscription.
+pub const SUBSCRIPTION_ADD_ONS_MAX: usize = 50;
+/// Days for which a rotated key can go on beside its successor.
+pub const KEY_GRACE_DAYS_MAX: u32 = 30;
+/// Calls per second that a key or tenant can be limited to.
+pub const CALLS_PER_SECOND_MAX: u32 = 1_000_000;

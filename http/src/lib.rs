@@ -2,10 +2,12 @@
 
 mod body;
 mod caller;
+mod change;
 mod failure;
 mod page;
 
 pub use body::{Idempotency, JsonBody, Params, read_json};
 pub use caller::{Caller, RequestId};
+pub use change::{Answered, Changing};
 pub use failure::{Failure, ProblemBody, Reply};
 pub use page::{Page, PageQuery};

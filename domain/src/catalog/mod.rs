@@ -1,7 +1,10 @@
 //! What is declared: meters, features, plans, add-ons; and who it is for: customers and subscriptions.
 //! The same shapes in JSON (API) and TOML (catalog files).
 
+mod apply;
+mod check;
 mod customer;
+mod document;
 mod feature;
 mod plan;
 mod subscription;
@@ -10,7 +13,12 @@ mod tenant;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use apply::{CatalogPlan, CatalogUse, apply_document, change_catalog};
+pub use check::Findings;
 pub use customer::{Customer, Grant, Override};
+pub use document::{
+    CatalogDiff, CatalogDocument, CatalogItem, CatalogKind, ChangedItem, FieldChange, field_changes,
+};
 pub use feature::{Entitlement, Feature, FeatureKind, Limit, LimitMode, LimitPeriod};
 pub use plan::{AddOn, Interval, Plan, PlanCredits};
 pub use subscription::{AddOnUse, Pause, Phase, Subscription, SubscriptionStatus};

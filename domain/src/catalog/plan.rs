@@ -56,7 +56,11 @@ pub struct Plan {
     #[serde(default)]
     pub entitlements: Vec<Entitlement>,
     /// The least total of a period, a decimal of the plan's currency.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "decimal_or_none"
+    )]
     pub minimum_commitment: Option<String>,
     /// Credits given each period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +72,7 @@ pub struct Plan {
 #[serde(deny_unknown_fields)]
 pub struct PlanCredits {
     /// A decimal of the plan's currency.
+    #[serde(deserialize_with = "crate::quantity::wire::decimal_text")]
     pub amount: String,
     /// Days after which they end.
     #[serde(default)]
@@ -96,6 +101,12 @@ pub struct AddOn {
     /// What it entitles to, on top of the plan: limits of the same feature, period and mode are added.
     #[serde(default)]
     pub entitlements: Vec<Entitlement>,
+}
+
+fn decimal_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text(#[serde(deserialize_with = "crate::quantity::wire::decimal_text")] String);
+    Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
 }
 
 const fn one() -> u32 {

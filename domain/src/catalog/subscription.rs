@@ -120,6 +120,12 @@ impl Subscription {
         self.ends_at.is_some_and(|end| end <= at)
     }
 
+    /// Whether it is over at `at` and billed to its end, so that nothing more comes of it.
+    pub fn is_settled(&self, at: Timestamp) -> bool {
+        self.ends_at
+            .is_some_and(|end| end <= at && end <= self.billed_until)
+    }
+
     /// Whether it is paused at `at`. A period that begins while it is paused has no recurring prices; usage in a pause
     /// is charged as it happens, and a pause changes no boundary.
     pub fn is_paused(&self, at: Timestamp) -> bool {

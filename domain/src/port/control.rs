@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::BoxFuture;
 use super::directory::Directory;
-use crate::catalog::{AddOn, ApiKey, Customer, Feature, Grant, Override, Plan, Subscription, Tenant};
+use crate::catalog::{
+    AddOn, ApiKey, CatalogUse, Customer, Feature, Grant, Override, Plan, Subscription, Tenant,
+};
 use crate::identity::{MeterId, NameKey, TenantId};
 use crate::meter::Meter;
 use crate::problem::Problem;
@@ -147,6 +149,15 @@ pub trait ControlState: Directory {
 
     /// A tenant's number. Each call gives another.
     fn next_tenant_id(&self) -> TenantId;
+
+    /// What refers to a tenant's catalog at `now`. Looks at all of its customers: for rare changes only.
+    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse;
+
+    /// The tenant with this key.
+    fn tenant_by_key(&self, key: &str) -> Option<Arc<Tenant>>;
+
+    /// A key by id, of any tenant.
+    fn api_key(&self, id: &str) -> Option<Arc<ApiKey>>;
 }
 
 /// Decides a change: quick, without I/O. An error leaves everything as it is and is not kept for repeats.

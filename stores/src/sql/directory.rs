@@ -8,7 +8,9 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq as _;
-use turnpike_domain::catalog::{ApiKey, Catalog, Customer, Grant, Override, Subscription, Tenant};
+use turnpike_domain::catalog::{
+    ApiKey, Catalog, CatalogUse, Customer, Grant, Override, Subscription, Tenant,
+};
 use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::port::control::{ControlState, Effect, KeyRefusal};
 use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryListener};
@@ -98,6 +100,34 @@ impl Room {
             }
             self.children.remove_if(parent, |_, children| children.is_empty());
         }
+    }
+
+    fn catalog_use(&self, now: Timestamp) -> CatalogUse {
+        let mut used = CatalogUse::default();
+        for subscriptions in &self.subscriptions {
+            for subscription in subscriptions.value() {
+                if subscription.is_settled(now) {
+                    continue;
+                }
+                for phase in subscription.phases() {
+                    used.plans.insert((phase.plan.clone(), phase.plan_version));
+                    used.add_ons.extend(
+                        phase
+                            .add_ons
+                            .iter()
+                            .map(|add_on| (add_on.key.clone(), add_on.version)),
+                    );
+                }
+            }
+        }
+        for overrides in &self.overrides {
+            used.features.extend(overrides.keys().cloned());
+        }
+        for grants in &self.grants {
+            used.features
+                .extend(grants.values().map(|grant| grant.feature.clone()));
+        }
+        used
     }
 
     fn put_subscription(&self, subscription: Subscription) {
@@ -494,5 +524,17 @@ impl ControlState for MemoryDirectory {
 
     fn next_tenant_id(&self) -> TenantId {
         TenantId(self.last_tenant.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse {
+        self.with(tenant, |room| room.catalog_use(now))
+    }
+
+    fn tenant_by_key(&self, key: &str) -> Option<Arc<Tenant>> {
+        self.tenants().into_iter().find(|tenant| tenant.key == key)
+    }
+
+    fn api_key(&self, id: &str) -> Option<Arc<ApiKey>> {
+        self.keys.get(id).map(|key| key.clone())
     }
 }
