@@ -1,10 +1,21 @@
 //! Catalog, subscriptions, rating and invoices.
 
+mod catalog;
+mod control;
 mod preview;
 
+use std::sync::Arc;
+
+pub use catalog::{CatalogInForce, CatalogRequest};
+pub use control::Control;
 use utoipa_axum::router::OpenApiRouter;
 
 /// `POST /v1/price/preview` and `POST /v1/fees/preview`: pure, without state.
 pub fn preview_router() -> OpenApiRouter {
     preview::router()
+}
+
+/// The routes of catalog, customers and subscriptions.
+pub fn control_router(control: Arc<Control>) -> OpenApiRouter {
+    OpenApiRouter::new().merge(catalog::router(control))
 }

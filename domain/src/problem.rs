@@ -54,6 +54,8 @@ codes! {
     AlreadyExists = "already_exists", 409, false;
     /// A definition that never changes was sent with other content: make another key.
     Immutable = "immutable", 409, false;
+    /// The catalog is at another version than was expected: look at the difference again.
+    CatalogChanged = "catalog_changed", 409, false;
     /// Something else still refers to this.
     InUse = "in_use", 409, false;
     /// The state does not allow this step.

@@ -1,0 +1,165 @@
+//! A whole catalog at once.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use turnpike_domain::catalog::{Catalog, CatalogDiff, CatalogDocument, apply_document};
+use turnpike_domain::identity::{MeterId, Scope, TenantId};
+use turnpike_domain::port::control::{ControlState, Decision};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::Timestamp;
+use turnpike_http::{Answered, Caller, Changing, JsonBody, ProblemBody, Reply};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::control::{Control, answer_of, decided, with_detail};
+
+pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
+    OpenApiRouter::new()
+        .routes(routes!(show))
+        .routes(routes!(diff))
+        .routes(routes!(apply))
+}
+
+/// The catalog in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CatalogInForce {
+    /// Counts up with every change.
+    pub version: u64,
+    /// Everything that is declared.
+    #[serde(flatten)]
+    pub catalog: CatalogDocument,
+}
+
+/// A whole catalog to be compared or applied. What it does not name is taken away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogRequest {
+    /// The version of the catalog that the difference was shown for: when another is in force, nothing is applied.
+    #[serde(default)]
+    pub expected_version: Option<u64>,
+    /// All meters.
+    #[serde(default)]
+    pub meters: Vec<turnpike_domain::meter::MeterDefinition>,
+    /// All features.
+    #[serde(default)]
+    pub features: Vec<turnpike_domain::catalog::Feature>,
+    /// All plans.
+    #[serde(default)]
+    pub plans: Vec<turnpike_domain::catalog::Plan>,
+    /// All add-ons.
+    #[serde(default)]
+    pub add_ons: Vec<turnpike_domain::catalog::AddOn>,
+}
+
+impl CatalogRequest {
+    fn document(self) -> CatalogDocument {
+        CatalogDocument {
+            meters: self.meters,
+            features: self.features,
+            plans: self.plans,
+            add_ons: self.add_ons,
+        }
+    }
+
+    fn check_version(&self, current: &Catalog) -> Result<(), Problem> {
+        match self.expected_version {
+            Some(expected) if expected != current.version => Err(Problem::new(
+                Code::CatalogChanged,
+                format!(
+                    "the catalog is at version {}, not {expected}: look at the difference again",
+                    current.version
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Shows the whole catalog, as it can be sent to `/v1/catalog/diff` and `/v1/catalog/apply`.
+#[utoipa::path(
+    get, path = "/v1/catalog", tag = "Catalog", operation_id = "get_catalog",
+    responses((status = 200, body = CatalogInForce)), security(("api_key" = ["read"]))
+)]
+async fn show(State(control): State<Arc<Control>>, caller: Caller) -> Reply<Json<CatalogInForce>> {
+    caller.require(Scope::Read)?;
+    let catalog = control.directory.catalog(caller.tenant);
+    Ok(Json(CatalogInForce {
+        version: catalog.version,
+        catalog: CatalogDocument::of(&catalog),
+    }))
+}
+
+/// Tells what an application would do; changes nothing.
+#[utoipa::path(
+    post, path = "/v1/catalog/diff", tag = "Catalog", operation_id = "diff_catalog", request_body = CatalogRequest,
+    responses((status = 200, body = CatalogDiff), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)),
+    security(("api_key" = ["admin"]))
+)]
+async fn diff(
+    State(control): State<Arc<Control>>,
+    changing: Changing,
+    JsonBody(body): JsonBody<CatalogRequest>,
+) -> Reply<Answered> {
+    changing.require(Scope::Admin)?;
+    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let mut change = changing.change(control.clock.as_ref(), &body);
+    change.idempotency = None;
+    let decide = move |state: &dyn ControlState| {
+        let current = state.catalog(at.0);
+        body.check_version(&current)?;
+        let plan = apply_document(&current, body.document(), &state.catalog_use(at.0, at.1), || {
+            MeterId(0)
+        })?;
+        Ok(Decision::unchanged(answer_of(&plan.diff)?))
+    };
+    Ok(Answered(control.store.change(change, Box::new(decide)).await?))
+}
+
+/// Makes the catalog what the body declares, all of it or nothing, and answers with what was done.
+#[utoipa::path(
+    post, path = "/v1/catalog/apply", tag = "Catalog", operation_id = "apply_catalog", request_body = CatalogRequest,
+    responses((status = 200, body = CatalogDiff), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody)),
+    security(("api_key" = ["admin"]))
+)]
+async fn apply(
+    State(control): State<Arc<Control>>,
+    changing: Changing,
+    JsonBody(body): JsonBody<CatalogRequest>,
+) -> Reply<Answered> {
+    changing.require(Scope::Admin)?;
+    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let asked = body.clone();
+    control
+        .change(&changing, &asked, move |state| decide_apply(state, at, body))
+        .await
+}
+
+fn decide_apply(
+    state: &dyn ControlState,
+    (tenant, now): (TenantId, Timestamp),
+    body: CatalogRequest,
+) -> Result<Decision, Problem> {
+    let current = state.catalog(tenant);
+    body.check_version(&current)?;
+    let used = state.catalog_use(tenant, now);
+    let mut plan = apply_document(&current, body.document(), &used, || state.next_meter_id())?;
+    if plan.effects.is_empty() {
+        return Ok(Decision::unchanged(answer_of(&plan.diff)?));
+    }
+    plan.diff.version = current.version + 1;
+    let answer = answer_of(&plan.diff)?;
+    let detail = json!({
+        "version": plan.diff.version,
+        "created": plan.diff.created,
+        "changed": plan.diff.changed.iter().map(|item| json!({"kind": item.kind, "key": item.key})).collect::<Vec<_>>(),
+        "removed": plan.diff.removed,
+    });
+    Ok(with_detail(
+        decided(plan.effects, "catalog.apply", "catalog".to_owned(), 200, answer),
+        detail,
+    ))
+}
