@@ -39,6 +39,12 @@ impl BlockCache {
         self.state.lock().bytes as u64
     }
 
+    /// Forgets all.
+    #[cfg(test)]
+    pub(in super::super) fn clear(&self) {
+        *self.state.lock() = State::default();
+    }
+
     /// A block from the cache, else from `load`.
     pub(super) fn get(
         &self,

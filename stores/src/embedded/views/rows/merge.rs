@@ -12,6 +12,9 @@ use super::cache::BlockCache;
 use super::cursor::{Bounds, Cursor, Direction};
 use super::run::RowRun;
 
+/// A key, and the sum of its values, if anything is left of them.
+type Sum = (Vec<u8>, Option<Vec<u8>>);
+
 /// Merged rows. Ends behind the first error.
 pub(in super::super) struct Merged {
     cursors: BinaryHeap<Cursor>,
@@ -68,8 +71,8 @@ impl Merged {
         merged
     }
 
-    /// The next key with the sum of its values, if anything is left of them; `None` at the end.
-    fn step(&mut self) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, StoreError> {
+    /// The next key; `None` at the end.
+    fn step(&mut self) -> Result<Option<Sum>, StoreError> {
         let Some(first) = self.cursors.peek_mut() else {
             return Ok(None);
         };
