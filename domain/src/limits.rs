@@ -12,6 +12,18 @@ pub const CONTROL_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const JSON_DEPTH_MAX: usize = 64;
 /// How far ahead of the clock an event's time may lie, in microseconds (5 minutes).
 pub const EVENT_FUTURE_US_MAX: i64 = 5 * 60 * 1_000_000;
+/// Attributes of one event beyond those that the engine reads.
+pub const EVENT_EXTENSIONS_MAX: usize = 64;
+/// Refused and conflicting events that an answer lists one by one; all are counted.
+pub const EVENT_ERRORS_LISTED_MAX: usize = 1_000;
+/// Events, refused ones too, after which a piece of a stream is handed on.
+pub const STREAM_PIECE_EVENTS: usize = 1_000;
+/// Bytes of events after which a piece of a stream is handed on.
+pub const STREAM_PIECE_BYTES: usize = 1024 * 1024;
+/// Pieces of one stream that may be on their way at once.
+pub const STREAM_PIECES_MAX: usize = 4;
+/// Power of two of the largest window of a zstd body: 8 MiB, which is what RFC 9659 has every receiver support.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Bytes kept of a refused event in its dead letter.
 pub const DEAD_LETTER_BYTES_MAX: usize = 4 * 1024;
 /// Rows in a page of a list when the caller names none.

@@ -42,6 +42,8 @@ codes! {
     NotFound = "not_found", 404, false;
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed", 405, false;
+    /// The body arrived too slowly: send it again, in smaller parts if the line is slow.
+    RequestTimeout = "request_timeout", 408, true;
     /// The same id was sent before with another payload; the first one stands.
     EventConflict = "event_conflict", 409, false;
     /// The event was voided and takes no further amendments.

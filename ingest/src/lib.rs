@@ -1,14 +1,22 @@
 //! The gateway: events in over HTTP, validated and admitted to the log.
 
+mod admission;
+mod decode;
+mod http;
+mod letters;
 mod options;
 mod state;
 
+pub use http::{EventError, IngestAnswer};
 pub use options::IngestOptions;
 pub use state::{IngestParts, IngestState};
 
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes of events: sending, correcting, looking, dead letters, and the drop-in paths of other clients.
 pub fn router(state: IngestState) -> OpenApiRouter {
-    OpenApiRouter::new().with_state(state)
+    OpenApiRouter::new()
+        .routes(routes!(http::events::send))
+        .with_state(state)
 }

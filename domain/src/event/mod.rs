@@ -1,7 +1,9 @@
-//! Events on their way in: batches in the log's own encoding, and equality by meaning.
+//! Events on their way in: what an envelope must satisfy, batches in the log's own encoding, and equality by meaning.
 
 mod batch;
+mod envelope;
 mod meaning;
 
 pub use batch::{BatchEntry, EventBatch};
+pub use envelope::{Attribute, check_time, read_time};
 pub use meaning::same_meaning;

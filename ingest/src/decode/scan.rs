@@ -1,0 +1,651 @@
+//! A strict reader of JSON (RFC 8259) in one pass over borrowed text: it checks everything and copies nothing.
+//!
+//! What `serde_json` skips unread (the inside of raw values) is checked here as well: the pairing of surrogates, and
+//! how deep values are nested. Nesting costs one bit a level and no recursion, so that no input can overflow a stack.
+
+use std::borrow::Cow;
+
+/// Why a text is not JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {at}")]
+pub(crate) struct Syntax {
+    /// Offset of the byte that cannot be.
+    pub(crate) at: usize,
+    /// What is wrong with it.
+    pub(crate) what: &'static str,
+}
+
+/// The kind of a JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Object,
+    Array,
+    Text,
+    Number,
+    Boolean,
+    Null,
+}
+
+impl Kind {
+    /// The kind with its article, for messages.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Object => "an object",
+            Self::Array => "an array",
+            Self::Text => "a string",
+            Self::Number => "a number",
+            Self::Boolean => "a boolean",
+            Self::Null => "null",
+        }
+    }
+}
+
+/// A value as it stands in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Value<'a> {
+    pub(crate) kind: Kind,
+    /// The value's own bytes, without space around it.
+    pub(crate) raw: &'a str,
+    /// Whether a string in it (a key counts) has a surrogate that is not one of a pair.
+    pub(crate) lone_surrogate: bool,
+    /// Levels of objects and arrays: 0 for a scalar.
+    pub(crate) depth: usize,
+    /// Whether it is a string with an escape.
+    escaped: bool,
+}
+
+impl<'a> Value<'a> {
+    /// The text of a string; `None` for another kind and for a string that is no Unicode text.
+    pub(crate) fn text(&self) -> Option<Cow<'a, str>> {
+        if self.kind != Kind::Text || self.lone_surrogate {
+            return None;
+        }
+        if self.escaped {
+            return serde_json::from_str::<String>(self.raw).ok().map(Cow::Owned);
+        }
+        self.raw.get(1..self.raw.len() - 1).map(Cow::Borrowed)
+    }
+}
+
+/// Reads values one behind the other from a text.
+#[derive(Debug)]
+pub(crate) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) const fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Offset of the next byte.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The text from `start` up to the next byte.
+    pub(crate) fn since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// The next byte that is not space, not taken yet.
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
+            self.at += 1;
+        }
+        bytes.get(self.at).copied()
+    }
+
+    /// Takes `byte` if it is the next that is not space.
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// An error unless only space is left.
+    pub(crate) fn end(&mut self) -> Result<(), Syntax> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.wrong("something follows the end of the JSON value")),
+        }
+    }
+
+    /// An error at the next byte; at the end of the text it says so.
+    pub(crate) fn wrong(&self, what: &'static str) -> Syntax {
+        let ended = self.at >= self.text.len();
+        Syntax {
+            at: self.at,
+            what: if ended { "the JSON ends early" } else { what },
+        }
+    }
+
+    /// A key of an object and the colon behind it.
+    pub(crate) fn key(&mut self) -> Result<Value<'a>, Syntax> {
+        if self.peek() != Some(b'"') {
+            return Err(self.wrong("a key in double quotes is missing"));
+        }
+        let start = self.at;
+        let read = self.string()?;
+        let raw = self.since(start);
+        if !self.take(b':') {
+            return Err(self.wrong("a colon is missing"));
+        }
+        Ok(Value {
+            kind: Kind::Text,
+            raw,
+            lone_surrogate: read.lone_surrogate,
+            depth: 0,
+            escaped: read.escaped,
+        })
+    }
+
+    /// The next value, whatever it is.
+    pub(crate) fn value(&mut self) -> Result<Value<'a>, Syntax> {
+        let first = self.peek();
+        let start = self.at;
+        let mut nesting = Nesting::default();
+        let mut lone_surrogate = false;
+        let mut escaped = false;
+        let kind = match first {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::Array,
+            Some(b'"') => {
+                let read = self.string()?;
+                (escaped, lone_surrogate) = (read.escaped, read.lone_surrogate);
+                Kind::Text
+            }
+            _ => self.scalar()?,
+        };
+        if matches!(kind, Kind::Object | Kind::Array) {
+            lone_surrogate = self.nested(&mut nesting)?;
+        }
+        Ok(Value {
+            kind,
+            raw: self.since(start),
+            lone_surrogate,
+            depth: nesting.deepest,
+            escaped,
+        })
+    }
+
+    /// An object or array with all that is in it. Answers whether a string in it has a lone surrogate.
+    fn nested(&mut self, nesting: &mut Nesting) -> Result<bool, Syntax> {
+        let mut lone_surrogate = false;
+        loop {
+            // Here a value is due.
+            let closed_at_once = match self.peek() {
+                Some(b'{') => {
+                    self.at += 1;
+                    nesting.open(true);
+                    !self.first_key(&mut lone_surrogate)?
+                }
+                Some(b'[') => {
+                    self.at += 1;
+                    nesting.open(false);
+                    self.peek() == Some(b']')
+                }
+                Some(b'"') => {
+                    lone_surrogate |= self.string()?.lone_surrogate;
+                    true
+                }
+                _ => {
+                    self.scalar()?;
+                    true
+                }
+            };
+            if closed_at_once && self.close(nesting, &mut lone_surrogate)? {
+                return Ok(lone_surrogate);
+            }
+        }
+    }
+
+    /// The first key behind `{`; `false` when the object is empty (its bracket is left).
+    fn first_key(&mut self, lone_surrogate: &mut bool) -> Result<bool, Syntax> {
+        if self.peek() == Some(b'}') {
+            return Ok(false);
+        }
+        *lone_surrogate |= self.key()?.lone_surrogate;
+        Ok(true)
+    }
+
+    /// Behind a value: closes brackets up to the next comma. Answers whether the outermost is closed.
+    fn close(&mut self, nesting: &mut Nesting, lone_surrogate: &mut bool) -> Result<bool, Syntax> {
+        loop {
+            let in_object = nesting.in_object();
+            match (self.peek(), in_object) {
+                (Some(b'}'), true) | (Some(b']'), false) => {
+                    self.at += 1;
+                    if nesting.close() {
+                        return Ok(true);
+                    }
+                }
+                (Some(b','), true) => {
+                    self.at += 1;
+                    *lone_surrogate |= self.key()?.lone_surrogate;
+                    return Ok(false);
+                }
+                (Some(b','), false) => {
+                    self.at += 1;
+                    return Ok(false);
+                }
+                (_, true) => return Err(self.wrong("a comma or a closing brace is missing")),
+                (_, false) => return Err(self.wrong("a comma or a closing bracket is missing")),
+            }
+        }
+    }
+
+    fn scalar(&mut self) -> Result<Kind, Syntax> {
+        let (word, kind) = match self.text.as_bytes().get(self.at) {
+            Some(b'-' | b'0'..=b'9') => return self.number(),
+            Some(b't') => ("true", Kind::Boolean),
+            Some(b'f') => ("false", Kind::Boolean),
+            Some(b'n') => ("null", Kind::Null),
+            _ => return Err(self.wrong("a JSON value is missing")),
+        };
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.wrong("a JSON value is missing"));
+        }
+        self.at += word.len();
+        Ok(kind)
+    }
+
+    fn number(&mut self) -> Result<Kind, Syntax> {
+        let bytes = self.text.as_bytes();
+        self.at += usize::from(bytes.get(self.at) == Some(&b'-'));
+        if bytes.get(self.at) == Some(&b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if bytes.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = bytes.get(self.at) {
+            self.at += 1;
+            if let Some(b'+' | b'-') = bytes.get(self.at) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(Kind::Number)
+    }
+
+    fn digits(&mut self) -> Result<(), Syntax> {
+        let rest = &self.text.as_bytes()[self.at.min(self.text.len())..];
+        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count == 0 {
+            return Err(self.wrong("a digit is missing in a number"));
+        }
+        self.at += count;
+        Ok(())
+    }
+
+    /// A string; the next byte is its opening quote.
+    fn string(&mut self) -> Result<StringRead, Syntax> {
+        let bytes = self.text.as_bytes();
+        self.at += 1;
+        let mut read = StringRead::default();
+        loop {
+            self.at += plain_bytes(&bytes[self.at..]);
+            match bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(read);
+                }
+                Some(b'\\') => {
+                    read.escaped = true;
+                    read.lone_surrogate |= self.escape()?;
+                }
+                _ => return Err(self.wrong("a control character stands unescaped in a string")),
+            }
+        }
+    }
+
+    /// An escape; the next byte is its backslash. Answers whether it is a surrogate without its other half.
+    fn escape(&mut self) -> Result<bool, Syntax> {
+        let bytes = self.text.as_bytes();
+        self.at += 1;
+        match bytes.get(self.at) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(b'u') => {
+                self.at += 1;
+                let unit = self.hex()?;
+                if !(0xD800..0xE000).contains(&unit) {
+                    return Ok(false);
+                }
+                let second = bytes[self.at..].starts_with(b"\\u");
+                if unit >= 0xDC00 || !second {
+                    return Ok(true);
+                }
+                let behind_first = self.at;
+                self.at += 2;
+                let paired = (0xDC00..0xE000).contains(&self.hex()?);
+                if !paired {
+                    // The second may itself begin a pair: it is read again as an escape of its own.
+                    self.at = behind_first;
+                }
+                Ok(!paired)
+            }
+            _ => Err(self.wrong("an escape in a string is unknown")),
+        }
+    }
+
+    fn hex(&mut self) -> Result<u32, Syntax> {
+        let digits = self.text.as_bytes().get(self.at..self.at + 4);
+        let unit = digits.and_then(|digits| {
+            digits.iter().try_fold(0, |unit, digit| {
+                Some(unit * 16 + char::from(*digit).to_digit(16)?)
+            })
+        });
+        match unit {
+            Some(unit) => {
+                self.at += 4;
+                Ok(unit)
+            }
+            None => Err(self.wrong("four hexadecimal digits are missing in an escape")),
+        }
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct StringRead {
+    escaped: bool,
+    lone_surrogate: bool,
+}
+
+/// Which brackets are open: one bit a level, set for an object.
+#[derive(Debug, Default)]
+struct Nesting {
+    bits: u64,
+    depth: usize,
+    deepest: usize,
+    /// Full words of the outer levels, beyond 64.
+    outer: Vec<u64>,
+}
+
+impl Nesting {
+    fn open(&mut self, object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.bits);
+        }
+        self.bits = self.bits << 1 | u64::from(object);
+        self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
+    }
+
+    const fn in_object(&self) -> bool {
+        self.bits & 1 == 1
+    }
+
+    /// Closes the innermost; answers whether it was the last.
+    fn close(&mut self) -> bool {
+        self.bits >>= 1;
+        self.depth = self.depth.saturating_sub(1);
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.bits = self.outer.pop().unwrap_or_default();
+        }
+        self.depth == 0
+    }
+}
+
+const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// How many bytes come before the first quote, backslash or control character: eight are looked at together.
+fn plain_bytes(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    let (words, _) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // A borrow can mark a byte wrongly only above a rightly marked one, and the lowest mark is what counts.
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
+        let marks = (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash)
+            | (word.wrapping_sub(ONES * 0x20) & !word);
+        let marks = marks & TOPS;
+        if marks != 0 {
+            return at + marks.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = &bytes[at..];
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1F);
+    at + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn whole(text: &str) -> Result<Value<'_>, Syntax> {
+        let mut scanner = Scanner::new(text);
+        let value = scanner.value()?;
+        scanner.end()?;
+        Ok(value)
+    }
+
+    #[test]
+    fn takes_what_is_json() {
+        for (text, kind, depth) in [
+            ("{}", Kind::Object, 1),
+            (" [ ] ", Kind::Array, 1),
+            (
+                r#"{"a":{"b":[1,-0.5e+3,{"c":null}]},"d":[[],{}]}"#,
+                Kind::Object,
+                4,
+            ),
+            ("\"\\u00e9\\\"\\\\\\/\\b\\f\\n\\r\\t\"", Kind::Text, 0),
+            ("-0", Kind::Number, 0),
+            ("1e400", Kind::Number, 0),
+            ("0.0E-0", Kind::Number, 0),
+            ("true", Kind::Boolean, 0),
+            ("null", Kind::Null, 0),
+            ("\u{a0}", Kind::Null, 9),
+        ] {
+            let read = whole(text);
+            if depth == 9 {
+                assert!(read.is_err(), "{text}");
+                continue;
+            }
+            let value = read.unwrap();
+            assert_eq!(
+                (value.kind, value.depth, value.raw),
+                (kind, depth, text.trim()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "[",
+            "}",
+            "{]",
+            "[}",
+            "[1,]",
+            "{\"a\":1,}",
+            "{,}",
+            "[,1]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{a:1}",
+            "{1:1}",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "-",
+            "+1",
+            "01",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "0x1",
+            "tru",
+            "truex",
+            "nul",
+            "'a'",
+            "\"",
+            "\"\\",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u12G4\"",
+            "\"\n\"",
+            "\"\u{1f}\"",
+            "1 2",
+            "{} {}",
+            "[1 2]",
+            "{\"a\":1 \"b\":2}",
+            "\u{feff}{}",
+            "/*c*/1",
+            "[1]]",
+            "{\"a\":1}}",
+        ] {
+            assert!(whole(text).is_err(), "{text:?}");
+            assert!(
+                serde_json::from_str::<serde_json::Value>(text).is_err(),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn tells_where_it_went_wrong() {
+        assert_eq!(
+            whole("[1, x]").unwrap_err(),
+            Syntax {
+                at: 4,
+                what: "a JSON value is missing"
+            }
+        );
+        assert_eq!(
+            whole("[1,").unwrap_err(),
+            Syntax {
+                at: 3,
+                what: "the JSON ends early"
+            }
+        );
+    }
+
+    #[test]
+    fn surrogates_must_be_paired() {
+        for (text, lone) in [
+            (r#""\ud83d\ude00""#, false),
+            (r#""\ud83d""#, true),
+            (r#""\ude00""#, true),
+            (r#""\ud83dx""#, true),
+            (r#""\ud83d\u0041""#, true),
+            (r#""\ud83d\ud83d\ude00""#, true),
+            (r#"{"a":["\ud83d"]}"#, true),
+            (r#"{"\ud83d":1}"#, true),
+            (r#"[{"a":1,"\ude00":1}]"#, true),
+        ] {
+            assert_eq!(whole(text).unwrap().lone_surrogate, lone, "{text}");
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(text).is_err(),
+                lone,
+                "{text}"
+            );
+        }
+        assert_eq!(whole(r#""\ud83d\ude00""#).unwrap().text().as_deref(), Some("😀"));
+        assert_eq!(whole(r#""\ud83d""#).unwrap().text(), None);
+    }
+
+    #[test]
+    fn any_depth_is_read_without_recursion() {
+        for depth in [1, 63, 64, 65, 127, 128, 129, 1_000_000] {
+            let text = "[".repeat(depth) + &"]".repeat(depth);
+            assert_eq!(whole(&text).unwrap().depth, depth);
+            assert!(whole(&text[1..]).is_err());
+            let mixed = "[{\"k\":".repeat(depth) + "1" + &"}]".repeat(depth);
+            assert_eq!(whole(&mixed).unwrap().depth, 2 * depth);
+        }
+        let wrong = "[".repeat(65) + &"{\"a\":".repeat(64) + "1" + &"}".repeat(63) + "]";
+        assert!(whole(&wrong).is_err());
+    }
+
+    #[test]
+    fn special_bytes_are_found_at_every_place() {
+        for special in ["\"", "\\", "\u{0}", "\u{1f}"] {
+            for before in 0..20 {
+                for fill in ["a", "~", "\u{7f}", "!", "#", " ", "]", "["] {
+                    let text = fill.repeat(before) + special + &"\"".repeat(9);
+                    assert_eq!(plain_bytes(text.as_bytes()), before, "{text:?}");
+                }
+            }
+        }
+        assert_eq!(
+            plain_bytes("é\u{80}ÿ日本語の文字".as_bytes()),
+            "é\u{80}ÿ日本語の文字".len()
+        );
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
+        ];
+        leaf.prop_recursive(6, 60, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_serde_on_what_is_json(value in json(), pretty in any::<bool>()) {
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            let read = whole(&text).unwrap();
+            prop_assert_eq!(read.raw, &text);
+            if let Some(string) = value.as_str() {
+                let text = read.text();
+                prop_assert_eq!(text.as_deref(), Some(string));
+            }
+        }
+
+        #[test]
+        fn agrees_with_serde_on_broken_json(value in json(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = serde_json::to_vec(&value).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(text) = std::str::from_utf8(&bytes) {
+                let ours = whole(text).is_ok_and(|value| !value.lone_surrogate);
+                // Numbers beyond a float are JSON all the same.
+                let theirs = match serde_json::from_str::<serde_json::Value>(text) {
+                    Ok(_) => true,
+                    Err(error) => error.to_string().starts_with("number out of range"),
+                };
+                prop_assert_eq!(ours, theirs, "{}", text);
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in "[\\[\\]{}\",:0-9a-z\\\\ \\-.+eE]{0,40}") {
+            let ours = whole(&text).is_ok_and(|value| !value.lone_surrogate);
+            let theirs = match serde_json::from_str::<serde_json::Value>(&text) {
+                Ok(_) => true,
+                Err(error) => error.to_string().starts_with("number out of range"),
+            };
+            prop_assert_eq!(ours, theirs, "{}", text);
+        }
+    }
+}

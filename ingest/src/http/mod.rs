@@ -1,0 +1,37 @@
+//! What callers see.
+
+mod answer;
+mod body;
+mod content;
+pub(crate) mod events;
+mod stream;
+mod whole;
+
+pub use answer::{EventError, IngestAnswer};
+
+/// A CloudEvent 1.0 as it is sent. Attributes that are not listed are kept with the event.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it only describes what the reader of events takes")]
+pub(crate) struct EventInput {
+    /// With `source` the event's identity: 1 to 512 bytes.
+    #[schema(min_length = 1, max_length = 512, example = "req-7f3a")]
+    id: String,
+    /// Who sends it: 1 to 512 bytes.
+    #[schema(min_length = 1, max_length = 512, example = "api-gateway")]
+    source: String,
+    /// What happened: meters read events by their type. 1 to 512 bytes.
+    #[schema(min_length = 1, max_length = 512, example = "llm.request")]
+    r#type: String,
+    /// Whose usage it is: 1 to 512 bytes.
+    #[schema(min_length = 1, max_length = 512, example = "acme")]
+    subject: String,
+    /// When it happened, RFC 3339, at most 5 minutes ahead; the time of receipt unless sent.
+    #[schema(format = DateTime, example = "2026-01-01T00:00:00Z")]
+    time: Option<String>,
+    /// "1.0" where it is sent.
+    #[schema(example = "1.0")]
+    specversion: Option<String>,
+    /// What meters read; `{}` unless sent.
+    #[schema(value_type = Option<Object>)]
+    data: Option<serde_json::Value>,
+}
