@@ -3,7 +3,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::file::{FileState, Random};
 use crate::disk::{Disk, DiskFile};
@@ -84,7 +84,15 @@ impl std::fmt::Display for FaultCounts {
 #[derive(Debug, Clone)]
 pub struct FaultDisk {
     state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
     life: u64,
+}
+
+/// Where syncs wait while a test holds them.
+#[derive(Debug, Default)]
+struct Gate {
+    held: Mutex<bool>,
+    changed: Condvar,
 }
 
 #[derive(Debug)]
@@ -124,6 +132,7 @@ impl FaultDisk {
         };
         Self {
             state: Arc::new(Mutex::new(state)),
+            gate: Arc::default(),
             life: 0,
         }
     }
@@ -176,6 +185,7 @@ impl FaultDisk {
         state.life += 1;
         Self {
             state: Arc::clone(&self.state),
+            gate: Arc::clone(&self.gate),
             life: state.life,
         }
     }
@@ -210,11 +220,19 @@ impl FaultDisk {
 
     /// Turns bit `bit` of a file over.
     pub fn flip(&self, path: &Path, bit: u64) {
-        if let Some(mut bytes) = self.contents(path) {
-            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
-            self.put(path, &bytes);
-            self.state.lock().counts.flips += 1;
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let file = state.names.get(path).and_then(|id| state.files.get_mut(id));
+        if let Some(file) = file {
+            file.flip(bit);
+            state.counts.flips += 1;
         }
+    }
+
+    /// Lets syncs wait, or go on.
+    pub fn hold_syncs(&self, on: bool) {
+        *self.gate.held.lock() = on;
+        self.gate.changed.notify_all();
     }
 
     /// Begins an operation: fails it where that was planned.
@@ -419,6 +437,11 @@ impl DiskFile for FaultFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let mut held = self.disk.gate.held.lock();
+        while *held {
+            self.disk.gate.changed.wait(&mut held);
+        }
+        drop(held);
         match self.disk.begin(Operation::Sync) {
             Ok(mut state) => {
                 self.file(&mut state)?.sync();

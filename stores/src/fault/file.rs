@@ -93,6 +93,16 @@ impl FileState {
         }
     }
 
+    /// Turns a bit over, on the disk and in what the process sees.
+    pub(super) fn flip(&mut self, bit: u64) {
+        let (byte, mask) = ((bit / 8) as usize, 1 << (bit % 8));
+        for bytes in [&mut self.live, &mut self.durable] {
+            if let Some(byte) = bytes.get_mut(byte) {
+                *byte ^= mask;
+            }
+        }
+    }
+
     pub(super) const fn unlink(&mut self) {
         self.unlinked = true;
     }

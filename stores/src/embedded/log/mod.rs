@@ -239,7 +239,7 @@ impl Opened {
                 .last()
                 .ok_or_else(|| StoreError::Failed("no segment".to_owned()))?,
         );
-        cut(&segment, &chain.tail)?;
+        cut(disk, directory, &segment, &chain.tail)?;
         let header = SegmentHeader {
             version: VERSION,
             start: segment.start,
@@ -284,6 +284,7 @@ impl Opened {
             file: Arc::clone(&file),
             end: SEGMENT_HEADER as u64,
             sequence: header.sequence,
+            last_frame: None,
             sealed: true,
             torn: 0,
             len: SEGMENT_HEADER as u64,
@@ -305,8 +306,8 @@ impl Opened {
     }
 }
 
-/// Cuts off what lies behind the last whole frame: a torn frame, space taken ahead.
-fn cut(segment: &Segment, tail: &Tail) -> Result<(), StoreError> {
+/// Cuts off what lies behind the last whole frame (a torn frame, space taken ahead) and makes the rest durable.
+fn cut(disk: &dyn Disk, directory: &Path, segment: &Segment, tail: &Tail) -> Result<(), StoreError> {
     if tail.torn > 0 {
         tracing::warn!(
             path = %segment.path.display(), offset = tail.end, bytes = tail.torn,
@@ -314,12 +315,24 @@ fn cut(segment: &Segment, tail: &Tail) -> Result<(), StoreError> {
         );
         metrics::counter!("turnpike_log_torn_bytes_total").increment(tail.torn);
     }
+    let settled = settle(segment, tail);
+    let settled = settled.and_then(|()| disk.sync_directory(directory));
+    settled.map_err(|error| failed(&segment.path, "making durable", &error))
+}
+
+/// Makes durable what was found, for it will be built upon: a process that was killed, or whose sync failed, may have left
+/// it in the operating system's cache only. There a page whose sync failed counts as clean, so the last frame is written
+/// anew; those before it had been durable before it was written.
+fn settle(segment: &Segment, tail: &Tail) -> std::io::Result<()> {
     let len = tail.end - segment.start;
-    if tail.len == len {
-        return Ok(());
+    tail.file.set_len(len)?;
+    let frame = tail.last_frame.map(|offset| offset - segment.start..len);
+    for range in [Some(0..SEGMENT_HEADER as u64), frame].into_iter().flatten() {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        tail.file.read_at(&mut bytes, range.start)?;
+        tail.file.write_at(&bytes, range.start)?;
     }
-    let cut = tail.file.set_len(len).and_then(|()| tail.file.sync());
-    cut.map_err(|error| failed(&segment.path, "cutting", &error))
+    tail.file.sync()
 }
 
 impl Shared {

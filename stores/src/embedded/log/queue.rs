@@ -27,12 +27,19 @@ pub(super) struct Queue {
     /// Where the next frame goes.
     pub(super) target: Arc<Target>,
     /// Why no records are taken for now.
-    pub(super) full: Option<String>,
+    pub(super) full: Option<Full>,
     /// Whether the last frame is a seal.
     pub(super) sealed: bool,
     pub(super) closing: bool,
     /// Memory of the last group, for the next one.
     pub(super) spare: Vec<u8>,
+}
+
+/// A disk that is full.
+pub(super) struct Full {
+    why: String,
+    /// Length of the block that did not fit: with space for as much, records are taken again.
+    wanted: u64,
 }
 
 /// What the writer does next.
@@ -61,7 +68,11 @@ impl Shared {
             Ok(header) => header,
             Err(StoreError::Full(why)) => {
                 tracing::warn!(%why, "the log takes no records until there is space");
-                queue.full = Some(why.clone());
+                let wanted = packed.len() as u64;
+                queue.full = Some(Full {
+                    why: why.clone(),
+                    wanted,
+                });
                 return Err(StoreError::Full(why));
             }
             Err(error) => return Err(error),
@@ -78,10 +89,8 @@ impl Shared {
         if queue.closing {
             return Err(closed());
         }
-        queue
-            .full
-            .clone()
-            .map_or(Ok(()), |why| Err(StoreError::Full(why)))
+        let full = queue.full.as_ref();
+        full.map_or(Ok(()), |full| Err(StoreError::Full(full.why.clone())))
     }
 
     /// Puts a block into the forming group, for which a new one may begin, in a new segment perhaps.
@@ -200,10 +209,12 @@ impl Shared {
     pub(super) fn measure(&self) {
         let mut queue = self.queue.lock();
         let target = Arc::clone(&queue.target);
-        // Enough for a block of the usual size.
-        let len = queue.next - target.start + turnpike_domain::limits::BLOCK_BYTES_TARGET as u64;
-        let space = self.space.check().and_then(|()| match queue.full {
-            Some(_) => self.space.ensure(&target, len),
+        let space = self.space.check().and_then(|()| match &queue.full {
+            Some(full) => {
+                let headers = (SEGMENT_HEADER + FRAME_HEADER) as u64;
+                self.space
+                    .ensure(&target, queue.next - target.start + headers + full.wanted)
+            }
             None => Ok(()),
         });
         match (space, &queue.full) {
@@ -213,7 +224,7 @@ impl Shared {
             }
             (Err(StoreError::Full(why)), None) => {
                 tracing::warn!(%why, "the log takes no records until there is space");
-                queue.full = Some(why);
+                queue.full = Some(Full { why, wanted: 0 });
             }
             (Err(StoreError::Full(_)) | Ok(()), _) => {}
             // A failing disk shows itself at the next write.
@@ -226,11 +237,9 @@ impl Shared {
         if let Err(error) = self.poisoned() {
             return LogHealth::Poisoned(error.to_string());
         }
-        self.queue
-            .lock()
-            .full
-            .clone()
-            .map_or(LogHealth::Healthy, LogHealth::Full)
+        let queue = self.queue.lock();
+        let full = queue.full.as_ref();
+        full.map_or(LogHealth::Healthy, |full| LogHealth::Full(full.why.clone()))
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Tail {
     pub(super) file: Arc<dyn DiskFile>,
     /// Offset behind the last whole frame.
     pub(super) end: u64,
+    /// Offset of the last whole frame, if there is one.
+    pub(super) last_frame: Option<u64>,
     /// Sequence of the next frame.
     pub(super) sequence: u64,
     /// Whether the last frame is a seal.
@@ -172,6 +174,7 @@ fn tail(disk: &dyn Disk, last: Found, segment: &Arc<Segment>) -> Result<Tail, St
     let mut tail = Tail {
         file: Arc::clone(&last.file),
         end: segment.body(),
+        last_frame: None,
         sequence: last.header.sequence,
         sealed: false,
         torn: 0,
@@ -195,6 +198,7 @@ fn tail(disk: &dyn Disk, last: Found, segment: &Arc<Segment>) -> Result<Tail, St
                 return Err(segment.damage(frame.offset, broken));
             }
             tail.end = walk.at();
+            tail.last_frame = Some(frame.offset);
             tail.sequence = frame.sequence + 1;
             tail.sealed = frame.blocks == 0;
         }

@@ -1,7 +1,9 @@
-use std::sync::Arc;
-use std::time::Duration;
+mod crash;
+mod full;
+mod running;
+mod torn;
 
-use turnpike_domain::port::StoreError;
+use std::path::Path;
 
 use super::*;
 use crate::contract::log as contract;
@@ -21,17 +23,35 @@ fn options(directory: impl Into<PathBuf>) -> LogOptions {
 }
 
 fn open_with(options: LogOptions, disk: impl Disk + 'static) -> Result<Arc<SegmentedLog>, StoreError> {
+    open_failing(options, disk, FailPoints::default())
+}
+
+fn open_failing(
+    options: LogOptions,
+    disk: impl Disk + 'static,
+    fail: FailPoints,
+) -> Result<Arc<SegmentedLog>, StoreError> {
     SegmentedLog::open(
         options,
         Arc::new(disk),
         Arc::new(MachineClock),
         &MachineRandomness,
-        Arc::new(FailPoints::default()),
+        Arc::new(fail),
     )
 }
 
 fn open(disk: &FaultDisk) -> Result<Arc<SegmentedLog>, StoreError> {
     open_with(options(DIRECTORY), disk.clone())
+}
+
+/// The error of an opening that must fail.
+fn refused(disk: &FaultDisk) -> StoreError {
+    open(disk).err().expect("the log must not open")
+}
+
+/// The segment files on the disk.
+fn files(disk: &FaultDisk) -> Vec<PathBuf> {
+    disk.list(Path::new(DIRECTORY)).unwrap()
 }
 
 #[test]
