@@ -1,5 +1,7 @@
 //! The command line: one file per command.
 
+mod client;
+mod output;
 mod serve;
 
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 the server cannot be reached; \
-4 the server refused the call; 5 a check found differences or damage.";
+4 the server refused the call; 5 a check said no, or found differences or damage.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -39,6 +41,30 @@ impl CommandError {
     pub(crate) fn failed(text: impl Into<String>) -> Self {
         Self {
             code: 1,
+            text: text.into(),
+        }
+    }
+
+    /// The server cannot be reached.
+    pub(crate) fn unreachable(text: impl Into<String>) -> Self {
+        Self {
+            code: 3,
+            text: text.into(),
+        }
+    }
+
+    /// The server refused the call.
+    pub(crate) fn refused(text: impl Into<String>) -> Self {
+        Self {
+            code: 4,
+            text: text.into(),
+        }
+    }
+
+    /// A check said no, or found differences or damage.
+    pub(crate) fn negative(text: impl Into<String>) -> Self {
+        Self {
+            code: 5,
             text: text.into(),
         }
     }

@@ -1,0 +1,190 @@
+//! How commands show what they have.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::CommandError;
+
+/// Writes JSON to standard output.
+pub(crate) fn json(value: &Value) -> Result<(), CommandError> {
+    line(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// Writes a line to standard output. A reader that went away (`| head`) is no failure.
+pub(crate) fn line(text: &str) -> Result<(), CommandError> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CommandError::failed(format!("cannot write: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An aligned table. Columns whose title begins with `#` hold numbers and stand at the right.
+pub(crate) fn table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(
+        titles
+            .iter()
+            .map(|title| title.trim_start_matches('#').to_uppercase()),
+    );
+    for row in rows {
+        table.add_row(row);
+    }
+    for (at, title) in titles.iter().enumerate() {
+        if let Some(column) = table.column_mut(at) {
+            column.set_padding((if at == 0 { 0 } else { 1 }, 1));
+            if title.starts_with('#') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    let text = table.to_string();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// A value as a cell.
+pub(crate) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "–".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(all) => all.iter().map(cell).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// A whole number with its thousands apart: 1234567 as `1,234,567`.
+pub(crate) fn thousands(number: u64) -> String {
+    grouped(&number.to_string())
+}
+
+/// A decimal with the thousands of its whole part apart.
+pub(crate) fn grouped(decimal: &str) -> String {
+    let (sign, unsigned) = decimal
+        .strip_prefix('-')
+        .map_or(("", decimal), |rest| ("-", rest));
+    let (whole, fraction) = unsigned
+        .split_once('.')
+        .map_or((unsigned, None), |(whole, rest)| (whole, Some(rest)));
+    let mut out = String::from(sign);
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if let Some(fraction) = fraction {
+        out.push('.');
+        out.push_str(fraction);
+    }
+    out
+}
+
+/// Eighths of a cell, for bars.
+const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+
+/// A bar of `value` where `most` has `width` cells. Both are decimals; what is negative or no number has no bar.
+pub(crate) fn bar(value: &str, most: &str, width: usize) -> String {
+    let (Some(value), Some(most)) = (millionths(value), millionths(most)) else {
+        return String::new();
+    };
+    if value <= 0 || most <= 0 {
+        return String::new();
+    }
+    let eighths = (value.saturating_mul(width as i128 * 8) / most).max(1) as usize;
+    format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
+}
+
+/// A decimal in millionths, cut: enough to draw and to compare.
+pub(crate) fn millionths(decimal: &str) -> Option<i128> {
+    let (negative, unsigned) = decimal
+        .strip_prefix('-')
+        .map_or((false, decimal), |rest| (true, rest));
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let padded: String = fraction.chars().chain("000000".chars()).take(6).collect();
+    let all: i128 = format!("{whole}{padded}").parse().ok()?;
+    Some(if negative { -all } else { all })
+}
+
+/// A progress bar over `total` of `unit` (none: unknown), on a terminal only.
+pub(crate) fn progress(total: Option<u64>, unit: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match (total, unit) {
+        (Some(total), "bytes") => (
+            ProgressBar::new(total),
+            "{bar:30} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}",
+        ),
+        (Some(total), _) => (
+            ProgressBar::new(total),
+            "{bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left  {msg}",
+        ),
+        (None, _) => (
+            ProgressBar::new_spinner(),
+            "{spinner} {human_pos}  {per_sec}  {msg}",
+        ),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned() {
+        let rows = vec![
+            vec!["a".to_owned(), "1".to_owned()],
+            vec!["longer".to_owned(), "1,000".to_owned()],
+        ];
+        insta::assert_snapshot!(table(&["name", "#value"], rows), @r"
+        NAME     VALUE
+        a            1
+        longer   1,000
+        ");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (given, expected) in [
+            ("0", "0"),
+            ("999", "999"),
+            ("1000", "1,000"),
+            ("-1234567.891", "-1,234,567.891"),
+            ("12", "12"),
+        ] {
+            assert_eq!(grouped(given), expected);
+        }
+        assert_eq!(thousands(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn bars_are_in_proportion() {
+        assert_eq!(bar("10", "10", 4), "████");
+        assert_eq!(bar("5", "10", 4), "██");
+        assert_eq!(bar("0.5", "4", 1), "▏");
+        assert_eq!(bar("0.000001", "1000000", 10), "▏", "what is there is seen");
+        for none in ["0", "-3", "", "x"] {
+            assert_eq!(bar(none, "10", 4), "");
+        }
+    }
+
+    #[test]
+    fn decimals_are_read() {
+        for (text, expected) in [("1", 1_000_000), ("-0.5", -500_000), ("0.1234567", 123_456)] {
+            assert_eq!(millionths(text), Some(expected));
+        }
+        assert_eq!(millionths("a"), None);
+    }
+}
