@@ -1,5 +1,6 @@
 //! Calls to a server over HTTP, for the commands that need one.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode};
@@ -205,11 +206,8 @@ async fn refused(method: &Method, path: &str, response: Response) -> CommandErro
         None => format!("HTTP {status} {}", text.chars().take(300).collect::<String>()),
     };
     for field in problem["errors"].as_array().into_iter().flatten() {
-        words.push_str(&format!(
-            "\n  {}: {}",
-            field["pointer"].as_str().unwrap_or(""),
-            field["detail"].as_str().unwrap_or("")
-        ));
+        let text = |name: &str| field[name].as_str().unwrap_or("");
+        let _ = write!(words, "\n  {}: {}", text("pointer"), text("detail"));
     }
     match status.as_u16() {
         401 => words.push_str("\nCheck --api-key or TURNPIKE_API_KEY."),
@@ -220,7 +218,7 @@ async fn refused(method: &Method, path: &str, response: Response) -> CommandErro
         .as_str()
         .filter(|_| status.is_server_error())
     {
-        words.push_str(&format!("\nThe server's log has more under request_id {id}."));
+        let _ = write!(words, "\nThe server's log has more under request_id {id}.");
     }
     CommandError::refused(format!(
         "{method} {}: {words}",

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod client;
+mod import;
 mod output;
 mod serve;
 
@@ -26,6 +27,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong arguments or con
 enum Command {
     /// Run the engine.
     Serve(serve::Serve),
+    /// Send a file of usage: CSV, NDJSON or an access log.
+    Import(Box<import::Import>),
 }
 
 /// Why a command ended without success: words for people, and an exit code.
@@ -150,5 +153,6 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<(), CommandError> {
     match cli.command {
         Command::Serve(command) => command.run().await,
+        Command::Import(command) => command.run().await,
     }
 }

@@ -30,6 +30,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub http: HttpConfig,
     pub limits: LimitsConfig,
+    pub engine: EngineConfig,
+    pub ingest: IngestConfig,
+    pub audit: AuditConfig,
     pub telemetry: TelemetryConfig,
 }
 
@@ -57,6 +60,37 @@ pub struct LimitsConfig {
     pub key_calls_per_second: u32,
     pub tenant_calls_per_second: u32,
     pub failed_auth_per_minute: u32,
+}
+
+/// `[engine]`: the log, its owners and their views.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key")]
+pub struct EngineConfig {
+    pub partitions: u32,
+    pub segment_bytes: u64,
+    pub checkpoint_events: u64,
+    pub checkpoint_interval_s: u64,
+    pub queue_events_max: usize,
+    pub queue_bytes_max: usize,
+}
+
+/// `[ingest]`: events on their way in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key")]
+pub struct IngestConfig {
+    pub in_flight_bytes_max: usize,
+    pub dead_letters_per_s: u32,
+    pub dead_letters_burst: u32,
+}
+
+/// `[audit]`: the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key")]
+pub struct AuditConfig {
+    pub retention_days: u32,
 }
 
 /// `[telemetry]`: logs and traces.
@@ -111,6 +145,15 @@ impl Config {
         load(&Flags::default(), &[])
     }
 
+    /// The number of partitions of a new data directory.
+    pub fn partitions(&self) -> u32 {
+        const MOST: usize = 16;
+        match self.engine.partitions {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)) as u32,
+            said => said,
+        }
+    }
+
     /// What single types cannot say.
     fn check(&self) -> Result<(), ConfigError> {
         let fail = |text: &str| Err(ConfigError(text.to_owned()));
@@ -125,6 +168,24 @@ impl Config {
         }
         if self.http.connections_max == 0 {
             return fail("http.connections_max must be at least 1");
+        }
+        if self.engine.partitions > 256 {
+            return fail("engine.partitions must be 0 to 256");
+        }
+        if !(65_536..=4_294_967_296).contains(&self.engine.segment_bytes) {
+            return fail("engine.segment_bytes must be 65536 (64 KiB) to 4294967296 (4 GiB)");
+        }
+        let positive = [
+            self.engine.checkpoint_events,
+            self.engine.checkpoint_interval_s,
+            self.engine.queue_events_max as u64,
+            self.engine.queue_bytes_max as u64,
+            self.ingest.in_flight_bytes_max as u64,
+        ];
+        if positive.contains(&0) {
+            return fail(
+                "engine.checkpoint_*, engine.queue_* and ingest.in_flight_bytes_max must be at least 1",
+            );
         }
         if self.telemetry.otlp_sample_percent > 100 {
             return fail("telemetry.otlp_sample_percent must be 0 to 100");

@@ -36,7 +36,7 @@ pub(crate) const PUBLIC: &[&str] = &[
 const SECOND_US: u64 = 1_000_000;
 
 /// The tenant that is made at the first start; security events that belong to none are in its audit log.
-const ADMINISTRATION: TenantId = TenantId(1);
+const ADMINISTRATION: TenantId = TenantId::DEFAULT;
 
 /// The client's address, set by the listener.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 mod data_dir;
 mod embedded;
-mod memory_control;
+mod ticks;
 
 pub use data_dir::{DataDir, DataDirError};
 pub use embedded::{Engine, EngineParts, StartError};

@@ -1,0 +1,304 @@
+//! `turnpike import`: a file of usage, streamed to the server.
+
+mod access_log;
+mod mapping;
+mod rows;
+mod time;
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::StreamExt as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::client::{Body, Client, ClientArgs};
+use super::{CommandError, output};
+pub(crate) use mapping::{Format, Mapping};
+use rows::{Row, open, read_rows};
+
+/// Events sent in one request.
+const BATCH_EVENTS: usize = 1_000;
+/// Bytes after which a request is sent although it has fewer events.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Requests under way at once.
+const IN_FLIGHT: usize = 4;
+
+/// Send a file of usage: CSV, NDJSON or an access log. It can be stopped and run again: ids are the same each time, so
+/// what was counted is a duplicate.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    /// The file; `.gz` and `.zst` are unpacked; `-` is standard input.
+    file: PathBuf,
+    /// TOML file with the same names as the flags below.
+    #[arg(long, value_name = "FILE")]
+    mapping: Option<PathBuf>,
+    /// Where rows that were refused are written, with the reasons; FILE.refused.ndjson unless said.
+    #[arg(long, value_name = "FILE")]
+    refused: Option<PathBuf>,
+    #[command(flatten)]
+    columns: Mapping,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// What became of the rows of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Counts {
+    /// New and counted.
+    pub(crate) accepted: u64,
+    /// Seen before.
+    pub(crate) duplicates: u64,
+    /// Seen before with another content.
+    pub(crate) conflicts: u64,
+    /// Refused, here or by the server.
+    pub(crate) rejected: u64,
+}
+
+impl Import {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        let client = self.client.client()?;
+        let mapping = self.columns.clone().beneath(self.mapping.as_ref())?;
+        let format = mapping.format(&self.file.to_string_lossy())?;
+        let refused = self.refused.clone().unwrap_or_else(|| {
+            let name = if self.file.as_os_str() == "-" {
+                "stdin".into()
+            } else {
+                self.file.display().to_string()
+            };
+            PathBuf::from(format!("{name}.refused.ndjson"))
+        });
+        let mut sending = Sending::new(client, refused);
+        let total = std::fs::metadata(&self.file).ok().map(|meta| meta.len());
+        let ended = sending.file(&self.file, total, format, mapping).await;
+        let refused = sending.refused.finish()?;
+        self.report(sending.counts, refused.as_ref())?;
+        ended?;
+        if refused.is_some() {
+            return Err(CommandError::negative(
+                "some rows were refused; correct them and import that file again",
+            ));
+        }
+        Ok(())
+    }
+
+    fn report(&self, counts: Counts, refused: Option<&PathBuf>) -> Result<(), CommandError> {
+        if self.client.json {
+            let mut all = serde_json::to_value(counts).unwrap_or_default();
+            all["refused_file"] = refused.map(|path| path.display().to_string()).into();
+            return output::json(&all);
+        }
+        let rows = [
+            ("accepted", counts.accepted),
+            ("duplicates", counts.duplicates),
+            ("conflicts", counts.conflicts),
+            ("rejected", counts.rejected),
+        ];
+        let rows = rows.map(|(name, count)| vec![name.to_owned(), output::thousands(count)]);
+        output::line(&output::table(&["rows", "#count"], rows))?;
+        if let Some(path) = refused {
+            output::line(&format!("\nWhat was refused, and why: {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Events of one request, and where they come from.
+struct Batch {
+    lines: Vec<u8>,
+    /// Number and text range of each event.
+    rows: Vec<(u64, std::ops::Range<usize>)>,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            lines: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, number: u64, event: &str) {
+        let start = self.lines.len();
+        self.lines.extend_from_slice(event.as_bytes());
+        self.rows.push((number, start..self.lines.len()));
+        self.lines.push(b'\n');
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= BATCH_EVENTS || self.lines.len() >= BATCH_BYTES
+    }
+}
+
+/// What the reading thread hands over.
+enum Read {
+    Batch(Batch),
+    /// A row that became no event: number, reason, content.
+    Refused(u64, String, String),
+}
+
+/// A file on its way to a server.
+struct Sending {
+    client: Client,
+    counts: Counts,
+    refused: RefusedFile,
+}
+
+impl Sending {
+    fn new(client: Client, refused: PathBuf) -> Self {
+        Self {
+            client,
+            counts: Counts::default(),
+            refused: RefusedFile {
+                path: refused,
+                out: None,
+            },
+        }
+    }
+
+    async fn file(
+        &mut self,
+        path: &std::path::Path,
+        total: Option<u64>,
+        format: Format,
+        mapping: Mapping,
+    ) -> Result<(), CommandError> {
+        let rules = mapping.rules(format)?;
+        let read_bytes = Arc::new(AtomicU64::new(0));
+        let input = open(path, Arc::clone(&read_bytes))?;
+        let (sender, receiver) = tokio::sync::mpsc::channel(IN_FLIGHT * 2);
+        let reader = tokio::task::spawn_blocking(move || read_batches(input, format, &rules, &sender));
+        let bar = output::progress(total, "bytes");
+        let client = self.client.clone();
+        let sent = ReceiverStream::new(receiver)
+            .map(|read| send(&client, read))
+            .buffered(IN_FLIGHT);
+        tokio::pin!(sent);
+        let stop = tokio::signal::ctrl_c();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stop => {
+                    bar.finish_and_clear();
+                    return Err(CommandError::failed("stopped; run the same command again to go on: nothing is counted twice"));
+                }
+                answer = sent.next() => match answer {
+                    Some(answer) => self.count(answer?)?,
+                    None => break,
+                },
+            }
+            bar.set_position(read_bytes.load(Ordering::Relaxed));
+        }
+        bar.finish_and_clear();
+        reader
+            .await
+            .map_err(|error| CommandError::failed(format!("the reader ended: {error}")))?
+    }
+
+    fn count(&mut self, answered: Answered) -> Result<(), CommandError> {
+        let Answered { read, answer } = answered;
+        let batch = match read {
+            Read::Refused(number, why, content) => {
+                self.counts.rejected += 1;
+                return self.refused.write(
+                    &json!({"row": number, "code": "invalid_row", "detail": why, "content": content}),
+                );
+            }
+            Read::Batch(batch) => batch,
+        };
+        let get = |name: &str| answer[name].as_u64().unwrap_or(0);
+        self.counts.accepted += get("accepted");
+        self.counts.duplicates += get("duplicates");
+        self.counts.conflicts += get("conflicts");
+        self.counts.rejected += get("rejected");
+        for error in answer["errors"].as_array().into_iter().flatten() {
+            let at = error["index"]
+                .as_u64()
+                .and_then(|index| batch.rows.get(index as usize));
+            let event = at.map(|(_, range)| String::from_utf8_lossy(&batch.lines[range.clone()]));
+            self.refused.write(&json!({
+                "row": at.map(|(number, _)| number), "id": error["id"], "code": error["code"], "detail": error["detail"], "event": event,
+            }))?;
+        }
+        Ok(())
+    }
+}
+
+struct Answered {
+    read: Read,
+    answer: Value,
+}
+
+async fn send(client: &Client, read: Read) -> Result<Answered, CommandError> {
+    let answer = match &read {
+        Read::Refused(..) => Value::Null,
+        Read::Batch(batch) => {
+            let body = Body::Bytes("application/x-ndjson", batch.lines.clone().into());
+            client.json(Method::POST, "/v1/events", body).await?
+        }
+    };
+    Ok(Answered { read, answer })
+}
+
+fn read_batches(
+    input: Box<dyn std::io::BufRead + Send>,
+    format: Format,
+    rules: &mapping::Rules,
+    sender: &tokio::sync::mpsc::Sender<Read>,
+) -> Result<(), CommandError> {
+    let mut batch = Batch::new();
+    read_rows(input, format, rules, &mut |row: Row| match row.event {
+        Err((why, content)) => sender
+            .blocking_send(Read::Refused(row.number, why, content))
+            .is_ok(),
+        Ok(event) => {
+            batch.push(row.number, &event);
+            !batch.is_full()
+                || sender
+                    .blocking_send(Read::Batch(std::mem::replace(&mut batch, Batch::new())))
+                    .is_ok()
+        }
+    })?;
+    if !batch.rows.is_empty() {
+        // When nobody listens any more the import has ended already.
+        let _ = sender.blocking_send(Read::Batch(batch));
+    }
+    Ok(())
+}
+
+/// The file of refused rows; made when the first one comes.
+struct RefusedFile {
+    path: PathBuf,
+    out: Option<BufWriter<File>>,
+}
+
+impl RefusedFile {
+    fn write(&mut self, row: &Value) -> Result<(), CommandError> {
+        let failed = |error: std::io::Error| {
+            CommandError::failed(format!("cannot write {}: {error}", self.path.display()))
+        };
+        if self.out.is_none() {
+            self.out = Some(BufWriter::new(File::create(&self.path).map_err(failed)?));
+        }
+        match &mut self.out {
+            Some(out) => writeln!(out, "{row}").map_err(failed),
+            None => Ok(()),
+        }
+    }
+
+    /// The path, if anything was written.
+    fn finish(&mut self) -> Result<Option<PathBuf>, CommandError> {
+        let Some(mut out) = self.out.take() else {
+            return Ok(None);
+        };
+        out.flush().map_err(|error| {
+            CommandError::failed(format!("cannot write {}: {error}", self.path.display()))
+        })?;
+        Ok(Some(self.path.clone()))
+    }
+}
