@@ -1,9 +1,16 @@
 //! The command line: one file per command.
 
+mod apply;
+mod check;
 mod client;
+mod completions;
+mod export;
 mod import;
+mod invoice;
+mod keys;
 mod output;
 mod serve;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,10 +32,15 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong arguments or con
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the engine.
     Serve(serve::Serve),
-    /// Send a file of usage: CSV, NDJSON or an access log.
+    Apply(apply::Apply),
     Import(Box<import::Import>),
+    Usage(usage::Usage),
+    Check(check::Check),
+    Invoice(invoice::Invoice),
+    Keys(keys::Keys),
+    Export(export::Export),
+    Completions(completions::Completions),
 }
 
 /// Why a command ended without success: words for people, and an exit code.
@@ -153,6 +165,70 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<(), CommandError> {
     match cli.command {
         Command::Serve(command) => command.run().await,
+        Command::Apply(command) => command.run().await,
         Command::Import(command) => command.run().await,
+        Command::Usage(command) => command.run().await,
+        Command::Check(command) => command.run().await,
+        Command::Invoice(command) => command.run().await,
+        Command::Keys(command) => command.run().await,
+        Command::Export(command) => command.run().await,
+        Command::Completions(command) => {
+            command.run();
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        for command in Cli::command().get_subcommands() {
+            assert!(
+                command.get_about().is_some(),
+                "{} has no description",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        for line in [
+            "turnpike serve --listen 127.0.0.1:0 --data-dir x --set http.drain_s=1",
+            "turnpike apply a.toml b.toml --yes",
+            "turnpike apply dir --dry-run --api-key k",
+            "turnpike import f.csv --type t --subject-column c --data a=b --data c=d",
+            "turnpike usage tokens --customer a --customer b --window hour --filter model=x",
+            "turnpike check acme tokens 5 --json",
+            "turnpike invoice run --period-end 2026-02-01T00:00:00Z",
+            "turnpike invoice verify id",
+            "turnpike keys create name --scope read --scope check",
+            "turnpike export usage --format ndjson --with meter=tokens",
+            "turnpike completions bash",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in [
+            "turnpike",
+            "turnpike apply",
+            "turnpike apply a --yes --dry-run",
+            "turnpike usage t --window week",
+            "turnpike keys create name",
+            "turnpike keys create name --scope root",
+            "turnpike import f --data nonsense",
+            "turnpike serve --listen here",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 }

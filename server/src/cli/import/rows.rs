@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -211,11 +212,11 @@ fn json_event(line: &str, rules: &Rules, ids: &mut ContentIds) -> Result<String,
         ("subject", &rules.subject),
     ];
     if !members.contains_key("id") {
-        front.push_str(&format!("\"id\":{},", quote(&ids.next(line.as_bytes()))));
+        let _ = write!(front, "\"id\":{},", quote(&ids.next(line.as_bytes())));
     }
     for (name, value) in given {
         if let Some(value) = value.as_ref().filter(|_| !members.contains_key(name)) {
-            front.push_str(&format!("\"{name}\":{},", quote(value)));
+            let _ = write!(front, "\"{name}\":{},", quote(value));
         }
     }
     let rest = line.trim_start().trim_start_matches('{').trim_start();

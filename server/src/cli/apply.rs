@@ -1,0 +1,230 @@
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::client::ClientArgs;
+use super::{CommandError, output};
+
+/// The parts of a catalog, as they are named in files.
+const PARTS: [&str; 4] = ["meters", "features", "plans", "add_ons"];
+
+/// Make the server's catalog what files declare: meters, features, plans and add-ons. Shows the difference first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Apply {
+    /// TOML files, or directories of them; together they are the whole catalog: what they do not name is taken away.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Apply without asking.
+    #[arg(long, short)]
+    yes: bool,
+    /// Show the difference and change nothing.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl Apply {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        let mut catalog = read(&self.files)?;
+        let client = self.client.client()?;
+        let diff = client.post("/v1/catalog/diff", catalog.clone()).await?;
+        let changes = count(&diff);
+        if self.client.json && (self.dry_run || changes == 0) {
+            return output::json(&diff);
+        }
+        if !self.client.json {
+            output::line(describe(&diff).trim_end())?;
+        }
+        if changes == 0 || self.dry_run {
+            return Ok(());
+        }
+        if !self.yes && !confirmed(changes)? {
+            return Err(CommandError::failed("nothing was changed"));
+        }
+        // The difference that was shown is the one that is applied: another change in between refuses this one.
+        catalog["expected_version"] = diff["version"].clone();
+        let applied = client.post("/v1/catalog/apply", catalog).await?;
+        if self.client.json {
+            return output::json(&applied);
+        }
+        output::line(&format!(
+            "\nApplied. The catalog is at version {}.",
+            applied["version"]
+        ))
+    }
+}
+
+/// The catalog of some files, as the API takes it.
+pub(crate) fn read(files: &[PathBuf]) -> Result<Value, CommandError> {
+    let mut catalog = json!({});
+    for path in files {
+        for file in toml_files(path)? {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| CommandError::usage(format!("cannot read {}: {error}", file.display())))?;
+            add(&mut catalog, &text)
+                .map_err(|error| CommandError::usage(format!("{}: {error}", file.display())))?;
+        }
+    }
+    Ok(catalog)
+}
+
+fn toml_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let failed =
+        |error: std::io::Error| CommandError::usage(format!("cannot read {}: {error}", path.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let file = entry.map_err(failed)?.path();
+        if file.extension().is_some_and(|extension| extension == "toml") {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(CommandError::usage(format!(
+            "there is no .toml file in {}",
+            path.display()
+        )));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Adds a file's declarations.
+pub(crate) fn add(catalog: &mut Value, text: &str) -> Result<(), String> {
+    let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+    for (part, value) in table {
+        if !PARTS.contains(&part.as_str()) {
+            return Err(format!(
+                "unknown part \"{part}\"; a catalog has {}, each as [[{part}]]",
+                PARTS.join(", ")
+            ));
+        }
+        let value = serde_json::to_value(value).map_err(|error| error.to_string())?;
+        let Value::Array(items) = value else {
+            return Err(format!("{part} must be written as [[{part}]]"));
+        };
+        match &mut catalog[&part] {
+            Value::Array(all) => all.extend(items),
+            none => *none = Value::Array(items),
+        }
+    }
+    Ok(())
+}
+
+fn count(diff: &Value) -> usize {
+    ["created", "changed", "removed"]
+        .iter()
+        .map(|part| diff[part].as_array().map_or(0, Vec::len))
+        .sum()
+}
+
+/// A difference in words: `+` is new, `~` changes, `-` goes.
+fn describe(diff: &Value) -> String {
+    let mut text = String::new();
+    let items = |part: &str| diff[part].as_array().cloned().unwrap_or_default();
+    let name = |item: &Value| {
+        format!(
+            "{} {}",
+            item["kind"].as_str().unwrap_or("?"),
+            item["key"].as_str().unwrap_or("?")
+        )
+    };
+    for item in items("created") {
+        let _ = writeln!(text, "+ {}", name(&item));
+    }
+    for item in items("changed") {
+        let version = item["version"]
+            .as_u64()
+            .map_or_else(String::new, |version| format!("  (new version {version})"));
+        let _ = writeln!(text, "~ {}{version}", name(&item));
+        for change in item["changes"].as_array().into_iter().flatten() {
+            let pointer = change["pointer"].as_str().unwrap_or("");
+            let _ = writeln!(text, "    {pointer}: {} → {}", change["from"], change["to"]);
+        }
+    }
+    for item in items("removed") {
+        let _ = writeln!(text, "- {}", name(&item));
+    }
+    match count(diff) {
+        0 => "Nothing to do: the catalog is as the files say.".to_owned(),
+        _ => text,
+    }
+}
+
+fn confirmed(changes: usize) -> Result<bool, CommandError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CommandError::usage(
+            "not a terminal to ask on: look at the difference, then run again with --yes",
+        ));
+    }
+    print!(
+        "\nApply {changes} change{}? [y/N] ",
+        if changes == 1 { "" } else { "s" }
+    );
+    let _ = std::io::stdout().flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CommandError::failed(format!("cannot read the answer: {error}")))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_add_up() {
+        let mut catalog = json!({});
+        add(
+            &mut catalog,
+            "[[meters]]\nkey = \"a\"\n[[plans]]\nkey = \"p\"\nprices = [{key = \"x\", amount = \"1.50\"}]",
+        )
+        .unwrap();
+        add(&mut catalog, "[[meters]]\nkey = \"b\"").unwrap();
+        assert_eq!(
+            catalog,
+            json!({"meters": [{"key": "a"}, {"key": "b"}], "plans": [{"key": "p", "prices": [{"key": "x", "amount": "1.50"}]}]})
+        );
+    }
+
+    #[test]
+    fn what_is_no_catalog_is_refused() {
+        for (text, expected) in [
+            ("[[meter]]\nkey = \"a\"", "unknown part \"meter\""),
+            ("[meters]\na = 1", "[[meters]]"),
+            ("x", "expected"),
+        ] {
+            let error = add(&mut json!({}), text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_sample_catalog_is_one() {
+        let mut catalog = json!({});
+        add(&mut catalog, include_str!("../../../config/sample-catalog.toml")).unwrap();
+        assert!(
+            PARTS
+                .iter()
+                .all(|part| catalog[part].as_array().is_some_and(|items| !items.is_empty()))
+        );
+    }
+
+    #[test]
+    fn differences_are_told() {
+        let diff = json!({"version": 1, "created": [{"kind": "meter", "key": "a"}], "removed": [{"kind": "plan", "key": "old"}],
+            "changed": [{"kind": "plan", "key": "p", "version": 2, "changes": [{"pointer": "/name", "from": "A", "to": "B"}]}]});
+        insta::assert_snapshot!(describe(&diff), @r#"
+        + meter a
+        ~ plan p  (new version 2)
+            /name: "A" → "B"
+        - plan old
+        "#);
+    }
+}

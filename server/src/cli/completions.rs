@@ -1,0 +1,22 @@
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::Cli;
+
+/// Print a script that completes this program's commands in a shell.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    shell: Shell,
+}
+
+impl Completions {
+    pub(crate) fn run(&self) {
+        clap_complete::generate(
+            self.shell,
+            &mut Cli::command(),
+            "turnpike",
+            &mut std::io::stdout(),
+        );
+    }
+}

@@ -1,0 +1,66 @@
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use futures_util::StreamExt as _;
+use reqwest::Method;
+
+use super::client::{Body, ClientArgs, encode};
+use super::{CommandError, output};
+
+/// Write usage or invoices as CSV or NDJSON.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Export {
+    /// What.
+    #[arg(value_parser = ["usage", "invoices"])]
+    what: String,
+    /// The file; standard output unless said.
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+    /// How.
+    #[arg(long, default_value = "csv", value_parser = ["csv", "ndjson"])]
+    format: String,
+    /// A parameter of the call, such as meter=tokens or from=2026-01-01T00:00:00Z; may repeat.
+    #[arg(long = "with", value_name = "NAME=VALUE")]
+    with: Vec<String>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl Export {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        let client = self.client.client()?;
+        let mut path = format!("/v1/export/{}?format={}", self.what, self.format);
+        for pair in &self.with {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| CommandError::usage(format!("--with takes NAME=VALUE, not \"{pair}\"")))?;
+            let _ = write!(path, "&{}={}", encode(name), encode(value));
+        }
+        let failed = |error: std::io::Error| CommandError::failed(format!("cannot write: {error}"));
+        let response = client.call(Method::GET, &path, Body::None).await?;
+        let mut out: Box<dyn Write> = match &self.output {
+            Some(file) => Box::new(BufWriter::new(File::create(file).map_err(failed)?)),
+            None => Box::new(std::io::stdout().lock()),
+        };
+        let bar = if self.output.is_some() {
+            output::progress(response.content_length(), "bytes")
+        } else {
+            indicatif::ProgressBar::hidden()
+        };
+        let mut pieces = response.bytes_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| {
+                CommandError::failed(format!(
+                    "the answer broke off: {error}; what was written is not whole"
+                ))
+            })?;
+            out.write_all(&piece).map_err(failed)?;
+            bar.inc(piece.len() as u64);
+        }
+        out.flush().map_err(failed)?;
+        bar.finish_and_clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::{Body, Client, ClientArgs, encode};
+use super::{CommandError, output};
+
+/// Bill, look at invoices, and verify them from the raw events.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Invoice {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List invoices.
+    List {
+        /// Of one customer.
+        #[arg(long)]
+        customer: Option<String>,
+    },
+    /// Show an invoice with its lines.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// What a customer would be billed so far in its current period.
+    Upcoming {
+        /// The customer.
+        customer: String,
+    },
+    /// Bill every period that ended by an instant and is not billed yet.
+    Run {
+        /// The instant, such as 2026-02-01T00:00:00Z.
+        #[arg(long)]
+        period_end: String,
+    },
+    /// Make a draft final.
+    Finalize {
+        /// Its id.
+        id: String,
+    },
+    /// Derive an invoice again from the raw events and compare. Exit code 5 for a difference.
+    Verify {
+        /// Its id.
+        id: String,
+    },
+    /// Save an invoice as an HTML page that prints well.
+    Html {
+        /// Its id.
+        id: String,
+        /// The file; standard output unless said.
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+}
+
+impl Invoice {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        let client = self.client.client()?;
+        let json = self.client.json;
+        match &self.what {
+            What::List { customer } => list(&client, customer.as_deref(), json).await,
+            What::Show { id } => shown(client.get(&format!("/v1/invoices/{}", encode(id))).await?, json),
+            What::Upcoming { customer } => shown(
+                client
+                    .get(&format!("/v1/customers/{}/invoices/upcoming", encode(customer)))
+                    .await?,
+                json,
+            ),
+            What::Run { period_end } => {
+                let run = billing_run(&client, period_end).await?;
+                if json {
+                    output::json(&run)
+                } else {
+                    output::line(&show_run(&run))
+                }
+            }
+            What::Finalize { id } => shown(
+                client
+                    .post(&format!("/v1/invoices/{}/finalize", encode(id)), json!({}))
+                    .await?,
+                json,
+            ),
+            What::Verify { id } => verified(&client, id, json).await,
+            What::Html { id, output } => html(&client, id, output.as_ref()).await,
+        }
+    }
+}
+
+async fn list(client: &Client, customer: Option<&str>, json: bool) -> Result<(), CommandError> {
+    let query = customer.map_or_else(String::new, |key| format!("?customer={}", encode(key)));
+    let rows = client.list(&format!("/v1/invoices{query}")).await?;
+    if json {
+        return output::json(&Value::Array(rows));
+    }
+    let cells = rows.iter().map(|row| {
+        let mut cells: Vec<String> = ["id", "number", "customer", "status"]
+            .iter()
+            .map(|name| output::cell(&row[*name]))
+            .collect();
+        cells.push(format!(
+            "{} – {}",
+            output::cell(&row["period"]["start"]),
+            output::cell(&row["period"]["end"])
+        ));
+        cells.push(amount(&row["total"]));
+        cells.push(output::cell(&row["currency"]));
+        cells
+    });
+    output::line(&output::table(
+        &[
+            "id", "number", "customer", "status", "period", "#total", "currency",
+        ],
+        cells,
+    ))
+}
+
+fn shown(invoice: Value, json: bool) -> Result<(), CommandError> {
+    if json {
+        output::json(&invoice)
+    } else {
+        output::line(&show(&invoice))
+    }
+}
+
+/// An amount, whether plain or with its currency.
+fn amount(value: &Value) -> String {
+    let plain = if value.is_object() {
+        &value["amount"]
+    } else {
+        value
+    };
+    output::grouped(&output::cell(plain))
+}
+
+/// An invoice as text.
+pub(crate) fn show(invoice: &Value) -> String {
+    let get = |name: &str| output::cell(&invoice[name]);
+    let lines = invoice["lines"].as_array().cloned().unwrap_or_default();
+    let rows = lines.iter().map(|line| {
+        vec![
+            output::cell(&line["description"]),
+            output::grouped(&output::cell(&line["quantity"])),
+            amount(&line["amount"]),
+        ]
+    });
+    let mut text = format!(
+        "Invoice {} for {}: {}, {} to {}, {}\n\n{}\n",
+        get("number"),
+        get("customer"),
+        get("status"),
+        output::cell(&invoice["period"]["start"]),
+        output::cell(&invoice["period"]["end"]),
+        get("currency"),
+        output::table(&["line", "#quantity", "#amount"], rows),
+    );
+    let sums = ["subtotal", "discount", "credits", "tax", "total", "amount_due"];
+    let sums = sums.iter().filter(|name| !invoice[**name].is_null());
+    let sums = output::table(
+        &["", "#"],
+        sums.map(|name| vec![name.replace('_', " "), amount(&invoice[*name])]),
+    );
+    text.push_str(
+        sums.lines()
+            .skip(1)
+            .fold(String::new(), |all, line| all + "\n" + line)
+            .as_str(),
+    );
+    text
+}
+
+/// Starts a run and follows it to its end.
+pub(crate) async fn billing_run(client: &Client, period_end: &str) -> Result<Value, CommandError> {
+    let mut run = client
+        .post("/v1/billing/runs", json!({"period_end": period_end}))
+        .await?;
+    let id = output::cell(&run["id"]);
+    let bar = output::progress(None, "invoices");
+    while !matches!(run["status"].as_str(), Some("done" | "failed")) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        bar.tick();
+        run = client.get(&format!("/v1/billing/runs/{}", encode(&id))).await?;
+    }
+    bar.finish_and_clear();
+    if run["status"] == "failed" {
+        return Err(CommandError::failed(format!(
+            "the billing run {id} failed: {run}"
+        )));
+    }
+    Ok(run)
+}
+
+fn show_run(run: &Value) -> String {
+    let rows = run
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| vec![name.replace('_', " "), output::cell(value)]);
+    output::table(&["billing run", ""], rows)
+}
+
+async fn verified(client: &Client, id: &str, json: bool) -> Result<(), CommandError> {
+    let answer = verify_one(client, id).await?;
+    if json {
+        output::json(&answer)?;
+    }
+    match answer["verified"].as_bool() {
+        Some(true) if json => Ok(()),
+        Some(true) => output::line(
+            "Verified: derived again from the raw events, it is the same to the last minor unit.",
+        ),
+        Some(false) => Err(CommandError::negative(format!(
+            "the invoice differs: {}",
+            answer["differences"]
+        ))),
+        None => Err(CommandError::negative(format!(
+            "cannot be verified: {}",
+            output::cell(&answer["reason"])
+        ))),
+    }
+}
+
+/// The server's verification of an invoice.
+pub(crate) async fn verify_one(client: &Client, id: &str) -> Result<Value, CommandError> {
+    client
+        .post(&format!("/v1/invoices/{}/verify", encode(id)), json!({}))
+        .await
+}
+
+async fn html(client: &Client, id: &str, file: Option<&PathBuf>) -> Result<(), CommandError> {
+    let response = client
+        .call(
+            Method::GET,
+            &format!("/v1/invoices/{}.html", encode(id)),
+            Body::None,
+        )
+        .await?;
+    let page = response
+        .text()
+        .await
+        .map_err(|error| CommandError::failed(format!("the page broke off: {error}")))?;
+    match file {
+        None => output::line(&page),
+        Some(path) => std::fs::write(path, page)
+            .map_err(|error| CommandError::failed(format!("cannot write {}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invoice_reads_like_one() {
+        let invoice = json!({"id": "i", "number": "INV-000001", "customer": "acme", "status": "open", "currency": "USD",
+            "period": {"start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"},
+            "lines": [{"description": "Base fee", "quantity": null, "amount": "29.00"},
+                      {"description": "Tokens", "quantity": "1234567.5", "amount": "1204.50"}],
+            "subtotal": "1233.50", "tax": null, "total": "1233.50", "amount_due": "1233.50"});
+        insta::assert_snapshot!(show(&invoice), @r"
+        Invoice INV-000001 for acme: open, 2026-01-01T00:00:00Z to 2026-02-01T00:00:00Z, USD
+
+        LINE         QUANTITY    AMOUNT
+        Base fee            –     29.00
+        Tokens    1,234,567.5  1,204.50
+
+        subtotal    1,233.50
+        total       1,233.50
+        amount due  1,233.50
+        ");
+    }
+}
