@@ -2,12 +2,15 @@
 
 mod catalog;
 mod control;
+mod customer;
 mod preview;
+mod subscription;
 
 use std::sync::Arc;
 
 pub use catalog::{CatalogInForce, CatalogRequest};
 pub use control::Control;
+pub use subscription::{CancelRequest, ChangeRequest, NewSubscription, ScheduledChange, SubscriptionView};
 use utoipa_axum::router::OpenApiRouter;
 
 /// `POST /v1/price/preview` and `POST /v1/fees/preview`: pure, without state.
@@ -17,5 +20,8 @@ pub fn preview_router() -> OpenApiRouter {
 
 /// The routes of catalog, customers and subscriptions.
 pub fn control_router(control: Arc<Control>) -> OpenApiRouter {
-    OpenApiRouter::new().merge(catalog::router(control))
+    OpenApiRouter::new()
+        .merge(catalog::router(control.clone()))
+        .merge(customer::router(control.clone()))
+        .merge(subscription::router(control))
 }

@@ -6,7 +6,7 @@ mod change;
 mod failure;
 mod page;
 
-pub use body::{Idempotency, JsonBody, Params, read_json};
+pub use body::{Idempotency, JsonBody, MaybeJson, Params, read_json};
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
 pub use failure::{Failure, ProblemBody, Reply};

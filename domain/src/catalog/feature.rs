@@ -36,6 +36,7 @@ pub struct Feature {
 #[serde(deny_unknown_fields)]
 pub struct Entitlement {
     /// The feature's key.
+    #[serde(default)]
     pub feature: String,
     /// The limits of a metered feature; none: unlimited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,0 +1,233 @@
+//! What a customer may be, and what becomes of one that goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use turnpike_domain::catalog::{Customer, Findings, field_changes};
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::limits::{
+    CUSTOMER_LEVELS_MAX, CUSTOMER_SUBJECTS_MAX, METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX,
+    METADATA_VALUE_CHARS_MAX, NAME_BYTES_MAX,
+};
+use turnpike_domain::port::control::{ControlState, Decision, Effect};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::{Timestamp, Zone};
+
+use crate::control::{answer_of, decided, living_customer, with_detail};
+
+pub(super) fn put(
+    state: &dyn ControlState,
+    (tenant, now): (TenantId, Timestamp),
+    mut customer: Customer,
+) -> Result<Decision, Problem> {
+    let before = state.customer(tenant, &customer.key);
+    if before.as_ref().is_some_and(|before| before.erased_at.is_some()) {
+        let detail = format!(
+            "customer \"{}\" was erased; a new one needs another key",
+            customer.key
+        );
+        return Err(Problem::new(Code::AlreadyExists, detail));
+    }
+    fill_in(&mut customer);
+    check(&customer).into_result()?;
+    check_parent(state, tenant, &customer)?;
+    check_subjects(state, tenant, &customer)?;
+    customer.erased_at = None;
+    customer.parent_since = match &before {
+        Some(before) if before.parent == customer.parent => before.parent_since,
+        Some(_) => customer.parent.as_ref().map(|_| now.floor_minute()),
+        // It never was without this parent.
+        None => None,
+    };
+    let answer = answer_of(&customer)?;
+    let object = format!("customer/{}", customer.key);
+    let Some(before) = before else {
+        return Ok(decided(
+            vec![Effect::Customer(customer)],
+            "customer.put",
+            object,
+            201,
+            answer,
+        ));
+    };
+    if *before == customer {
+        return Ok(Decision::unchanged(answer));
+    }
+    // Names of fields only: the log of changes outlives the personal data.
+    let changes = field_changes(&answer_of(before.as_ref())?, &answer);
+    let fields: BTreeSet<_> = changes
+        .iter()
+        .filter_map(|change| change.pointer.split('/').nth(1).map(str::to_owned))
+        .collect();
+    let decision = decided(
+        vec![Effect::Customer(customer)],
+        "customer.put",
+        object,
+        200,
+        answer,
+    );
+    Ok(with_detail(decision, json!({ "fields": fields })))
+}
+
+fn fill_in(customer: &mut Customer) {
+    if customer.name.is_empty() {
+        customer.name.clone_from(&customer.key);
+    }
+    if customer.subjects.is_empty() {
+        customer.subjects.push(customer.key.clone());
+    }
+}
+
+fn check(customer: &Customer) -> Findings {
+    let mut findings = Findings::default();
+    findings.key("/key", &customer.key);
+    findings.text("/name", &customer.name);
+    if let Some(email) = &customer.email {
+        findings.text("/email", email);
+        if !email.contains('@') {
+            findings.add("/email", "is not an e-mail address");
+        }
+    }
+    if let Some(Err(error)) = customer.timezone.as_deref().map(Zone::parse) {
+        findings.add("/timezone", error.to_string());
+    }
+    if customer.subjects.len() > CUSTOMER_SUBJECTS_MAX {
+        findings.add(
+            "/subjects",
+            format!("has more than {CUSTOMER_SUBJECTS_MAX} entries"),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for (index, subject) in customer.subjects.iter().enumerate() {
+        let at = format!("/subjects/{index}");
+        if !(1..=NAME_BYTES_MAX).contains(&subject.len()) {
+            findings.add(&at, format!("must be 1 to {NAME_BYTES_MAX} bytes"));
+        }
+        if !seen.insert(subject) {
+            findings.add(at, "stands here twice");
+        }
+    }
+    check_metadata(&customer.metadata, &mut findings);
+    findings
+}
+
+fn check_metadata(metadata: &BTreeMap<String, String>, findings: &mut Findings) {
+    if metadata.len() > METADATA_ENTRIES_MAX {
+        findings.add(
+            "/metadata",
+            format!("has more than {METADATA_ENTRIES_MAX} entries"),
+        );
+    }
+    for (key, value) in metadata {
+        if !(1..=METADATA_KEY_CHARS_MAX).contains(&key.chars().count()) {
+            findings.add(
+                "/metadata",
+                format!("keys have 1 to {METADATA_KEY_CHARS_MAX} characters"),
+            );
+        }
+        if value.chars().count() > METADATA_VALUE_CHARS_MAX {
+            let at = format!("/metadata/{}", key.replace('~', "~0").replace('/', "~1"));
+            findings.add(at, format!("has more than {METADATA_VALUE_CHARS_MAX} characters"));
+        }
+    }
+}
+
+/// The parent must be there, must not lie below the customer, and the levels are bounded.
+fn check_parent(state: &dyn ControlState, tenant: TenantId, customer: &Customer) -> Result<(), Problem> {
+    let mut above = customer.parent.clone();
+    let mut levels = 1;
+    while let Some(key) = above {
+        if key == customer.key {
+            return Err(Problem::invalid(
+                "/parent",
+                "lies below this customer: it cannot be above it too",
+            ));
+        }
+        let Some(parent) = state
+            .customer(tenant, &key)
+            .filter(|parent| parent.erased_at.is_none())
+        else {
+            return Err(Problem::invalid(
+                "/parent",
+                format!("there is no customer \"{key}\""),
+            ));
+        };
+        levels += 1;
+        above = parent.parent.clone();
+    }
+    if customer.parent.is_some() && levels + levels_below(state, tenant, &customer.key) > CUSTOMER_LEVELS_MAX
+    {
+        let detail = format!("would make more than {CUSTOMER_LEVELS_MAX} levels of customers");
+        return Err(Problem::invalid("/parent", detail));
+    }
+    Ok(())
+}
+
+fn levels_below(state: &dyn ControlState, tenant: TenantId, key: &str) -> usize {
+    let children = state.children(tenant, key);
+    children
+        .iter()
+        .map(|child| 1 + levels_below(state, tenant, &child.key))
+        .max()
+        .unwrap_or(0)
+}
+
+fn check_subjects(state: &dyn ControlState, tenant: TenantId, customer: &Customer) -> Result<(), Problem> {
+    for (index, subject) in customer.subjects.iter().enumerate() {
+        let owner = state
+            .customer_of_subject(tenant, subject)
+            .filter(|owner| owner.key != customer.key);
+        if let Some(owner) = owner {
+            let detail = format!("subject \"{subject}\" belongs to customer \"{}\"", owner.key);
+            let mut problem = Problem::invalid(format!("/subjects/{index}"), detail.clone());
+            (problem.code, problem.detail) = (Code::AlreadyExists, detail);
+            return Err(problem);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn remove(
+    state: &dyn ControlState,
+    (tenant, now): (TenantId, Timestamp),
+    key: &str,
+) -> Result<Decision, Problem> {
+    let customer = living_customer(state, tenant, key)?;
+    if let Some(child) = state.children(tenant, key).first() {
+        let detail = format!(
+            "customer \"{key}\" is the parent of \"{}\": give that another first",
+            child.key
+        );
+        return Err(Problem::new(Code::InUse, detail));
+    }
+    let subscriptions = state.subscriptions(tenant, key);
+    if let Some(running) = subscriptions
+        .iter()
+        .find(|subscription| !subscription.has_ended(now))
+    {
+        let detail = format!(
+            "customer \"{key}\" has subscription {}: cancel it first",
+            running.id
+        );
+        return Err(Problem::new(Code::InUse, detail));
+    }
+    let object = format!("customer/{key}");
+    if subscriptions.is_empty() {
+        let effects = vec![Effect::RemoveCustomer(key.to_owned())];
+        return Ok(decided(effects, "customer.delete", object, 204, Value::Null));
+    }
+    let left = Customer {
+        name: "erased".to_owned(),
+        email: None,
+        metadata: BTreeMap::new(),
+        erased_at: Some(now),
+        ..Customer::clone(&customer)
+    };
+    Ok(decided(
+        vec![Effect::EraseCustomer(left)],
+        "customer.erase",
+        object,
+        204,
+        Value::Null,
+    ))
+}

@@ -1,0 +1,4 @@
+//! Catalog, customers and subscriptions over their routes, on the control store.
+
+mod app;
+mod catalog;
