@@ -50,6 +50,7 @@ impl Serve {
         println!("turnpike listens on http://{address}");
         tracing::info!(%address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "turnpike serves");
         let stop = stop_on_signals()?;
+        engine.unready_on(stop.clone());
         let metrics = serve_metrics(&config, &engine, stop.clone()).await?;
         let cut = serve(listener, engine.router.clone(), config.http.clone(), stop).await;
         if let Some(metrics) = metrics {

@@ -1,11 +1,16 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use tokio_util::sync::CancellationToken;
+use turnpike_billing_sync::{Control, control_router, preview_router};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::control::ControlStore as _;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Randomness};
+use turnpike_stores::disk::{Disk, RealDisk};
+use turnpike_stores::embedded::{LogOptions, SegmentedLog};
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
 use turnpike_stores::sql::{FirstKey, SqlPlace, SqlStore};
@@ -13,9 +18,10 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::data_dir::{DataDir, DataDirError};
+use super::state::EngineState;
 use super::ticks::Ticks;
 use crate::config::Config;
-use crate::http::{Check, GateParts, PrometheusPage, Readiness, State, metrics_only, mount, recorder};
+use crate::http::{GateParts, PrometheusPage, metrics_only, mount, recorder};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -61,9 +67,17 @@ pub struct Engine {
     pub document: Arc<OpenApi>,
     /// The admin key, when this start made it.
     pub made_key: Option<String>,
-    sql: SqlStore,
+    stores: Stores,
+    state: Arc<EngineState>,
     ticks: Ticks,
+    /// Last, so that the directory is let go of when everything else has ended.
     _data_dir: DataDir,
+}
+
+/// The open stores of a data directory.
+struct Stores {
+    sql: SqlStore,
+    log: Arc<SegmentedLog>,
 }
 
 impl Engine {
@@ -71,49 +85,107 @@ impl Engine {
     pub async fn open(config: &Config, parts: EngineParts) -> Result<Self, StartError> {
         recorder();
         let data_dir = DataDir::open_or_create(&config.data_dir, config.partitions())?;
-        let clock = Arc::new(TenantClock::new(parts.clock));
-        let place = SqlPlace::File(data_dir.database());
-        let sql = SqlStore::open(
-            &place,
-            Arc::clone(&clock),
-            Arc::clone(&parts.randomness),
-            parts.fail_points,
-        )
-        .await?;
-        let made_key = match sql.first_start(parts.bootstrap_key.as_deref()).await? {
+        let clock = Arc::new(TenantClock::new(Arc::clone(&parts.clock)));
+        let stores = Stores::open(config, &data_dir, &clock, &parts).await?;
+        let made_key = match stores.sql.first_start(parts.bootstrap_key.as_deref()).await? {
             FirstKey::Made(key) => Some(key.text),
             FirstKey::Chosen | FirstKey::Earlier => None,
         };
         let mut ticks = Ticks::default();
-        keep_audit(&mut ticks, &sql, &clock, config);
+        keep_audit(&mut ticks, &stores.sql, &clock, config);
+        let state = Arc::new(EngineState {
+            sql: stores.sql.clone(),
+            log: stores.log.clone(),
+            closing: AtomicBool::new(false),
+        });
         let metrics = PrometheusPage::new(Arc::new(|| {}));
-        let noted = sql.clone();
-        let gate = GateParts {
-            clock,
-            randomness: parts.randomness,
-            keys: Arc::new(sql.clone()),
-            directory: Arc::new(sql.clone()),
-            security: Arc::new(move |event| noted.note_security(event)),
-        };
-        let readiness = Arc::new(EngineState { sql: sql.clone() });
-        let mounted = mount(config, gate, OpenApiRouter::new(), readiness, metrics.clone());
+        let services = services(&stores, &clock, &parts.randomness);
+        let gate = gate(&stores.sql, clock, parts.randomness);
+        let mounted = mount(config, gate, services, state.clone(), metrics.clone());
         Ok(Self {
             router: mounted.router,
             metrics_router: metrics_only(metrics),
             document: mounted.document,
             made_key,
-            sql,
+            stores,
+            state,
             ticks,
             _data_dir: data_dir,
         })
     }
 
+    /// Once `stop` is cancelled, `/readyz` says that calls should go elsewhere.
+    pub fn unready_on(&self, stop: CancellationToken) {
+        let state = Arc::clone(&self.state);
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            state.closing.store(true, Ordering::Relaxed);
+        });
+    }
+
     /// Writes what a restart would otherwise have to derive again, and ends all threads. Call once requests have ended.
     pub async fn close(self) -> Result<(), StartError> {
         self.ticks.stop().await;
-        self.sql.flush_security().await?;
-        self.sql.close().await?;
+        self.stores.sql.flush_security().await?;
+        self.stores.log.close()?;
+        self.stores.sql.close().await?;
         Ok(())
+    }
+}
+
+impl Stores {
+    async fn open(
+        config: &Config,
+        data_dir: &DataDir,
+        clock: &Arc<TenantClock>,
+        parts: &EngineParts,
+    ) -> Result<Self, StartError> {
+        let place = SqlPlace::File(data_dir.database());
+        let fail = &parts.fail_points;
+        let sql = SqlStore::open(
+            &place,
+            Arc::clone(clock),
+            Arc::clone(&parts.randomness),
+            Arc::clone(fail),
+        )
+        .await?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let options = LogOptions {
+            segment_bytes: config.engine.segment_bytes,
+            ..LogOptions::new(data_dir.log())
+        };
+        let log = SegmentedLog::open(
+            options,
+            disk,
+            clock.clone(),
+            parts.randomness.as_ref(),
+            Arc::clone(fail),
+        )?;
+        Ok(Self { sql, log })
+    }
+}
+
+/// The routers of all services.
+fn services(stores: &Stores, clock: &Arc<TenantClock>, randomness: &Arc<dyn Randomness>) -> OpenApiRouter {
+    let control = Arc::new(Control {
+        store: Arc::new(stores.sql.clone()),
+        directory: Arc::new(stores.sql.clone()),
+        clock: clock.clone(),
+        randomness: Arc::clone(randomness),
+    });
+    OpenApiRouter::new()
+        .merge(preview_router())
+        .merge(control_router(control))
+}
+
+fn gate(sql: &SqlStore, clock: Arc<TenantClock>, randomness: Arc<dyn Randomness>) -> GateParts {
+    let noted = sql.clone();
+    GateParts {
+        clock,
+        randomness,
+        keys: Arc::new(sql.clone()),
+        directory: Arc::new(sql.clone()),
+        security: Arc::new(move |event| noted.note_security(event)),
     }
 }
 
@@ -133,33 +205,4 @@ fn keep_audit(ticks: &mut Ticks, sql: &SqlStore, clock: &Arc<TenantClock>, confi
         let (store, horizon) = (store.clone(), clock.machine_now().plus_micros(-days * DAY_US));
         async move { store.prune_audit(horizon).await.map(|_| ()) }
     });
-}
-
-/// What `/readyz` looks at.
-struct EngineState {
-    sql: SqlStore,
-}
-
-impl Readiness for EngineState {
-    fn checks(&self) -> turnpike_domain::port::BoxFuture<'_, Vec<Check>> {
-        Box::pin(async move {
-            let readable = self
-                .sql
-                .audit(
-                    turnpike_domain::identity::TenantId::DEFAULT,
-                    turnpike_domain::port::control::AuditFilter::default(),
-                    turnpike_domain::port::control::PageAfter { after: None, rows: 1 },
-                )
-                .await;
-            let (state, detail) = match readable {
-                Ok(_) => (State::Ready, String::new()),
-                Err(problem) => (State::Down, problem.detail),
-            };
-            vec![Check {
-                name: "sql".to_owned(),
-                state,
-                detail,
-            }]
-        })
-    }
 }

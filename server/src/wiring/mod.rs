@@ -2,6 +2,7 @@
 
 mod data_dir;
 mod embedded;
+mod state;
 mod ticks;
 
 pub use data_dir::{DataDir, DataDirError};
