@@ -28,7 +28,6 @@ impl Serve {
             .listen
             .map(|listen| ("listen".to_owned(), listen.to_string()));
         let config = self.config.load(flags.into_iter().collect())?;
-        crate::telemetry::start(&config.telemetry)?;
         let parts = EngineParts {
             clock: Arc::new(MachineClock),
             randomness: Arc::new(MachineRandomness),
@@ -37,6 +36,11 @@ impl Serve {
                 .ok()
                 .filter(|key| !key.is_empty()),
         };
+        crate::telemetry::start(
+            &config.telemetry,
+            Arc::clone(&parts.clock),
+            Arc::clone(&parts.randomness),
+        )?;
         // Before anything is opened, so that a port in use costs nothing.
         let listener = bind(config.listen).await?;
         let engine = Engine::open(&config, parts)

@@ -91,6 +91,7 @@ pub(crate) async fn entry(State(gate): State<Arc<Gate>>, request: Request, next:
         method = %arrival.method,
         route = arrival.route(),
         status = tracing::field::Empty,
+        traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()),
     );
     let started_us = gate.clock.monotonic_us();
     let handled = AssertUnwindSafe(gate.handle(&arrival, request, next))
@@ -247,7 +248,13 @@ impl Gate {
     fn note(&self, arrival: &Arrival, key: Option<(TenantId, &str)>, action: &'static str) {
         let (tenant, actor) = key.unwrap_or((ADMINISTRATION, "-"));
         let object = format!("{} {}", arrival.method, arrival.route());
-        tracing::info!(action, actor, object, client = ?arrival.client, "refused for security");
+        tracing::info!(
+            action,
+            actor,
+            object,
+            client = arrival.client.map(tracing::field::display),
+            "refused for security"
+        );
         (self.security)(SecurityEvent {
             tenant,
             action,

@@ -1,36 +1,60 @@
 //! Logs and traces.
 
+mod otlp;
+
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
+use turnpike_domain::time::{Clock, Randomness};
 
 use crate::config::{ConfigError, LogFormat, TelemetryConfig};
 
-/// Starts logging to standard error. An error when the filter cannot be read.
-pub fn start(config: &TelemetryConfig) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&config.log_filter)
-        .map_err(|error| ConfigError(format!("telemetry.log_filter \"{}\": {error}", config.log_filter)))?;
+/// Starts logging to standard error, and sending spans where that is configured. An error when the filter or the
+/// address cannot be read.
+pub fn start(
+    config: &TelemetryConfig,
+    clock: Arc<dyn Clock>,
+    randomness: Arc<dyn Randomness>,
+) -> Result<(), ConfigError> {
+    let filter = || {
+        EnvFilter::try_new(&config.log_filter)
+            .map_err(|error| ConfigError(format!("telemetry.log_filter \"{}\": {error}", config.log_filter)))
+    };
     let pretty = match config.log_format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Json => false,
         LogFormat::Pretty => true,
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let layer = if pretty {
-        layer.compact().with_ansi(std::io::stderr().is_terminal()).boxed()
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if pretty {
+        lines.compact().with_ansi(std::io::stderr().is_terminal()).boxed()
     } else {
-        layer
+        lines
             .json()
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
             .boxed()
     };
+    let spans = match config.otlp_endpoint.as_str() {
+        "" => None,
+        endpoint if reqwest::Url::parse(endpoint).is_ok_and(|url| url.has_host()) => {
+            let (layer, _) = otlp::start(endpoint.to_owned(), config.otlp_sample_percent, clock, randomness);
+            Some(layer.with_filter(filter()?))
+        }
+        other => {
+            return Err(ConfigError(format!(
+                "telemetry.otlp_endpoint \"{other}\" is not a URL such as http://127.0.0.1:4318/v1/traces"
+            )));
+        }
+    };
     // A second engine in one process (tests) keeps the first subscriber.
     let _ = tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
+        .with(spans)
+        .with(lines.with_filter(filter()?))
         .try_init();
     Ok(())
 }
