@@ -1,5 +1,6 @@
 //! What the engine needs of the world: one file per port. Each has a contract suite that every adapter passes.
 
+pub mod billing;
 pub mod control;
 pub mod directory;
 pub mod history;

@@ -1,0 +1,104 @@
+//! Invoices and billing runs, kept beside the catalog. What is final is never written again but for its status.
+
+use super::BoxFuture;
+use super::control::{Answer, Change, PageAfter};
+use crate::identity::TenantId;
+use crate::invoice::{BillingRun, Invoice, InvoiceStatus, InvoiceStep, Line};
+use crate::problem::Problem;
+use crate::time::{TimeRange, Timestamp};
+
+/// Which invoices are listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InvoiceFilter {
+    /// Of one customer.
+    pub customer: Option<String>,
+    /// Of one subscription.
+    pub subscription: Option<String>,
+    /// In one state.
+    pub status: Option<InvoiceStatus>,
+    /// Whose period ends in this time.
+    pub ends: Option<TimeRange>,
+}
+
+/// Which billed lines are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BilledFilter {
+    /// Of this subscription.
+    pub subscription: String,
+    /// For periods that end after this.
+    pub ends_after: Timestamp,
+    /// On invoices with a number below this; none: on all that are locked.
+    pub number_below: Option<u64>,
+}
+
+/// A result of the store.
+pub type Stored<'a, T> = BoxFuture<'a, Result<T, Problem>>;
+
+/// Keeps invoices and billing runs.
+pub trait BillingStore: Send + Sync {
+    /// Until when each of these subscriptions is billed, in the order asked; `None` where nothing was yet.
+    fn closed_until(
+        &self,
+        tenant: TenantId,
+        subscriptions: Vec<String>,
+    ) -> Stored<'_, Vec<Option<Timestamp>>>;
+
+    /// Notes that a period had nothing to charge. A repeat changes nothing.
+    fn close_empty(&self, change: Change, subscription: String, period: TimeRange) -> Stored<'_, ()>;
+
+    /// Keeps a draft, or replaces the draft of the same subscription, period and round, which keeps its id, `created`
+    /// and `locks_at`. Answers what stands then: the invoice itself where it is no draft any more.
+    fn put_draft(&self, change: Change, draft: Invoice) -> Stored<'_, Invoice>;
+
+    /// Locks a draft: it becomes `finalizing` with the lines, sums, watermark and catalog version of `locked`, and its
+    /// period is closed, in one transaction. Answers what stands then; a repeat changes nothing.
+    fn lock(&self, change: Change, locked: Invoice) -> Stored<'_, Invoice>;
+
+    /// Gives a `finalizing` invoice the tenant's next number and its hash, and makes it open (paid, when nothing is
+    /// owed), in one transaction. The answer's body is the invoice; an invoice that is open stays as it is, and one
+    /// that is beyond is an `IllegalTransition`.
+    fn finish(&self, change: Change, id: String) -> Stored<'_, Answer>;
+
+    /// Does a legal step. The answer's body is the invoice.
+    fn step(&self, change: Change, id: String, step: InvoiceStep) -> Stored<'_, Answer>;
+
+    /// An invoice.
+    fn invoice(&self, tenant: TenantId, id: String) -> Stored<'_, Option<Invoice>>;
+
+    /// The invoice with a number.
+    fn invoice_by_number(&self, tenant: TenantId, number: u64) -> Stored<'_, Option<Invoice>>;
+
+    /// Invoices, newest first, before the id `page.after`.
+    fn invoices(&self, tenant: TenantId, filter: InvoiceFilter, page: PageAfter) -> Stored<'_, Vec<Invoice>>;
+
+    /// The invoice of a period, whatever its state.
+    fn invoice_of(
+        &self,
+        tenant: TenantId,
+        subscription: String,
+        boundary: Timestamp,
+        round: u32,
+    ) -> Stored<'_, Option<Invoice>>;
+
+    /// Lines of usage, minimum and adjustment of locked invoices, in the order of the invoices.
+    fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Vec<Line>>;
+
+    /// Ids of invoices that are locked but not yet final, oldest first.
+    fn finalizing(&self, tenant: TenantId) -> Stored<'_, Vec<String>>;
+
+    /// Keeps a new run. Where a run of the same `period_end` still waits, that one is answered instead. The answer's
+    /// body is the run.
+    fn begin_run(&self, change: Change, run: BillingRun) -> Stored<'_, Answer>;
+
+    /// Keeps how far a run is.
+    fn save_run(&self, tenant: TenantId, run: BillingRun) -> Stored<'_, ()>;
+
+    /// A run.
+    fn run(&self, tenant: TenantId, id: String) -> Stored<'_, Option<BillingRun>>;
+
+    /// Runs, newest first, before the id `page.after`.
+    fn runs(&self, tenant: TenantId, page: PageAfter) -> Stored<'_, Vec<BillingRun>>;
+
+    /// The oldest run of a tenant that is not over.
+    fn next_run(&self, tenant: TenantId) -> Stored<'_, Option<BillingRun>>;
+}
