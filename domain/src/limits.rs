@@ -80,3 +80,7 @@ pub const SUBSCRIPTION_ADD_ONS_MAX: usize = 50;
 pub const KEY_GRACE_DAYS_MAX: u32 = 30;
 /// Calls per second that a key or tenant can be limited to.
 pub const CALLS_PER_SECOND_MAX: u32 = 1_000_000;
+/// Billing runs of a tenant that may wait.
+pub const BILLING_RUNS_QUEUED_MAX: i64 = 100;
+/// Failures and late differences that a billing run names; it counts all.
+pub const BILLING_RUN_NOTES_MAX: usize = 100;

@@ -27,11 +27,18 @@ pub(super) enum Readers {
 }
 
 /// Every step of the schema, oldest first. A step that was released never changes.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "control",
-    include_str!("../../migrations/sqlite/0001_control.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "control",
+        include_str!("../../migrations/sqlite/0001_control.sql"),
+    ),
+    (
+        2,
+        "billing",
+        include_str!("../../migrations/sqlite/0002_billing.sql"),
+    ),
+];
 
 const READERS_MAX: u32 = 8;
 

@@ -5,6 +5,9 @@
 //! memory, lists from SQL. Statements keep to what SQLite and PostgreSQL both understand.
 
 mod audit;
+mod billing;
+mod billing_read;
+mod billing_write;
 mod catalog;
 mod connect;
 mod customer;

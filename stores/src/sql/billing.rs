@@ -1,0 +1,271 @@
+//! The port of billing.
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, Line};
+use turnpike_domain::port::BoxFuture;
+use turnpike_domain::port::billing::{BilledFilter, BillingStore, InvoiceFilter, Stored};
+use turnpike_domain::port::control::{Answer, Change, Decision, PageAfter};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use super::{SqlStore, Work, billing_read as read, billing_write as write, read_body};
+
+/// A change that the engine makes by itself needs no answer.
+fn silent() -> Decision {
+    Decision::unchanged(serde_json::Value::Null)
+}
+
+fn missing(id: &str) -> Problem {
+    Problem::not_found("invoice", id)
+}
+
+impl SqlStore {
+    async fn work<F>(&self, change: Change, work: F) -> Result<Answer, Problem>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<Decision, Problem>>
+            + Send
+            + 'static,
+    {
+        let work: Work = Box::new(move |connection, _| work(connection));
+        self.write(change, work).await
+    }
+
+    async fn standing(&self, tenant: TenantId, invoice: &Invoice) -> Result<Invoice, Problem> {
+        let (subscription, boundary, round) =
+            (invoice.subscription.clone(), invoice.boundary(), invoice.round);
+        let found = self.invoice_of(tenant, subscription, boundary, round).await?;
+        found.ok_or_else(|| missing(&invoice.id))
+    }
+}
+
+impl BillingStore for SqlStore {
+    fn closed_until(
+        &self,
+        tenant: TenantId,
+        subscriptions: Vec<String>,
+    ) -> Stored<'_, Vec<Option<Timestamp>>> {
+        Box::pin(async move {
+            let until = self
+                .read(move |c| Box::pin(async move { read::closed_until(c, tenant, &subscriptions).await }))
+                .await?;
+            Ok(until)
+        })
+    }
+
+    fn close_empty(&self, change: Change, subscription: String, period: TimeRange) -> Stored<'_, ()> {
+        Box::pin(async move {
+            let (tenant, at) = (change.tenant, change.at);
+            self.work(change, move |c| {
+                Box::pin(async move {
+                    write::close(c, tenant, &subscription, period, None, at).await?;
+                    Ok(silent())
+                })
+            })
+            .await?;
+            Ok(())
+        })
+    }
+
+    fn put_draft(&self, change: Change, draft: Invoice) -> Stored<'_, Invoice> {
+        Box::pin(async move {
+            let tenant = change.tenant;
+            let wanted = draft.clone();
+            self.work(change, move |c| {
+                Box::pin(async move {
+                    write::put_draft(c, tenant, &draft).await?;
+                    Ok(silent())
+                })
+            })
+            .await?;
+            self.standing(tenant, &wanted).await
+        })
+    }
+
+    fn lock(&self, change: Change, locked: Invoice) -> Stored<'_, Invoice> {
+        Box::pin(async move {
+            let (tenant, at) = (change.tenant, change.at);
+            let wanted = locked.clone();
+            self.work(change, move |c| {
+                Box::pin(async move {
+                    write::lock(c, tenant, &locked, at).await?;
+                    Ok(silent())
+                })
+            })
+            .await?;
+            self.standing(tenant, &wanted).await
+        })
+    }
+
+    fn finish(&self, change: Change, id: String) -> Stored<'_, Answer> {
+        let (tenant, at) = (change.tenant, change.at);
+        Box::pin(self.work(change, move |c| {
+            Box::pin(async move { write::finish(c, tenant, &id, at).await })
+        }))
+    }
+
+    fn step(&self, change: Change, id: String, step: InvoiceStep) -> Stored<'_, Answer> {
+        let tenant = change.tenant;
+        Box::pin(self.work(change, move |c| {
+            Box::pin(async move { write::step(c, tenant, &id, step).await })
+        }))
+    }
+
+    fn invoice(&self, tenant: TenantId, id: String) -> Stored<'_, Option<Invoice>> {
+        Box::pin(async move {
+            let found = self
+                .read(move |c| Box::pin(async move { Ok(read::by_id(c, tenant, &id).await) }))
+                .await?;
+            Ok(found?)
+        })
+    }
+
+    fn invoice_by_number(&self, tenant: TenantId, number: u64) -> Stored<'_, Option<Invoice>> {
+        Box::pin(async move {
+            let found = self
+                .read(move |c| Box::pin(async move { Ok(read::by_number(c, tenant, number).await) }))
+                .await?;
+            Ok(found?)
+        })
+    }
+
+    fn invoices(&self, tenant: TenantId, filter: InvoiceFilter, page: PageAfter) -> Stored<'_, Vec<Invoice>> {
+        Box::pin(async move {
+            let found = self
+                .read(move |c| Box::pin(async move { Ok(read::list(c, tenant, &filter, &page).await) }))
+                .await?;
+            Ok(found?)
+        })
+    }
+
+    fn invoice_of(
+        &self,
+        tenant: TenantId,
+        subscription: String,
+        boundary: Timestamp,
+        round: u32,
+    ) -> Stored<'_, Option<Invoice>> {
+        Box::pin(async move {
+            let found = self
+                .read(move |c| {
+                    Box::pin(
+                        async move { Ok(read::of_period(c, tenant, &subscription, boundary, round).await) },
+                    )
+                })
+                .await?;
+            Ok(found?)
+        })
+    }
+
+    fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Vec<Line>> {
+        Box::pin(async move {
+            let lines = self
+                .read(move |c| Box::pin(async move { Ok(read::billed(c, tenant, &filter).await) }))
+                .await?;
+            Ok(lines?)
+        })
+    }
+
+    fn finalizing(&self, tenant: TenantId) -> Stored<'_, Vec<String>> {
+        Box::pin(async move {
+            let ids = self
+                .read(move |c| Box::pin(async move { read::finalizing(c, tenant).await }))
+                .await?;
+            Ok(ids)
+        })
+    }
+
+    fn begin_run(&self, change: Change, run: BillingRun) -> Stored<'_, Answer> {
+        let tenant = change.tenant;
+        Box::pin(self.work(change, move |c| {
+            Box::pin(async move { write::begin_run(c, tenant, &run).await })
+        }))
+    }
+
+    fn save_run(&self, tenant: TenantId, run: BillingRun) -> Stored<'_, ()> {
+        Box::pin(async move {
+            let change = Change {
+                tenant,
+                actor: "billing".into(),
+                request_id: run.id.as_str().into(),
+                at: run.created,
+                idempotency: None,
+            };
+            self.work(change, move |c| {
+                Box::pin(async move {
+                    write::put_run(c, tenant, &run).await?;
+                    Ok(silent())
+                })
+            })
+            .await?;
+            Ok(())
+        })
+    }
+
+    fn run(&self, tenant: TenantId, id: String) -> Stored<'_, Option<BillingRun>> {
+        Box::pin(async move {
+            let bodies = self
+                .read(move |c| {
+                    Box::pin(async move {
+                        sqlx::query("SELECT id, body FROM billing_runs WHERE tenant = $1 AND id = $2")
+                            .bind(i64::from(tenant.0))
+                            .bind(&id)
+                            .fetch_all(c)
+                            .await
+                    })
+                })
+                .await?;
+            Ok(runs_of(&bodies)?.pop())
+        })
+    }
+
+    fn runs(&self, tenant: TenantId, page: PageAfter) -> Stored<'_, Vec<BillingRun>> {
+        Box::pin(async move {
+            let rows = self
+                .read(move |c| {
+                    Box::pin(async move {
+                        sqlx::query(
+                            "SELECT id, body FROM billing_runs WHERE tenant = $1 AND ($2 IS NULL OR id < $2) \
+                             ORDER BY id DESC LIMIT $3",
+                        )
+                        .bind(i64::from(tenant.0))
+                        .bind(page.after.as_deref())
+                        .bind(page.rows as i64)
+                        .fetch_all(c)
+                        .await
+                    })
+                })
+                .await?;
+            runs_of(&rows)
+        })
+    }
+
+    fn next_run(&self, tenant: TenantId) -> Stored<'_, Option<BillingRun>> {
+        Box::pin(async move {
+            let rows = self
+                .read(move |c| {
+                    Box::pin(async move {
+                        sqlx::query(
+                            "SELECT id, body FROM billing_runs \
+                             WHERE tenant = $1 AND status IN ('queued', 'running') ORDER BY id LIMIT 1",
+                        )
+                        .bind(i64::from(tenant.0))
+                        .fetch_all(c)
+                        .await
+                    })
+                })
+                .await?;
+            Ok(runs_of(&rows)?.pop())
+        })
+    }
+}
+
+fn runs_of(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<BillingRun>, Problem> {
+    let run = |row: &sqlx::sqlite::SqliteRow| -> Result<BillingRun, Problem> {
+        let broken = |error: sqlx::Error| Problem::new(Code::Unavailable, error.to_string());
+        let (id, body): (&str, &str) = (row.try_get(0).map_err(broken)?, row.try_get(1).map_err(broken)?);
+        Ok(read_body("billing_runs", id, body)?)
+    };
+    rows.iter().map(run).collect()
+}
