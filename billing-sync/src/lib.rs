@@ -3,6 +3,7 @@
 mod catalog;
 mod control;
 mod customer;
+mod invoice;
 mod preview;
 mod subscription;
 
@@ -10,8 +11,14 @@ use std::sync::Arc;
 
 pub use catalog::{CatalogInForce, CatalogRequest};
 pub use control::Control;
+pub use invoice::{BillingOptions, BillingParts, BillingSync, Verification, Verifier};
 pub use subscription::{CancelRequest, ChangeRequest, NewSubscription, ScheduledChange, SubscriptionView};
 use utoipa_axum::router::OpenApiRouter;
+
+/// The routes of invoices, billing runs and previews.
+pub fn router(billing: Arc<BillingSync>) -> OpenApiRouter {
+    preview::router().merge(invoice::router(billing))
+}
 
 /// `POST /v1/price/preview` and `POST /v1/fees/preview`: pure, without state.
 pub fn preview_router() -> OpenApiRouter {

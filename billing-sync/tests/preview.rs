@@ -1,4 +1,5 @@
 //! The previews of prices and fees, over their routes.
+#![expect(clippy::unwrap_used, reason = "a test may end early")]
 
 use std::sync::Arc;
 

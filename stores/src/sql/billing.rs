@@ -6,7 +6,7 @@ use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, Line};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::billing::{BilledFilter, BillingStore, InvoiceFilter, Stored};
-use turnpike_domain::port::control::{Answer, Change, Decision, PageAfter};
+use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
@@ -15,6 +15,22 @@ use super::{SqlStore, Work, billing_read as read, billing_write as write, read_b
 /// A change that the engine makes by itself needs no answer.
 fn silent() -> Decision {
     Decision::unchanged(serde_json::Value::Null)
+}
+
+/// The subscription learns, in the same transaction, until when it is billed.
+fn billed_until(state: &dyn ControlState, tenant: TenantId, id: &str, until: Timestamp) -> Decision {
+    let known = state
+        .subscription(tenant, id)
+        .filter(|known| known.billed_until < until);
+    let effects = known.map(|known| {
+        let mut billed = known.as_ref().clone();
+        billed.billed_until = until;
+        Effect::Subscription(billed)
+    });
+    Decision {
+        effects: effects.into_iter().collect(),
+        ..silent()
+    }
 }
 
 fn missing(id: &str) -> Problem {
@@ -57,13 +73,13 @@ impl BillingStore for SqlStore {
     fn close_empty(&self, change: Change, subscription: String, period: TimeRange) -> Stored<'_, ()> {
         Box::pin(async move {
             let (tenant, at) = (change.tenant, change.at);
-            self.work(change, move |c| {
+            let work: Work = Box::new(move |c, state| {
                 Box::pin(async move {
                     write::close(c, tenant, &subscription, period, None, at).await?;
-                    Ok(silent())
+                    Ok(billed_until(state, tenant, &subscription, period.end))
                 })
-            })
-            .await?;
+            });
+            self.write(change, work).await?;
             Ok(())
         })
     }
@@ -87,13 +103,18 @@ impl BillingStore for SqlStore {
         Box::pin(async move {
             let (tenant, at) = (change.tenant, change.at);
             let wanted = locked.clone();
-            self.work(change, move |c| {
+            let work: Work = Box::new(move |c, state| {
                 Box::pin(async move {
                     write::lock(c, tenant, &locked, at).await?;
-                    Ok(silent())
+                    Ok(billed_until(
+                        state,
+                        tenant,
+                        &locked.subscription,
+                        locked.boundary(),
+                    ))
                 })
-            })
-            .await?;
+            });
+            self.write(change, work).await?;
             self.standing(tenant, &wanted).await
         })
     }

@@ -1,0 +1,78 @@
+//! Periods that are closed, looked at again: what came late, was voided or amended.
+
+use turnpike_domain::invoice::{Basis, BilledUsage, Line, LineKind, sum_billed};
+use turnpike_domain::port::billing::BilledFilter;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::time::Timestamp;
+
+use super::build::Scope;
+use super::engine::BillingSync;
+use super::metered::{Cost, overflow};
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// Closed periods to look at.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// A difference becomes a line.
+    pub(super) adjusted: Vec<BilledUsage>,
+    /// A difference is told, but not billed: too long ago.
+    pub(super) listed: Vec<BilledUsage>,
+}
+
+fn days_before(at: Timestamp, days: u32) -> Timestamp {
+    at.plus_micros(-i64::from(days) * DAY_US)
+}
+
+impl BillingSync {
+    /// What was billed for closed periods of the look-back time, and for those before it that are still listed.
+    pub(super) async fn look_back(&self, scope: &Scope<'_>) -> Result<Looked, Problem> {
+        let options = &self.parts.options;
+        let horizon = days_before(scope.looked_from, options.look_back_days);
+        let filter = BilledFilter {
+            subscription: scope.subscription.id.clone(),
+            ends_after: days_before(horizon, options.listed_days),
+            number_below: None,
+        };
+        let lines = self.parts.store.billed_lines(scope.tenant, filter).await?;
+        let earlier = lines.iter().filter(|line| line.period.end <= scope.looked_from);
+        let billed = sum_billed(earlier)?;
+        // The last closed period is looked at however long it was; behind the subscription's end its time runs out.
+        let last = billed
+            .iter()
+            .map(|billed| billed.period.end)
+            .max()
+            .filter(|_| !scope.over);
+        let (adjusted, listed) = billed
+            .into_iter()
+            .partition(|billed| billed.period.end >= horizon || Some(billed.period.end) == last);
+        Ok(Looked { adjusted, listed })
+    }
+}
+
+/// The line for a difference between what was billed and what the period costs now; `None` without one.
+pub(super) fn line(billed: &BilledUsage, cost: Cost) -> Result<Option<Line>, Problem> {
+    let amount = cost.whole()?.checked_sub(billed.amount).ok_or_else(overflow)?;
+    if amount == 0 {
+        return Ok(None);
+    }
+    let quantity = cost.quantity.checked_sub(billed.quantity).ok_or_else(overflow)?;
+    let (start, end) = (billed.period.start, billed.period.end);
+    Ok(Some(Line {
+        kind: LineKind::Adjustment,
+        source: billed.source.clone(),
+        price: billed.price.key.clone(),
+        meter: billed.price.meter.clone(),
+        description: format!("{}: correction of {start} to {end}", billed.price.key),
+        quantity,
+        amount,
+        period: billed.period,
+        basis: Basis::Adjustment {
+            price: billed.price.clone(),
+            subjects: billed.subjects.clone(),
+            billed_quantity: billed.quantity,
+            billed_amount: billed.amount,
+        },
+        hash: String::new(),
+    }))
+}

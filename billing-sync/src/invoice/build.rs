@@ -1,0 +1,243 @@
+//! An invoice's lines, from what is due and one consistent reading of the meters.
+
+use turnpike_domain::catalog::Subscription;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::invoice::{Basis, BilledUsage, LateUsage, Line, LineKind};
+use turnpike_domain::money::Currency;
+use turnpike_domain::port::usage::{GroupTotal, TotalRequest};
+use turnpike_domain::problem::Problem;
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::rating::{Exact, Price, Usage, prorate, rate};
+use turnpike_domain::record::Watermark;
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use super::adjust::{self, Looked};
+use super::charges::{Charge, Due, dues};
+use super::engine::BillingSync;
+use super::metered::{self, Cost};
+
+/// The lines of an invoice, and what they were read at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Built {
+    /// The lines, each with its hash.
+    pub(super) lines: Vec<Line>,
+    /// What of the log the usage contains; `None` without usage.
+    pub(super) watermark: Option<Watermark>,
+    /// Late usage of periods that are too old for an adjustment.
+    pub(super) late: Vec<LateUsage>,
+}
+
+/// What an invoice is to be built for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scope<'a> {
+    /// The tenant.
+    pub(super) tenant: TenantId,
+    /// The subscription.
+    pub(super) subscription: &'a Subscription,
+    /// The period to close; empty at the subscription's start and behind its end.
+    pub(super) period: TimeRange,
+    /// When the look-back time ends: the period's end, or now behind the subscription's end.
+    pub(super) looked_from: Timestamp,
+    /// Whether the subscription is over, so that only adjustments are due.
+    pub(super) over: bool,
+}
+
+impl BillingSync {
+    /// Reads all usage that the invoice needs with one call, and rates it.
+    pub(super) async fn build(&self, scope: Scope<'_>) -> Result<Built, Problem> {
+        let catalog = self.parts.directory.catalog(scope.tenant);
+        let due = if scope.over {
+            Vec::new()
+        } else {
+            dues(scope.subscription, &catalog, scope.period)?
+        };
+        let looked = self.look_back(&scope).await?;
+        let subjects = self.subjects(scope.tenant, &scope.subscription.customer)?;
+        let mut requests = Vec::new();
+        for due in &due {
+            if let Due::Usage(charge) = due {
+                requests.push(metered::request(&charge.price, &subjects, scope.period)?);
+            }
+        }
+        for billed in looked.adjusted.iter().chain(&looked.listed) {
+            requests.push(metered::request(&billed.price, &billed.subjects, billed.period)?);
+        }
+        let (rows, watermark) = self.totals(scope.tenant, requests).await?;
+        let maker = LineMaker {
+            currency: scope.subscription.currency,
+            period: scope.period,
+            subjects,
+        };
+        maker
+            .built(&due, &looked, rows, scope.subscription)
+            .map(|built| Built { watermark, ..built })
+    }
+
+    async fn totals(
+        &self,
+        tenant: TenantId,
+        requests: Vec<TotalRequest>,
+    ) -> Result<(Vec<Vec<GroupTotal>>, Option<Watermark>), Problem> {
+        if requests.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let totals = self.parts.usage.totals(tenant, requests, None).await?;
+        Ok((totals.rows, Some(totals.watermark)))
+    }
+
+    /// The subjects whose events are the customer's.
+    fn subjects(&self, tenant: TenantId, customer: &str) -> Result<Vec<String>, Problem> {
+        let found = self.parts.directory.customer(tenant, customer);
+        let found = found.ok_or_else(|| Problem::not_found("customer", customer))?;
+        Ok(if found.subjects.is_empty() {
+            vec![customer.to_owned()]
+        } else {
+            found.subjects.clone()
+        })
+    }
+}
+
+struct LineMaker {
+    currency: Currency,
+    period: TimeRange,
+    subjects: Vec<String>,
+}
+
+impl LineMaker {
+    fn built(
+        &self,
+        due: &[Due],
+        looked: &Looked,
+        rows: Vec<Vec<GroupTotal>>,
+        subscription: &Subscription,
+    ) -> Result<Built, Problem> {
+        let mut rows = rows.into_iter();
+        let mut next_rows = || rows.next().unwrap_or_default();
+        let mut lines = Vec::new();
+        for due in due {
+            match due {
+                Due::Flat {
+                    charge,
+                    period,
+                    part_us,
+                    whole_us,
+                } => {
+                    lines.push(self.flat(charge, *period, *part_us, *whole_us)?);
+                }
+                Due::Usage(charge) => {
+                    let cost = metered::cost(&charge.price, &next_rows(), self.currency)?;
+                    lines.extend(self.usage(charge, cost));
+                }
+            }
+        }
+        for billed in &looked.adjusted {
+            let cost = metered::cost(&billed.price, &next_rows(), self.currency)?;
+            lines.extend(adjust::line(billed, cost)?);
+        }
+        let mut late = Vec::new();
+        for billed in &looked.listed {
+            let cost = metered::cost(&billed.price, &next_rows(), self.currency)?;
+            late.extend(self.late(billed, cost, &subscription.id)?);
+        }
+        Ok(Built {
+            lines: lines.into_iter().map(Line::sealed).collect(),
+            watermark: None,
+            late,
+        })
+    }
+
+    fn flat(&self, charge: &Charge, period: TimeRange, part_us: i64, whole_us: i64) -> Result<Line, Problem> {
+        let amount = flat_amount(&charge.price, part_us, whole_us, self.currency)?;
+        let partly = part_us != whole_us;
+        let basis = Basis::Recurring {
+            price: charge.price.clone(),
+            part_us,
+            whole_us,
+        };
+        Ok(Line {
+            kind: if partly {
+                LineKind::Proration
+            } else {
+                LineKind::Recurring
+            },
+            quantity: Quantity::ONE,
+            amount,
+            period,
+            ..plain_line(charge, basis)
+        })
+    }
+
+    fn usage(&self, charge: &Charge, cost: Cost) -> Vec<Line> {
+        let (price, subjects) = (charge.price.clone(), self.subjects.clone());
+        let usage = Line {
+            quantity: cost.quantity,
+            amount: cost.usage,
+            period: self.period,
+            ..plain_line(
+                charge,
+                Basis::Usage {
+                    price: price.clone(),
+                    subjects: subjects.clone(),
+                },
+            )
+        };
+        let minimum = Line {
+            kind: LineKind::Minimum,
+            description: format!("{}: {} up to its minimum", charge.name, charge.price.key),
+            amount: cost.missing,
+            period: self.period,
+            ..plain_line(charge, Basis::Minimum { price, subjects })
+        };
+        let mut lines = vec![usage];
+        if cost.missing != 0 {
+            lines.push(minimum);
+        }
+        lines
+    }
+
+    fn late(
+        &self,
+        billed: &BilledUsage,
+        cost: Cost,
+        subscription: &str,
+    ) -> Result<Option<LateUsage>, Problem> {
+        let Some(line) = adjust::line(billed, cost)? else {
+            return Ok(None);
+        };
+        Ok(Some(LateUsage {
+            subscription: subscription.to_owned(),
+            period: billed.period.into(),
+            price: billed.price.key.clone(),
+            quantity: line.quantity.to_string(),
+            amount: self.currency.format_amount(line.amount),
+            currency: self.currency.to_string(),
+        }))
+    }
+}
+
+/// A line of usage with nothing in it yet.
+fn plain_line(charge: &Charge, basis: Basis) -> Line {
+    Line {
+        kind: LineKind::Usage,
+        source: charge.source.clone(),
+        price: charge.price.key.clone(),
+        meter: charge.price.meter.clone(),
+        description: format!("{}: {}", charge.name, charge.price.key),
+        quantity: Quantity::ZERO,
+        amount: 0,
+        period: TimeRange::new(Timestamp::EPOCH, Timestamp::EPOCH),
+        basis,
+        hash: String::new(),
+    }
+}
+
+/// A flat price for a part of its period, rounded once.
+pub(super) fn flat_amount(
+    price: &Price,
+    part_us: i64,
+    whole_us: i64,
+    currency: Currency,
+) -> Result<i64, Problem> {
+    let whole: Exact = rate(price, &Usage::Total(Quantity::ZERO), currency)?.unrounded;
+    Ok(prorate(&whole, part_us, whole_us)?.to_minor(currency)?)
+}

@@ -1,0 +1,76 @@
+//! What falls due when a test tenant's clock moves.
+
+use turnpike_domain::catalog::Subscription;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::BoxFuture;
+use turnpike_domain::port::control::DueWork;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::time::Timestamp;
+
+use super::charges::next_period;
+use super::engine::BillingSync;
+
+impl BillingSync {
+    async fn next_of(
+        &self,
+        tenant: TenantId,
+        subscription: &Subscription,
+        after: Timestamp,
+    ) -> Result<Option<Timestamp>, Problem> {
+        let catalog = self.parts.directory.catalog(tenant);
+        let closed_until = self.closed_until(tenant, &subscription.id).await?;
+        let Some(period) = next_period(subscription, &catalog, closed_until)? else {
+            return Ok(None);
+        };
+        if period.end > after {
+            return Ok(Some(period.end));
+        }
+        let draft = self
+            .parts
+            .store
+            .invoice_of(tenant, subscription.id.clone(), period.end, 0)
+            .await?;
+        let locks_at = draft.map(|draft| draft.locks_at).filter(|at| *at > after);
+        // What is overdue is done at the next step, which is at the latest the end of the period that runs.
+        Ok(locks_at.or_else(|| subscription.period_at(after).map(|running| running.end)))
+    }
+}
+
+impl DueWork for BillingSync {
+    fn next_due(
+        &self,
+        tenant: TenantId,
+        after: Timestamp,
+    ) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        Box::pin(async move {
+            let mut first: Option<Timestamp> = None;
+            let mut cursor = None;
+            loop {
+                let batch = self.batch(tenant, cursor.clone()).await?;
+                let Some(last) = batch.last() else {
+                    return Ok(first);
+                };
+                cursor = Some(last.id.clone());
+                for subscription in &batch {
+                    // One that cannot be billed is told when the work runs; it must not stop the clock.
+                    let due = self
+                        .next_of(tenant, subscription, after)
+                        .await
+                        .unwrap_or_default();
+                    first = first.into_iter().chain(due).min();
+                }
+            }
+        })
+    }
+
+    fn run_due(&self, tenant: TenantId, _now: Timestamp) -> BoxFuture<'_, Result<(), Problem>> {
+        Box::pin(async move {
+            self.resume(tenant).await?;
+            if let Err(problem) = self.bill_due(tenant).await {
+                // Told by a billing run too; a subscription that cannot be billed does not stop the clock.
+                tracing::warn!(tenant = tenant.0, %problem, "not everything that fell due could be billed");
+            }
+            Ok(())
+        })
+    }
+}
