@@ -26,6 +26,8 @@ pub const STREAM_PIECES_MAX: usize = 4;
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Bytes kept of a refused event in its dead letter.
 pub const DEAD_LETTER_BYTES_MAX: usize = 4 * 1024;
+/// Dead letters that one replay of all looks at.
+pub const DEAD_LETTERS_REPLAYED_MAX: usize = 10_000;
 /// Rows in a page of a list when the caller names none.
 pub const PAGE_ROWS_DEFAULT: usize = 100;
 /// Rows in a page of a list at the most.

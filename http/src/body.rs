@@ -33,6 +33,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             )
             .into());
         }
+        require_object(&bytes)?;
         Ok(Self(read_json(&bytes)?))
     }
 }
@@ -53,6 +54,15 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeJson
             .await
             .map(|JsonBody(value)| Self(value))
     }
+}
+
+/// An error for valid JSON that is no object: serde would read an array as the fields of a struct in their order.
+fn require_object(bytes: &[u8]) -> Result<(), Problem> {
+    if bytes.trim_ascii_start().first() == Some(&b'{') {
+        return Ok(());
+    }
+    read_json::<serde::de::IgnoredAny>(bytes)?;
+    Err(Problem::new(Code::Invalid, "the body must be a JSON object"))
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {

@@ -17,6 +17,11 @@ use utoipa_axum::routes;
 /// The routes of events: sending, correcting, looking, dead letters, and the drop-in paths of other clients.
 pub fn router(state: IngestState) -> OpenApiRouter {
     OpenApiRouter::new()
-        .routes(routes!(http::events::send))
+        .routes(routes!(http::events::send, http::listing::list))
+        .routes(routes!(http::corrections::void))
+        .routes(routes!(http::corrections::amend))
+        .routes(routes!(http::dead_letters::list))
+        .routes(routes!(http::dead_letters::replay))
+        .routes(routes!(http::openmeter::send))
         .with_state(state)
 }

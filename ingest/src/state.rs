@@ -159,6 +159,7 @@ impl IngestState {
 
     /// Keeps a body that cannot be read at all as one dead letter.
     pub(crate) async fn bury_body(&self, tenant: TenantId, problem: &Problem, body: &[u8]) {
+        self.count(&[], 1);
         if self.may_keep(tenant) {
             let received = self.clock.now(tenant);
             let kept = Kept::new(body, false);
@@ -181,7 +182,8 @@ impl IngestState {
         }
     }
 
-    fn count(&self, outcomes: &[Outcome], rejected: usize) {
+    /// Counts what became of events.
+    pub(crate) fn count(&self, outcomes: &[Outcome], rejected: usize) {
         let counters = &self.0.counters;
         let of =
             |wanted: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| wanted(outcome)).count() as u64;

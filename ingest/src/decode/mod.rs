@@ -1,5 +1,6 @@
 //! From the bytes of a body to events in the log's own encoding, each read once.
 
+mod amendment;
 pub(crate) mod cloudevents;
 pub(crate) mod lines;
 mod scan;
@@ -9,10 +10,12 @@ use std::sync::Arc;
 use turnpike_domain::event::EventBatch;
 use turnpike_domain::limits::{DEAD_LETTER_BYTES_MAX, STREAM_PIECE_BYTES, STREAM_PIECE_EVENTS};
 use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::Timestamp;
 
+pub(crate) use amendment::read_amendment;
 use cloudevents::{EventReader, Origin, Refusal, too_large};
 use lines::Line;
-pub(crate) use scan::Scanner;
+use scan::Scanner;
 
 /// An event that was refused.
 #[derive(Debug)]
@@ -104,6 +107,11 @@ impl<'k> Assembler<'k> {
         }
     }
 
+    /// Reads what follows as received at `received`.
+    pub(crate) fn received_at(&mut self, received: Timestamp) {
+        self.origin.received = received;
+    }
+
     /// How many events the piece has, refused ones too.
     pub(crate) fn len(&self) -> usize {
         self.batch.len() + self.refused.len()
@@ -134,6 +142,13 @@ impl<'k> Assembler<'k> {
     pub(crate) fn line(&mut self, line: &Line<'_>) {
         match line {
             Line::Whole(bytes) if bytes.iter().all(|byte| b" \t\r\n".contains(byte)) => {}
+            _ => self.event(line),
+        }
+    }
+
+    /// Adds the event that is all of `line`, be it good or refused.
+    pub(crate) fn event(&mut self, line: &Line<'_>) {
+        match line {
             Line::Whole(bytes) => {
                 if let Err(refusal) = self.whole_line(bytes) {
                     self.refuse(refusal, bytes, false);

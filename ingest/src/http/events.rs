@@ -83,7 +83,7 @@ pub(crate) async fn send(
         encoding,
         atomic: query.atomic,
     };
-    let (form, piece, outcomes) = whole.take(request, || Box::new(NoDefaults)).await?;
+    let (form, piece, outcomes) = whole.take(request, NoDefaults).await?;
     if form == Form::Single {
         answer::single(&piece, &outcomes)?;
     }

@@ -3,8 +3,13 @@
 mod answer;
 mod body;
 mod content;
+pub(crate) mod corrections;
+pub(crate) mod dead_letters;
 pub(crate) mod events;
+pub(crate) mod listing;
+pub(crate) mod openmeter;
 mod stream;
+mod view;
 mod whole;
 
 pub use answer::{EventError, IngestAnswer};

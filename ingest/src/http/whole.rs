@@ -36,80 +36,42 @@ pub(crate) struct Whole<'s> {
 
 impl Whole<'_> {
     /// Reads the body, decodes all of it, and only then sends its events on.
-    pub(crate) async fn take(
+    pub(crate) async fn take<D: Defaults + 'static>(
         &self,
         request: Request,
-        defaults: fn() -> Box<dyn Defaults>,
+        defaults: D,
     ) -> Result<(Form, Piece, Vec<Outcome>), Problem> {
         let mut ticket = self.state.admission().ticket(self.tenant);
-        let total = Duration::from_secs(self.state.options.body_total_s_max);
-        let body = if let Ok(read) = tokio::time::timeout(total, self.read(request, &mut ticket)).await {
-            read?
-        } else {
-            let detail = format!("the body took more than {} seconds to arrive", total.as_secs());
-            return Err(Problem::new(Code::RequestTimeout, detail));
-        };
+        let bound = self.state.options.body_bytes_max;
+        let body = read(self.state, request, self.encoding, bound, &mut ticket).await?;
         let (form, mut piece) = match self.decode(body.clone(), defaults).await? {
             Ok(decoded) => decoded,
             Err(problem) => {
-                if !self.atomic {
-                    self.state.bury_body(self.tenant, &problem, &body).await;
-                }
+                self.state.bury_body(self.tenant, &problem, &body).await;
                 return Err(problem);
             }
         };
         drop(body);
         if self.atomic && form == Form::Many && !piece.refused.is_empty() {
+            // No dead letters: one that passes later would break the promise of all or nothing.
+            self.state.count(&[], piece.refused.len());
             return Err(answer::all_refused(piece.len(), &piece.refused));
         }
         let outcomes = self.state.settle(self.tenant, &mut piece).await?;
         Ok((form, piece, outcomes))
     }
 
-    async fn read(&self, request: Request, ticket: &mut Ticket) -> Result<Bytes, Problem> {
-        let bound = self.state.options.body_bytes_max;
-        let declared = declared_bytes(&request).filter(|_| self.encoding == Encoding::Identity);
-        if let Some(bytes) = declared {
-            check_size(bytes, bound)?;
-            // Refuses before anything is read; what is held grows as the bytes come.
-            ticket.branch(bytes.saturating_mul(COPIES))?;
-        }
-        let mut reader = BodyReader::new(request.into_body(), self.encoding, self.state.idle());
-        let Some(first) = reader.next().await? else {
-            return Ok(Bytes::new());
-        };
-        ticket.grow(first.len() * COPIES)?;
-        check_size(first.len(), bound)?;
-        let Some(second) = reader.next().await? else {
-            self.state.counters().bytes.increment(first.len() as u64);
-            return Ok(first);
-        };
-        let mut bytes = Vec::with_capacity(declared.unwrap_or(first.len() + second.len()));
-        bytes.extend_from_slice(&first);
-        drop(first);
-        let mut next = Some(second);
-        while let Some(chunk) = next {
-            check_size(bytes.len() + chunk.len(), bound)?;
-            ticket.grow(chunk.len() * COPIES)?;
-            bytes.extend_from_slice(&chunk);
-            next = reader.next().await?;
-        }
-        self.state.counters().bytes.increment(bytes.len() as u64);
-        Ok(bytes.into())
-    }
-
     /// The outer error is a failure of ours; the inner one refuses the body.
-    async fn decode(
+    async fn decode<D: Defaults + 'static>(
         &self,
         body: Bytes,
-        defaults: fn() -> Box<dyn Defaults>,
+        defaults: D,
     ) -> Result<Result<(Form, Piece), Problem>, Problem> {
-        let (state, tenant, media, atomic) = (self.state.clone(), self.tenant, self.media, self.atomic);
+        let (state, tenant, media) = (self.state.clone(), self.tenant, self.media);
         let large = body.len() > INLINE_BYTES_MAX;
         let work = move || {
-            let defaults = defaults();
-            let may_keep = || !atomic && state.may_keep(tenant);
-            let mut assembler = Assembler::new(state.origin(tenant, &*defaults), &may_keep);
+            let may_keep = || state.may_keep(tenant);
+            let mut assembler = Assembler::new(state.origin(tenant, &defaults), &may_keep);
             let form = match media {
                 Media::Json => assembler.body(&body)?,
                 Media::Lines => {
@@ -126,6 +88,60 @@ impl Whole<'_> {
             .await
             .map_err(|error| Problem::new(Code::Internal, format!("a body could not be decoded: {error}")))
     }
+}
+
+/// The whole of a body of at most `bound` bytes, held by `ticket`, within the time that a body may take.
+pub(crate) async fn read(
+    state: &IngestState,
+    request: Request,
+    encoding: Encoding,
+    bound: usize,
+    ticket: &mut Ticket,
+) -> Result<Bytes, Problem> {
+    let total = Duration::from_secs(state.options.body_total_s_max);
+    let declared = declared_bytes(&request).filter(|_| encoding == Encoding::Identity);
+    if let Some(bytes) = declared {
+        check_size(bytes, bound)?;
+        // Refuses before anything is read; what is held grows as the bytes come.
+        ticket.branch(bytes.saturating_mul(COPIES))?;
+    }
+    let reader = BodyReader::new(request.into_body(), encoding, state.idle());
+    let reading = collect(reader, declared.unwrap_or(0), bound, ticket);
+    let Ok(read) = tokio::time::timeout(total, reading).await else {
+        let detail = format!("the body took more than {} seconds to arrive", total.as_secs());
+        return Err(Problem::new(Code::RequestTimeout, detail));
+    };
+    if let Ok(body) = &read {
+        state.counters().bytes.increment(body.len() as u64);
+    }
+    read
+}
+
+async fn collect(
+    mut reader: BodyReader,
+    declared: usize,
+    bound: usize,
+    ticket: &mut Ticket,
+) -> Result<Bytes, Problem> {
+    let Some(first) = reader.next().await? else {
+        return Ok(Bytes::new());
+    };
+    check_size(first.len(), bound)?;
+    ticket.grow(first.len() * COPIES)?;
+    let Some(second) = reader.next().await? else {
+        return Ok(first);
+    };
+    let mut bytes = Vec::with_capacity(declared.max(first.len() + second.len()));
+    bytes.extend_from_slice(&first);
+    drop(first);
+    let mut next = Some(second);
+    while let Some(chunk) = next {
+        check_size(bytes.len() + chunk.len(), bound)?;
+        ticket.grow(chunk.len() * COPIES)?;
+        bytes.extend_from_slice(&chunk);
+        next = reader.next().await?;
+    }
+    Ok(bytes.into())
 }
 
 fn lines(assembler: &mut Assembler<'_>, body: &[u8]) {

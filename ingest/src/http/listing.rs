@@ -1,0 +1,116 @@
+//! `GET /v1/events`.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::port::history::EventQuery;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::time::{TimeRange, Timestamp};
+use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
+
+use super::view::EventBody;
+use crate::IngestState;
+
+/// Which events to show.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// Only events of this customer's subjects.
+    customer: Option<String>,
+    /// Only this subject.
+    subject: Option<String>,
+    /// Only this type.
+    r#type: Option<String>,
+    /// Only this source.
+    source: Option<String>,
+    /// Only this id. With `source` the event is looked up directly.
+    id: Option<String>,
+    /// Only events that count for this time or a later one.
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// Only events that count for a time before this.
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+    /// Events at the most: 1 to 1,000, 100 unless said.
+    limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// List events.
+///
+/// Accepted events as they count now, the newest first. A page may be short, even empty, and still have a
+/// `next_cursor`: each looks through a bounded part of the log.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "Events", params(ListQuery),
+    responses(
+        (status = 200, body = Page<EventBody>, description = "A page of events"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "The customer is unknown"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
+    ),
+    security(("api_key" = ["read"])),
+)]
+pub(crate) async fn list(
+    State(state): State<IngestState>,
+    caller: Caller,
+    Params(query): Params<ListQuery>,
+) -> Reply<Json<Page<EventBody>>> {
+    caller.require(Scope::Read)?;
+    let query = query.resolve(&state, caller.tenant)?;
+    let page = state.history.events(caller.tenant, query).await?;
+    let data = page
+        .events
+        .into_iter()
+        .map(EventBody::of)
+        .collect::<Result<_, _>>()?;
+    Ok(Json(Page {
+        data,
+        next_cursor: page.next_cursor,
+    }))
+}
+
+impl ListQuery {
+    fn resolve(self, state: &IngestState, tenant: TenantId) -> Result<EventQuery, Problem> {
+        let range = TimeRange::new(
+            self.from.unwrap_or(Timestamp::EPOCH),
+            self.to.unwrap_or(Timestamp::MAX),
+        );
+        if range.start > range.end {
+            return Err(Problem::invalid("/from", "lies behind to"));
+        }
+        let subjects = match (&self.customer, self.subject) {
+            (None, subject) => subject.map(|subject| vec![subject]),
+            (Some(customer), None) => Some(subjects_of(state, tenant, customer)?),
+            (Some(customer), Some(subject)) => {
+                let mut subjects = subjects_of(state, tenant, customer)?;
+                subjects.retain(|one| *one == subject);
+                Some(subjects)
+            }
+        };
+        let page = PageQuery {
+            limit: self.limit,
+            cursor: self.cursor,
+        };
+        Ok(EventQuery {
+            subjects,
+            kind: self.r#type,
+            range,
+            source: self.source,
+            id: self.id,
+            limit: page.rows()?,
+            cursor: page.cursor,
+        })
+    }
+}
+
+/// The subjects of a customer. A subject that is no customer's is its own customer, as in usage.
+fn subjects_of(state: &IngestState, tenant: TenantId, key: &str) -> Result<Vec<String>, Problem> {
+    match state.directory.customer(tenant, key) {
+        Some(customer) if customer.subjects.is_empty() => Ok(vec![key.to_owned()]),
+        Some(customer) => Ok(customer.subjects.clone()),
+        None if state.directory.customer_of_subject(tenant, key).is_none() => Ok(vec![key.to_owned()]),
+        None => Err(Problem::not_found("customer", key)),
+    }
+}
