@@ -80,6 +80,8 @@ pub const CUSTOMER_GRANTS_MAX: usize = 1_000;
 pub const SUBSCRIPTION_ADD_ONS_MAX: usize = 50;
 /// Days for which a rotated key can go on beside its successor.
 pub const KEY_GRACE_DAYS_MAX: u32 = 30;
+/// Days by which one call can move the clock of a test tenant.
+pub const TEST_CLOCK_ADVANCE_DAYS_MAX: i64 = 3_660;
 /// Calls per second that a key or tenant can be limited to.
 pub const CALLS_PER_SECOND_MAX: u32 = 1_000_000;
 /// Billing runs of a tenant that may wait.

@@ -1,5 +1,7 @@
 //! What all routes share: the listener, authentication, limits, problems, metrics, and the document of the API.
 
+mod administration;
+mod audit;
 pub mod auth;
 mod body;
 mod docs;
@@ -7,10 +9,14 @@ mod entry;
 mod error_pages;
 mod finish;
 mod health;
+mod keys;
 mod metrics_page;
 mod rate;
 pub mod serve;
+mod tenants;
+mod test_clock;
 
+pub use administration::{Administration, AdvanceLocks, administration_router};
 pub use entry::Peer;
 pub use health::{Check, Readiness, State};
 pub use metrics_page::{PrometheusPage, recorder};

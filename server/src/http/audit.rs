@@ -1,0 +1,212 @@
+//! The audit log: listed by page, and exported as a whole.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::limits::PAGE_ROWS_MAX;
+use turnpike_domain::port::control::{AuditEntry, AuditFilter, PageAfter};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::{TimeRange, Timestamp};
+use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::administration::Administration;
+
+pub(super) fn router() -> OpenApiRouter<Arc<Administration>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(export))
+}
+
+/// Which entries are wanted.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    /// Rows at the most: 1 to 1,000, 100 unless said.
+    limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// By one API key.
+    actor: Option<String>,
+    /// With this action, such as `plan.put`, or all that begin with it and a dot, such as `security`.
+    action: Option<String>,
+    /// To one object, such as `plan/pro`.
+    object: Option<String>,
+    /// From this instant on.
+    #[param(value_type = Option<String>)]
+    from: Option<Timestamp>,
+    /// Before this instant.
+    #[param(value_type = Option<String>)]
+    to: Option<Timestamp>,
+    /// For an export: `csv` or `ndjson`.
+    format: Option<String>,
+}
+
+impl AuditQuery {
+    fn filter(&self) -> AuditFilter {
+        let all = TimeRange::ALL;
+        AuditFilter {
+            actor: self.actor.clone(),
+            action: self.action.clone(),
+            object: self.object.clone(),
+            range: Some(TimeRange::new(
+                self.from.unwrap_or(all.start),
+                self.to.unwrap_or(all.end),
+            )),
+        }
+    }
+
+    fn check_cursor(&self) -> Result<(), Problem> {
+        match self.cursor.as_deref().map(str::parse::<u64>) {
+            Some(Err(_)) => Err(Problem::invalid("/cursor", "is not a next_cursor of this list")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Lists entries of the audit log, newest first.
+#[utoipa::path(
+    get, path = "/v1/audit", tag = "Audit", operation_id = "list_audit", params(AuditQuery),
+    responses((status = 200, body = Page<AuditEntry>), (status = 4XX, body = ProblemBody)),
+    security(("api_key" = ["admin"]))
+)]
+async fn list(
+    State(administration): State<Arc<Administration>>,
+    caller: Caller,
+    Params(query): Params<AuditQuery>,
+) -> Reply<Json<Page<AuditEntry>>> {
+    caller.require(Scope::Admin)?;
+    query.check_cursor()?;
+    let limit = PageQuery {
+        limit: query.limit,
+        cursor: None,
+    }
+    .rows()?;
+    let page = PageAfter {
+        after: query.cursor.clone(),
+        rows: limit + 1,
+    };
+    let rows = administration
+        .store
+        .audit(caller.tenant, query.filter(), page)
+        .await?;
+    Ok(Json(Page::cut(rows, limit, |entry| entry.id.to_string())))
+}
+
+/// Writes all entries that match, newest first, as CSV or NDJSON.
+#[utoipa::path(
+    get, path = "/v1/export/audit", tag = "Audit", operation_id = "export_audit", params(AuditQuery),
+    responses(
+        (status = 200, content((String = "text/csv"), (String = "application/x-ndjson"))),
+        (status = 4XX, body = ProblemBody),
+    ),
+    security(("api_key" = ["admin"]))
+)]
+async fn export(
+    State(administration): State<Arc<Administration>>,
+    caller: Caller,
+    Params(query): Params<AuditQuery>,
+) -> Reply<Response> {
+    caller.require(Scope::Admin)?;
+    let (format, content_type) = match query.format.as_deref().unwrap_or("csv") {
+        "csv" => (Format::Csv, "text/csv; charset=utf-8"),
+        "ndjson" => (Format::Ndjson, "application/x-ndjson"),
+        _ => return Err(Problem::invalid("/format", "must be csv or ndjson").into()),
+    };
+    let pages = Pages {
+        tenant: caller.tenant,
+        filter: query.filter(),
+        format,
+        next: Some(None),
+        administration,
+    };
+    let stream = futures_util::stream::try_unfold(pages, Pages::next);
+    Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response())
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Csv,
+    Ndjson,
+}
+
+/// An export on its way, one page in memory at a time.
+struct Pages {
+    administration: Arc<Administration>,
+    tenant: TenantId,
+    filter: AuditFilter,
+    format: Format,
+    /// The cursor of the next page; `None` behind the last.
+    next: Option<Option<String>>,
+}
+
+impl Pages {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Problem> {
+        let Some(after) = self.next.take() else {
+            return Ok(None);
+        };
+        let first = after.is_none();
+        let page = PageAfter {
+            after,
+            rows: PAGE_ROWS_MAX,
+        };
+        let rows = self
+            .administration
+            .store
+            .audit(self.tenant, self.filter.clone(), page)
+            .await?;
+        if rows.len() == PAGE_ROWS_MAX {
+            self.next = rows.last().map(|entry| Some(entry.id.to_string()));
+        }
+        let bytes = match self.format {
+            Format::Csv => csv_of(&rows, first)?,
+            Format::Ndjson => ndjson_of(&rows)?,
+        };
+        Ok(Some((bytes.into(), self)))
+    }
+}
+
+fn unwritable(error: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::Internal, format!("the export cannot be written: {error}"))
+}
+
+fn ndjson_of(rows: &[AuditEntry]) -> Result<Vec<u8>, Problem> {
+    let mut out = Vec::new();
+    for entry in rows {
+        serde_json::to_writer(&mut out, entry).map_err(unwritable)?;
+        out.push(b'\n');
+    }
+    Ok(out)
+}
+
+fn csv_of(rows: &[AuditEntry], heading: bool) -> Result<Vec<u8>, Problem> {
+    let mut out = csv::Writer::from_writer(Vec::new());
+    if heading {
+        out.write_record(["id", "at", "actor", "request_id", "action", "object", "detail"])
+            .map_err(unwritable)?;
+    }
+    for entry in rows {
+        let (id, at, detail) = (
+            entry.id.to_string(),
+            entry.at.to_string(),
+            entry.detail.to_string(),
+        );
+        let record = [
+            &id,
+            &at,
+            &entry.actor,
+            &entry.request_id,
+            &entry.action,
+            &entry.object,
+            &detail,
+        ];
+        out.write_record(record).map_err(unwritable)?;
+    }
+    out.into_inner().map_err(unwritable)
+}
