@@ -1,5 +1,17 @@
 //! The log in, rollups out; usage queries.
+//!
+//! Each partition has one owner thread that decides, writes and adds up ([`partition`]); reading takes a cut through all
+//! of them ([`query`]). What is added up is a sum of signed parts, so nothing depends on the order of arrival.
 
+mod aggregator;
+mod core;
+mod intake;
 mod options;
+mod partition;
+mod query;
+mod registry;
+pub mod rows;
+mod windows;
 
+pub use aggregator::Aggregator;
 pub use options::{Options, Parts};

@@ -10,6 +10,9 @@ use crate::identity::TenantId;
 use crate::problem::{Code, Problem};
 use crate::time::Timestamp;
 
+/// The `source` of events that the quota engine makes, and of the names of its reservations.
+pub const QUOTA_SOURCE: &str = "turnpike:quota";
+
 /// Where a record stands in the log: (byte offset of its block) × 2¹⁶ + (index in its block).
 ///
 /// Offsets count through all segments, so positions of one log are totally ordered.

@@ -27,7 +27,7 @@ impl EventBatch {
         let name = key.name(TenantId(event.tenant), event.source, event.id);
         self.entries.push(BatchEntry {
             name,
-            digest: digest(key, event),
+            digest: payload_digest(key, event),
             start,
             end: self.bytes.len(),
         });
@@ -61,7 +61,7 @@ impl EventBatch {
 
 /// Equal digests mean the same payload; different ones may still mean the same, by [`super::same_meaning`].
 /// A granted event is told from another by the body of its request, for its time is the decision's.
-fn digest(key: &NameKey, event: &EventRecord<'_>) -> u64 {
+pub fn payload_digest(key: &NameKey, event: &EventRecord<'_>) -> u64 {
     if let Some(grant) = &event.grant {
         return key.digest(&[b"grant", &grant.body_digest.to_le_bytes()]);
     }

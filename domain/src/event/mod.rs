@@ -4,6 +4,6 @@ mod batch;
 mod envelope;
 mod meaning;
 
-pub use batch::{BatchEntry, EventBatch};
+pub use batch::{BatchEntry, EventBatch, payload_digest};
 pub use envelope::{Attribute, check_time, read_time};
 pub use meaning::same_meaning;

@@ -98,22 +98,22 @@ impl TypeReader {
         self.meters.iter().map(|reader| &reader.meter)
     }
 
-    /// Reads `event` for each meter whose filter lets it count: `take` gets the meter's index and what it read.
+    /// Reads `event` for each meter whose filter lets it count: `take` gets the meter and what it read.
     pub fn read<'e>(
         &self,
         event: &EventRecord<'e>,
         fields: &mut Fields,
-        mut take: impl FnMut(usize, Result<Reading<'e>, Unreadable>),
+        mut take: impl FnMut(&Arc<Meter>, Result<Reading<'e>, Unreadable>),
     ) {
         if self.paths.find(event.data, fields).is_err() {
-            for at in 0..self.meters.len() {
-                take(at, Err(Unreadable::NoObject));
+            for reader in &self.meters {
+                take(&reader.meter, Err(Unreadable::NoObject));
             }
             return;
         }
-        for (at, meter) in self.meters.iter().enumerate() {
-            if meter.passes(fields, event.data) {
-                take(at, meter.reading(event, fields));
+        for reader in &self.meters {
+            if reader.passes(fields, event.data) {
+                take(&reader.meter, reader.reading(event, fields));
             }
         }
     }
@@ -260,7 +260,8 @@ mod tests {
     fn read(meters: &[Arc<Meter>], data: &str) -> Vec<Option<String>> {
         let reader = TypeReader::new(meters.iter().cloned()).unwrap();
         let mut out = vec![None; meters.len()];
-        reader.read(&event(data), &mut Fields::default(), |at, reading| {
+        reader.read(&event(data), &mut Fields::default(), |meter, reading| {
+            let at = meters.iter().position(|m| Arc::ptr_eq(m, meter)).unwrap();
             out[at] = Some(match reading {
                 Ok(r) => format!(
                     "{:?} {:?}{}",

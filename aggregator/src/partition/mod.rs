@@ -1,0 +1,259 @@
+//! A partition and its owner: one thread decides, writes and adds up everything of the partition.
+
+mod admission;
+mod backfill;
+mod checkpoint;
+pub(crate) mod command;
+mod correct;
+mod quota;
+mod recover;
+mod submit;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use turnpike_domain::identity::{NameKey, TenantId};
+use turnpike_domain::meter::Fields;
+use turnpike_domain::port::directory::Directory;
+use turnpike_domain::port::log::EventLog;
+use turnpike_domain::port::usage::UsageListener;
+use turnpike_domain::port::views::{Rows, Views};
+use turnpike_domain::problem::Problem;
+use turnpike_domain::record::Position;
+use turnpike_domain::time::Clock;
+
+pub(crate) use admission::{Gate, Ticket};
+use checkpoint::Checkpoints;
+use command::Command;
+
+use crate::core::Adder;
+use crate::options::Options;
+use crate::query::Snapshot;
+use crate::registry::{Registry, SharedExtents};
+use crate::windows::Memory;
+
+/// What all partitions share.
+pub(crate) struct Shared {
+    pub log: Arc<dyn EventLog>,
+    pub directory: Arc<dyn Directory>,
+    pub listener: Arc<dyn UsageListener>,
+    pub clock: Arc<dyn Clock>,
+    pub key: NameKey,
+    pub options: Options,
+}
+
+/// A partition as other threads see it.
+pub(crate) struct Partition {
+    pub commands: Sender<Command>,
+    pub gate: Arc<Gate>,
+    pub views: Arc<dyn Views>,
+    pub extents: SharedExtents,
+}
+
+/// The one that owns a partition's state.
+pub(crate) struct Owner {
+    number: u32,
+    shared: Arc<Shared>,
+    views: Arc<dyn Views>,
+    /// For the threads that write checkpoints.
+    commands: Sender<Command>,
+    registry: Registry,
+    /// Added since the last checkpoint was begun.
+    memory: Memory,
+    /// Being written by a checkpoint.
+    frozen: Option<Arc<Memory>>,
+    /// The rows of the last checkpoint that this owner has taken note of.
+    rows: Arc<dyn Rows>,
+    /// Behind the last record that was added.
+    applied: Position,
+    checkpoints: Checkpoints,
+    /// Names could not be remembered: nothing more is taken.
+    broken: bool,
+    /// The past could not be read: new meters stay incomplete until a restart.
+    backfill_failed: bool,
+    /// Kept from record to record.
+    fields: Fields,
+    group: Vec<u8>,
+}
+
+/// Whether the owner goes on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+/// How long an idle owner sleeps before it looks whether a checkpoint is due.
+const IDLE: Duration = Duration::from_millis(200);
+/// Records that are decided in one pass at the most.
+const RUN_RECORDS_MAX: usize = 20_000;
+
+impl Owner {
+    /// Does commands until it is told to end, or nobody can send any more.
+    pub(crate) fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            let wait = if self.backfill_is_open() {
+                Duration::ZERO
+            } else {
+                IDLE
+            };
+            match commands.recv_timeout(wait) {
+                Ok(command) => {
+                    if self.take(command, commands) == Next::End {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.backfill_slice();
+            self.checkpoint_if_due();
+        }
+    }
+
+    /// Does `command`; submits that wait behind a submit are done with it.
+    fn take(&mut self, command: Command, commands: &Receiver<Command>) -> Next {
+        let mut next = Some(command);
+        while let Some(command) = next.take() {
+            let Command::Submit(first) = command else {
+                if self.other(command) == Next::End {
+                    return Next::End;
+                }
+                continue;
+            };
+            let mut records = first.picks.len();
+            let mut run = vec![first];
+            while records < RUN_RECORDS_MAX {
+                match commands.try_recv() {
+                    Ok(Command::Submit(more)) => {
+                        records += more.picks.len();
+                        run.push(more);
+                    }
+                    Ok(other) => {
+                        next = Some(other);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            self.submit(run);
+        }
+        Next::GoOn
+    }
+
+    fn other(&mut self, command: Command) -> Next {
+        // Nobody waits for an answer that cannot be delivered.
+        match command {
+            Command::Submit(submit) => self.submit(vec![submit]),
+            Command::Correct {
+                name,
+                change,
+                at,
+                reply,
+                ticket,
+            } => {
+                drop(reply.send(self.correct(name, &change, at)));
+                drop(ticket);
+            }
+            Command::Reject {
+                rejections,
+                reply,
+                ticket,
+            } => {
+                drop(reply.send(self.reject(&rejections)));
+                drop(ticket);
+            }
+            Command::Resolve {
+                tenant,
+                rejected,
+                reply,
+                ticket,
+            } => {
+                drop(reply.send(self.resolve(tenant, rejected)));
+                drop(ticket);
+            }
+            Command::Quota {
+                record,
+                reply,
+                ticket,
+            } => {
+                drop(reply.send(self.quota(&record)));
+                drop(ticket);
+            }
+            Command::Cut {
+                ticket,
+                selections,
+                reply,
+            } => {
+                ticket.stop();
+                drop(reply.send(self.snapshot(&selections)));
+            }
+            Command::CatalogChanged(tenant) => self.refresh(tenant),
+            Command::CheckpointDone => self.checkpoint_done(),
+            Command::Checkpoint(reply) => drop(reply.send(self.checkpoint_now())),
+            Command::End => return Next::End,
+            Command::Shutdown(reply) => {
+                drop(reply.send(self.checkpoint_now()));
+                return Next::End;
+            }
+        }
+        Next::GoOn
+    }
+
+    /// What is in memory for each selection, and the rows that go with it.
+    fn snapshot(&self, selections: &[crate::query::Selection]) -> Snapshot {
+        Snapshot {
+            position: self.applied,
+            rows: Arc::clone(&self.rows),
+            frozen: self.frozen.clone(),
+            active: selections
+                .iter()
+                .map(|selection| selection.of(&self.memory))
+                .collect(),
+        }
+    }
+
+    /// Takes note of a tenant's meters.
+    fn refresh(&mut self, tenant: TenantId) {
+        let first = self.shared.log.first();
+        match self
+            .registry
+            .refresh(self.shared.directory.as_ref(), tenant, first, self.applied)
+        {
+            Ok(gone) => {
+                for meter in gone {
+                    self.memory.drop_meter(meter);
+                }
+            }
+            Err(problem) => {
+                tracing::error!(partition = self.number, tenant = tenant.0, %problem, "meters cannot be compiled");
+            }
+        }
+    }
+
+    /// The means to add records to memory, apart from the registry so that both can be borrowed.
+    fn adder<'o>(
+        memory: &'o mut Memory,
+        fields: &'o mut Fields,
+        group: &'o mut Vec<u8>,
+        key: NameKey,
+    ) -> Adder<'o> {
+        Adder {
+            memory,
+            fields,
+            group,
+            key,
+        }
+    }
+
+    /// How far the meters are, for other threads.
+    pub(crate) fn extents(&self) -> SharedExtents {
+        self.registry.extents()
+    }
+
+    fn internal(what: &str) -> Problem {
+        Problem::new(turnpike_domain::problem::Code::Internal, what)
+    }
+}

@@ -1,0 +1,162 @@
+use foldhash::HashMap;
+use turnpike_domain::event::BatchEntry;
+use turnpike_domain::identity::EventName;
+use turnpike_domain::port::StoreError;
+use turnpike_domain::port::views::IdEntry;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::record::{Position, Record, decode};
+
+use super::Owner;
+use super::command::{Decision, Submit};
+use super::write::Draft;
+use crate::core::{Changes, times};
+
+/// An event of a run before the log has given positions.
+enum Found {
+    /// The `n`th new event of the run.
+    New(usize),
+    /// Another one of the name of the `n`th new event.
+    Again { of: usize, digest: u64 },
+    /// Known from before.
+    Seen { entry: IdEntry, digest: u64 },
+}
+
+impl Submit {
+    fn entries(&self) -> impl Iterator<Item = &BatchEntry> {
+        self.picks
+            .iter()
+            .filter_map(|at| self.batch.entries().get(*at as usize))
+    }
+}
+
+/// The new events of a run.
+#[derive(Default)]
+struct Fresh<'r> {
+    by_name: HashMap<EventName, usize>,
+    entries: Vec<(&'r BatchEntry, Record<'r>)>,
+}
+
+impl Owner {
+    /// Decides, writes and counts the events of several batches: one look at the id store, one append, one pass over
+    /// the windows. A batch of which the log did not take all is answered with the log's failure; what it did take of
+    /// it counts, and a resend finds it as a duplicate.
+    pub(super) fn submit(&mut self, run: Vec<Submit>) {
+        let answers = self
+            .decide(&run)
+            .unwrap_or_else(|problem| run.iter().map(|_| Err(problem.clone())).collect());
+        for (submit, answer) in run.into_iter().zip(answers) {
+            // Whoever sent it may have gone away.
+            drop(submit.reply.send(answer));
+            drop(submit.ticket);
+        }
+    }
+
+    fn decide(&mut self, run: &[Submit]) -> Result<Vec<Result<Vec<Decision>, Problem>>, Problem> {
+        self.check_sound()?;
+        let names: Vec<EventName> = run
+            .iter()
+            .flat_map(|s| s.entries().map(|entry| entry.name))
+            .collect();
+        let known = self.views.probe(&names)?;
+        let mut draft = Draft::new(self.number);
+        let mut fresh = Fresh::default();
+        let mut found = Vec::with_capacity(names.len());
+        let entries = run.iter().flat_map(|s| s.entries().map(move |entry| (s, entry)));
+        for ((submit, entry), known) in entries.zip(known) {
+            found.push(self.find(&mut fresh, &mut draft, (submit, entry), known)?);
+        }
+        let (positions, appended) = self.append(draft);
+        self.take_in(&fresh, &positions)?;
+        let failure = appended.err();
+        let mut found = found.into_iter();
+        let answer = |submit: &Submit| {
+            let found: Vec<Found> = found.by_ref().take(submit.entries().count()).collect();
+            decisions(&found, &fresh, &positions, failure.as_ref())
+        };
+        Ok(run.iter().map(answer).collect())
+    }
+
+    /// Finds out about one event; a new one goes to the draft.
+    fn find<'r>(
+        &self,
+        fresh: &mut Fresh<'r>,
+        draft: &mut Draft,
+        (submit, entry): (&'r Submit, &'r BatchEntry),
+        known: Option<IdEntry>,
+    ) -> Result<Found, Problem> {
+        let digest = entry.digest;
+        if let Some(entry) = known
+            && !self.is_free(entry)?
+        {
+            return Ok(Found::Seen { entry, digest });
+        }
+        let next = fresh.entries.len();
+        let of = *fresh.by_name.entry(entry.name).or_insert(next);
+        if of != next {
+            return Ok(Found::Again { of, digest });
+        }
+        let bytes = submit.batch.record(entry);
+        let record = decode(bytes)?;
+        draft.push(bytes, times(&record));
+        fresh.entries.push((entry, record));
+        Ok(Found::New(next))
+    }
+
+    /// Remembers and counts what the log took.
+    fn take_in(&mut self, fresh: &Fresh<'_>, positions: &[Position]) -> Result<(), Problem> {
+        let taken = || fresh.entries.iter().zip(positions);
+        let entry = |entry: &BatchEntry, position| {
+            (
+                entry.name,
+                IdEntry {
+                    digest: entry.digest,
+                    position,
+                },
+            )
+        };
+        let names: Vec<_> = taken()
+            .map(|((new, _), position)| entry(new, *position))
+            .collect();
+        self.remember(&names)?;
+        let mut changes = Changes::new();
+        for ((_, record), position) in taken() {
+            self.add(*position, record, None, &mut changes);
+        }
+        self.tell(&changes);
+        Ok(())
+    }
+}
+
+/// The decisions for one batch, or the log's failure where it touched the batch.
+fn decisions(
+    found: &[Found],
+    fresh: &Fresh<'_>,
+    positions: &[Position],
+    failure: Option<&StoreError>,
+) -> Result<Vec<Decision>, Problem> {
+    let failed = || {
+        failure
+            .cloned()
+            .map_or_else(|| Owner::internal("an append gave no position"), Problem::from)
+    };
+    let position = |at: usize| positions.get(at).copied().ok_or_else(failed);
+    let decision = |found: &Found| match *found {
+        Found::New(at) => Ok(Decision::Accepted(position(at)?)),
+        Found::Again { of, digest } => {
+            let first = fresh.entries.get(of).map_or(0, |(entry, _)| entry.digest);
+            let entry = IdEntry {
+                digest: first,
+                position: position(of)?,
+            };
+            Ok(Decision::Seen {
+                entry,
+                same: first == digest,
+            })
+        }
+        Found::Seen { entry, digest } => Ok(Decision::Seen {
+            entry,
+            same: entry.digest == digest,
+        }),
+    };
+    found.iter().map(decision).collect()
+}

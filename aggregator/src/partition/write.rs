@@ -1,0 +1,166 @@
+//! From records to the log, the id store and memory: the one way that every change goes.
+
+use turnpike_domain::identity::EventName;
+use turnpike_domain::limits::{BLOCK_BYTES_TARGET, BLOCK_RECORDS_MAX};
+use turnpike_domain::port::StoreError;
+use turnpike_domain::port::intake::Hold;
+use turnpike_domain::port::log::Block;
+use turnpike_domain::port::views::IdEntry;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::record::{Position, Record, decode, encode};
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use super::Owner;
+use crate::core::{Changes, times};
+
+/// Records on their way to the log, cut into blocks.
+pub(super) struct Draft {
+    partition: u32,
+    done: Vec<Block>,
+    open: Block,
+}
+
+impl Draft {
+    pub(super) fn new(partition: u32) -> Self {
+        Self {
+            partition,
+            done: Vec::new(),
+            open: empty(partition),
+        }
+    }
+
+    /// Adds an encoded record whose events have `times` (earliest and latest, microseconds).
+    pub(super) fn push(&mut self, record: &[u8], times: Option<(i64, i64)>) {
+        let full = self.open.bytes.len() >= BLOCK_BYTES_TARGET || self.open.ends.len() >= BLOCK_RECORDS_MAX;
+        if full {
+            self.done
+                .push(std::mem::replace(&mut self.open, empty(self.partition)));
+        }
+        self.open.push(record);
+        if let Some((earliest, latest)) = times {
+            let start = Timestamp::from_micros_clamped(earliest);
+            let end = Timestamp::from_micros_clamped(latest).plus_micros(1);
+            self.open.times = Some(match self.open.times {
+                None => TimeRange::new(start, end),
+                Some(known) => TimeRange::new(known.start.min(start), known.end.max(end)),
+            });
+        }
+    }
+
+    pub(super) fn blocks(mut self) -> Vec<Block> {
+        if !self.open.ends.is_empty() {
+            self.done.push(self.open);
+        }
+        self.done
+    }
+}
+
+fn empty(partition: u32) -> Block {
+    Block {
+        partition,
+        ..Block::default()
+    }
+}
+
+impl Owner {
+    /// Appends blocks until one is refused. Returns the positions of the records that were taken.
+    pub(super) fn append(&mut self, draft: Draft) -> (Vec<Position>, Result<(), StoreError>) {
+        let mut positions = Vec::new();
+        for block in draft.blocks() {
+            let records = block.ends.len() as u64;
+            match self.shared.log.append(block) {
+                Ok((first, next)) => {
+                    positions.extend((0..records).map(|at| Position(first.0 + at)));
+                    self.applied = next;
+                }
+                Err(error) => return (positions, Err(error)),
+            }
+        }
+        (positions, Ok(()))
+    }
+
+    /// Writes one record, remembers its name, adds it up, and tells the listener.
+    pub(super) fn write(
+        &mut self,
+        record: &Record<'_>,
+        name: Option<(EventName, u64)>,
+        hold: Option<&Hold>,
+    ) -> Result<(Position, Vec<u8>), Problem> {
+        let mut bytes = Vec::new();
+        encode(record, &mut bytes);
+        let mut draft = Draft::new(self.number);
+        draft.push(&bytes, times(record));
+        let (positions, result) = self.append(draft);
+        result?;
+        let position = *positions
+            .first()
+            .ok_or_else(|| Self::internal("an append gave no position"))?;
+        if let Some((name, digest)) = name {
+            self.remember(&[(name, IdEntry { digest, position })])?;
+        }
+        let mut changes = Changes::new();
+        self.add(position, record, hold, &mut changes);
+        self.tell(&changes);
+        Ok((position, bytes))
+    }
+
+    /// Adds a record to memory.
+    pub(super) fn add<'r>(
+        &mut self,
+        position: Position,
+        record: &Record<'r>,
+        hold: Option<&'r Hold>,
+        changes: &mut Changes<'r>,
+    ) {
+        let readers = self.registry.readers(record.tenant());
+        let mut adder = Self::adder(
+            &mut self.memory,
+            &mut self.fields,
+            &mut self.group,
+            self.shared.key,
+        );
+        adder.record(readers, position, record, hold, changes);
+        adder.notes(position, record);
+        self.checkpoints.added(1);
+    }
+
+    pub(super) fn tell(&self, changes: &Changes<'_>) {
+        if !changes.is_empty() {
+            self.shared.listener.applied(changes);
+        }
+    }
+
+    /// Remembers names whose records are in the log already. Were it to fail, their duplicates could no longer be told:
+    /// the partition takes nothing more until it has been rebuilt by a restart.
+    pub(super) fn remember(&mut self, entries: &[(EventName, IdEntry)]) -> Result<(), Problem> {
+        self.views.remember(entries).map_err(|error| {
+            tracing::error!(partition = self.number, %error, "names cannot be remembered; restart the process");
+            self.broken = true;
+            Problem::from(error)
+        })
+    }
+
+    /// An error once the partition is broken.
+    pub(super) fn check_sound(&self) -> Result<(), Problem> {
+        if self.broken {
+            return Err(Problem::from(StoreError::Poisoned(
+                "names can no longer be remembered".to_owned(),
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn probe(&self, name: EventName) -> Result<Option<IdEntry>, Problem> {
+        self.check_sound()?;
+        Ok(self.views.probe(&[name])?.into_iter().next().flatten())
+    }
+
+    /// Whether the name's newest record is a released reservation.
+    pub(super) fn is_free(&self, entry: IdEntry) -> Result<bool, Problem> {
+        if entry.digest != crate::core::FREE_DIGEST {
+            return Ok(false);
+        }
+        let bytes = self.shared.log.fetch(entry.position)?;
+        Ok(matches!(decode(&bytes)?, Record::Released { .. }))
+    }
+}

@@ -1,0 +1,250 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::meter::{Aggregation, Meter};
+use turnpike_domain::port::usage::SubjectSpan;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use super::Selection;
+use crate::rows::key::Level;
+use crate::windows::levels;
+
+/// What to read of one meter, checked and made ready.
+pub(crate) struct Plan {
+    pub tenant: TenantId,
+    pub meter: Arc<Meter>,
+    /// Windows in ascending order without overlap, on whole minutes.
+    pub windows: Vec<TimeRange>,
+    /// Which subjects, each over which times; `None` for all.
+    pub subjects: Option<BTreeMap<String, Vec<TimeRange>>>,
+    /// Index of a dimension → the values that are taken.
+    pub filter: Vec<(usize, Vec<String>)>,
+}
+
+/// The windows of a plan as far as they lie in one subject's span.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Clip {
+    /// Minutes, and the index of the window that they belong to; ascending.
+    pub pieces: Vec<(Range<u32>, usize)>,
+    /// The first minute that may be looked at for values from before the windows.
+    pub earliest: u32,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        tenant: TenantId,
+        meter: Arc<Meter>,
+        windows: Vec<TimeRange>,
+        subjects: Option<&[SubjectSpan]>,
+        filter: &[(String, Vec<String>)],
+    ) -> Result<Self, Problem> {
+        let filter = filter
+            .iter()
+            .map(|(name, values)| Ok((dimension(&meter, name)?, values.clone())))
+            .collect::<Result<_, Problem>>()?;
+        let subjects = subjects.map(|spans| {
+            let mut by_subject: BTreeMap<String, Vec<TimeRange>> = BTreeMap::new();
+            for span in spans {
+                by_subject
+                    .entry(span.subject.clone())
+                    .or_default()
+                    .push(span.span);
+            }
+            by_subject
+        });
+        Ok(Self {
+            tenant,
+            meter,
+            windows,
+            subjects,
+            filter,
+        })
+    }
+
+    /// What the partitions' memory is asked for.
+    pub(crate) fn selection(&self) -> Selection {
+        let carried = self.meter.aggregation == Aggregation::TimeWeightedSum;
+        let first = self.windows.first().map_or(0, |window| window.start.minute());
+        let last = self.windows.last().map_or(0, |window| end_minute(window.end));
+        Selection::Windows {
+            meter: self.meter.id,
+            subjects: self.subjects.as_ref().map(|all| all.keys().cloned().collect()),
+            minutes: if carried { 0 } else { first }..last,
+        }
+    }
+
+    /// The times of `subject`; `None` when it is not asked for.
+    pub(crate) fn clips(&self, subject: &str) -> Option<Vec<Clip>> {
+        match &self.subjects {
+            None => Some(vec![self.clip(TimeRange::ALL)]),
+            Some(all) => all
+                .get(subject)
+                .map(|spans| spans.iter().map(|span| self.clip(*span)).collect()),
+        }
+    }
+
+    fn clip(&self, span: TimeRange) -> Clip {
+        let piece = |(at, window): (usize, &TimeRange)| {
+            let shared = window.intersect(&span)?;
+            Some((shared.start.minute()..end_minute(shared.end), at))
+        };
+        Clip {
+            pieces: self.windows.iter().enumerate().filter_map(piece).collect(),
+            earliest: span.start.minute(),
+        }
+    }
+
+    /// Whether a series with these values of the dimensions is asked for.
+    pub(crate) fn wants(&self, group: &[String]) -> bool {
+        self.filter
+            .iter()
+            .all(|(at, values)| group.get(*at).is_some_and(|value| values.contains(value)))
+    }
+}
+
+/// The minute behind the last one before `end`.
+pub(crate) fn end_minute(end: Timestamp) -> u32 {
+    end.minute() + u32::from(!end.is_whole_minute())
+}
+
+/// The index of a dimension of `meter`.
+pub(crate) fn dimension(meter: &Meter, name: &str) -> Result<usize, Problem> {
+    meter
+        .group_by
+        .keys()
+        .position(|known| known == name)
+        .ok_or_else(|| {
+            let known: Vec<&str> = meter.group_by.keys().map(String::as_str).collect();
+            let detail = format!(
+                "the meter \"{}\" has no dimension \"{name}\"; it has: {}",
+                meter.key,
+                known.join(", ")
+            );
+            Problem::invalid("/group_by", detail)
+        })
+}
+
+impl Clip {
+    /// The window of a minute.
+    pub(crate) fn window_of(&self, minute: u32) -> Option<usize> {
+        let behind = self
+            .pieces
+            .partition_point(|(minutes, _)| minutes.start <= minute);
+        let (minutes, window) = self.pieces.get(behind.checked_sub(1)?)?;
+        minutes.contains(&minute).then_some(*window)
+    }
+
+    /// The buckets to read, few and long where the windows allow it: none straddles two windows.
+    pub(crate) fn segments(&self, aggregation: Aggregation) -> Vec<(Level, Range<u32>)> {
+        let mut segments: Vec<(Level, Range<u32>)> = Vec::new();
+        for (minutes, _) in &self.pieces {
+            cover(
+                minutes.clone(),
+                levels(aggregation),
+                &mut |level, buckets| match segments.iter_mut().rev().find(|(known, _)| *known == level) {
+                    Some((_, last)) if last.end == buckets.start => last.end = buckets.end,
+                    _ => segments.push((level, buckets)),
+                },
+            );
+        }
+        segments
+    }
+}
+
+/// Covers `minutes` with whole buckets: the longest level inside, shorter ones at the edges.
+fn cover(minutes: Range<u32>, levels: &[Level], take: &mut impl FnMut(Level, Range<u32>)) {
+    let Some((level, shorter)) = levels.split_last() else {
+        return;
+    };
+    let size = level.minutes();
+    let (first, last) = (minutes.start.div_ceil(size), minutes.end / size);
+    if first >= last {
+        if !minutes.is_empty() {
+            cover(minutes, shorter, take);
+        }
+        return;
+    }
+    let (start, end) = (first * size, last * size);
+    if minutes.start < start {
+        cover(minutes.start..start, shorter, take);
+    }
+    take(*level, first..last);
+    if end < minutes.end {
+        cover(end..minutes.end, shorter, take);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn clip(pieces: &[(u32, u32)]) -> Clip {
+        Clip {
+            pieces: pieces
+                .iter()
+                .enumerate()
+                .map(|(at, (from, to))| (*from..*to, at))
+                .collect(),
+            earliest: 0,
+        }
+    }
+
+    #[test]
+    fn long_ranges_are_read_in_long_buckets() {
+        let day = 24 * 60;
+        assert_eq!(
+            clip(&[(0, 30 * day)]).segments(Aggregation::Sum),
+            [(Level::Day, 0..30)]
+        );
+        let hours: Vec<_> = (0..48).map(|h| (h * 60, h * 60 + 60)).collect();
+        assert_eq!(clip(&hours).segments(Aggregation::Sum), [(Level::Hour, 0..48)]);
+        assert_eq!(
+            clip(&[(59, 2 * day + 61)]).segments(Aggregation::Sum),
+            [
+                (Level::Minute, 59..60),
+                (Level::Hour, 1..24),
+                (Level::Day, 1..2),
+                (Level::Hour, 48..49),
+                (Level::Minute, 2 * day + 60..2 * day + 61)
+            ]
+        );
+        assert_eq!(
+            clip(&[(0, 600)]).segments(Aggregation::Latest),
+            [(Level::Minute, 0..600)]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_cover_the_windows_exactly_and_straddle_none(
+            cuts in prop::collection::btree_set(0..20_000u32, 2..9), skip in any::<u8>(),
+        ) {
+            let cuts: Vec<u32> = cuts.into_iter().collect();
+            let pieces: Vec<(u32, u32)> = cuts
+                .windows(2)
+                .enumerate()
+                .filter(|(at, _)| skip >> (at % 8) & 1 == 0)
+                .map(|(_, pair)| (pair[0], pair[1]))
+                .collect();
+            let clip = clip(&pieces);
+            let mut covered = vec![0u8; 20_160];
+            for (level, buckets) in clip.segments(Aggregation::Sum) {
+                for bucket in buckets {
+                    let minutes = bucket * level.minutes()..(bucket + 1) * level.minutes();
+                    let window = clip.window_of(minutes.start);
+                    prop_assert!(window.is_some() && minutes.clone().all(|m| clip.window_of(m) == window));
+                    minutes.for_each(|m| covered[m as usize] += 1);
+                }
+            }
+            for minute in 0..20_160 {
+                let inside = pieces.iter().any(|(from, to)| (*from..*to).contains(&minute));
+                prop_assert_eq!(covered[minute as usize], u8::from(inside));
+                prop_assert_eq!(clip.window_of(minute).is_some(), inside);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::meter::aggregate::Cell;
+use turnpike_domain::meter::{Aggregation, Meter};
+use turnpike_domain::port::usage::{GroupTotal, TotalRequest, Totals};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::record::Watermark;
+
+use super::accumulate::{percentile, unanswerable};
+use super::plan::dimension;
+use super::{CutPoint, Plan, RowSum, Selection, Snapshot, add_up};
+use crate::Aggregator;
+use crate::partition::command::Command;
+
+/// How long an answer waits for a new meter to have filled itself from the past.
+const BACKFILL_WAIT: Duration = Duration::from_secs(5);
+const BACKFILL_LOOK: Duration = Duration::from_millis(5);
+
+impl Aggregator {
+    /// Takes a snapshot of every partition at one cut; durable when returned.
+    pub(crate) async fn cut(
+        &self,
+        selections: Vec<Selection>,
+        at_cut: Option<Box<dyn FnOnce() + Send>>,
+    ) -> Result<Vec<Snapshot>, Problem> {
+        let selections = Arc::new(selections);
+        let mut replies = Vec::with_capacity(self.partitions.len());
+        {
+            // All queues get their cuts in the same order, or two cuts could wait for each other.
+            let _order = self.cuts.lock();
+            for (partition, ticket) in self
+                .partitions
+                .iter()
+                .zip(CutPoint::tickets(self.partitions.len(), at_cut))
+            {
+                let (reply, answer) = tokio::sync::oneshot::channel();
+                let selections = Arc::clone(&selections);
+                let command = Command::Cut {
+                    ticket,
+                    selections,
+                    reply,
+                };
+                partition.commands.send(command).map_err(|_| gone())?;
+                replies.push(answer);
+            }
+        }
+        let mut snapshots = Vec::with_capacity(replies.len());
+        for answer in replies {
+            snapshots.push(answer.await.map_err(|_| gone())?);
+        }
+        let behind = snapshots
+            .iter()
+            .map(|snapshot| snapshot.position)
+            .max()
+            .unwrap_or_default();
+        self.shared.log.wait_durable(behind).await?;
+        Ok(snapshots)
+    }
+
+    /// A meter by key.
+    pub(crate) fn meter(&self, tenant: TenantId, key: &str) -> Result<Arc<Meter>, Problem> {
+        let catalog = self.shared.directory.catalog(tenant);
+        catalog
+            .meters
+            .get(key)
+            .cloned()
+            .ok_or_else(|| Problem::not_found("meter", key))
+    }
+
+    /// Waits until a meter has filled itself from the past. Returns whether it has.
+    pub(crate) async fn filled(&self, meter: &Meter) -> bool {
+        let looks = BACKFILL_WAIT.as_millis() / BACKFILL_LOOK.as_millis();
+        for _ in 0..looks {
+            if self.extent_of(meter.id).complete {
+                return true;
+            }
+            tokio::time::sleep(BACKFILL_LOOK).await;
+        }
+        self.extent_of(meter.id).complete
+    }
+
+    pub(crate) async fn read_totals(
+        &self,
+        tenant: TenantId,
+        requests: Vec<TotalRequest>,
+        at_cut: Option<Box<dyn FnOnce() + Send>>,
+    ) -> Result<Totals, Problem> {
+        let plans = self.plans(tenant, &requests)?;
+        for plan in &plans {
+            if !self.filled(&plan.meter).await {
+                let detail = format!(
+                    "the meter \"{}\" is still counting the events before it was made",
+                    plan.meter.key
+                );
+                return Err(Problem::new(Code::Unavailable, detail));
+            }
+        }
+        let selections = plans.iter().map(Plan::selection).collect();
+        let snapshots = self.cut(selections, at_cut).await?;
+        let watermark = Watermark(snapshots.iter().map(|snapshot| snapshot.position).collect());
+        let rows = on_another_thread(move || {
+            let each = plans.iter().zip(&requests).enumerate();
+            each.map(|(at, (plan, request))| total(plan, request, at, &snapshots))
+                .collect()
+        });
+        Ok(Totals {
+            rows: rows.await?,
+            watermark,
+        })
+    }
+
+    pub(crate) fn plans(&self, tenant: TenantId, requests: &[TotalRequest]) -> Result<Vec<Plan>, Problem> {
+        let plan = |request: &TotalRequest| {
+            let meter = self.meter(tenant, &request.meter)?;
+            let windows = if request.range.start < request.range.end {
+                vec![request.range]
+            } else {
+                Vec::new()
+            };
+            Plan::new(tenant, meter, windows, Some(&request.subjects), &request.filter)
+        };
+        requests.iter().map(plan).collect()
+    }
+}
+
+/// Runs what may take long away from the threads that serve requests.
+pub(crate) async fn on_another_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Problem::new(
+            Code::Internal,
+            "a reading of usage ended before its time",
+        )),
+    }
+}
+
+pub(crate) fn gone() -> Problem {
+    Problem::new(Code::ShuttingDown, "the partitions have ended")
+}
+
+fn total(
+    plan: &Plan,
+    request: &TotalRequest,
+    at: usize,
+    snapshots: &[Snapshot],
+) -> Result<Vec<GroupTotal>, Problem> {
+    let dimensions = dimensions(plan, request)?;
+    let project = |_: &str, group: &[String]| project(&dimensions, group);
+    total_rows(plan, request, add_up(plan, at, snapshots, &project)?)
+}
+
+pub(super) fn dimensions(plan: &Plan, request: &TotalRequest) -> Result<Vec<usize>, Problem> {
+    request
+        .group_by
+        .iter()
+        .map(|name| dimension(&plan.meter, name))
+        .collect()
+}
+
+pub(super) fn project(dimensions: &[usize], group: &[String]) -> Vec<String> {
+    dimensions
+        .iter()
+        .map(|at| group.get(*at).cloned().unwrap_or_default())
+        .collect()
+}
+
+/// Rows as the port has them: without `group_by` always exactly one.
+pub(super) fn total_rows(
+    plan: &Plan,
+    request: &TotalRequest,
+    sums: Vec<RowSum>,
+) -> Result<Vec<GroupTotal>, Problem> {
+    let row = |sum: RowSum| GroupTotal {
+        group: sum.group,
+        value: sum.value,
+    };
+    let mut rows: Vec<GroupTotal> = sums.into_iter().map(row).collect();
+    if request.group_by.is_empty() && rows.is_empty() {
+        let aggregation = plan.meter.aggregation;
+        let value = match aggregation {
+            Aggregation::TimeWeightedSum => None,
+            _ => Cell::new(aggregation)
+                .finish(aggregation, percentile(plan))
+                .map_err(|error| unanswerable(&plan.meter.key, error))?,
+        };
+        rows.push(GroupTotal {
+            group: Vec::new(),
+            value,
+        });
+    }
+    Ok(rows)
+}
