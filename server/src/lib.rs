@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+mod demo;
 pub mod http;
 pub mod telemetry;
 pub mod wiring;

@@ -1,21 +1,23 @@
 //! The command line: one file per command.
 
-mod apply;
+pub(crate) mod apply;
 mod check;
 mod client;
 mod completions;
 mod export;
 mod import;
-mod invoice;
+pub(crate) mod invoice;
 mod keys;
-mod output;
+pub(crate) mod output;
 mod serve;
-mod usage;
+pub(crate) mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+pub(crate) use client::{Body, Client};
 
 use crate::config::{Config, ConfigError, Flags};
 
@@ -40,6 +42,7 @@ enum Command {
     Invoice(invoice::Invoice),
     Keys(keys::Keys),
     Export(export::Export),
+    Demo(crate::demo::Demo),
     Completions(completions::Completions),
 }
 
@@ -172,6 +175,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Invoice(command) => command.run().await,
         Command::Keys(command) => command.run().await,
         Command::Export(command) => command.run().await,
+        Command::Demo(command) => command.run().await,
         Command::Completions(command) => {
             command.run();
             Ok(())

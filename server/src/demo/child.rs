@@ -1,0 +1,118 @@
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::cli::{Client, CommandError};
+
+/// How long a server may take until it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A real server in a process of its own; killed when it is dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens.
+    pub(crate) base: String,
+}
+
+/// What every start of it has in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) key: String,
+}
+
+impl Setting {
+    /// Starts a server on a free port and waits until it is ready.
+    pub(crate) async fn start(&self) -> Result<Server, CommandError> {
+        let failed = |what: &str, error: std::io::Error| CommandError::failed(format!("{what}: {error}"));
+        let program = std::env::current_exe().map_err(|error| failed("cannot find this program", error))?;
+        let log = std::fs::File::options().create(true).append(true).open(&self.log);
+        let log = log.map_err(|error| failed(&format!("cannot write {}", self.log.display()), error))?;
+        let mut child = Command::new(program)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&self.data_dir)
+            .env("TURNPIKE_BOOTSTRAP_API_KEY", &self.key)
+            .env_remove("TURNPIKE_CONFIG")
+            .env_remove("TURNPIKE_DATA_DIR")
+            .env_remove("TURNPIKE_LISTEN")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| failed("cannot start the server", error))?;
+        let base = child.stdout.take().and_then(listening);
+        let server = Server {
+            child,
+            base: base.ok_or_else(|| ended_early(&self.log))?,
+        };
+        server.ready(&self.key, &self.log).await?;
+        Ok(server)
+    }
+}
+
+/// The address from the server's own words. What it says later is read on, so that it never waits for a full pipe.
+fn listening(out: std::process::ChildStdout) -> Option<String> {
+    let mut lines = BufReader::new(out).lines().map_while(Result::ok);
+    let base = lines.find_map(|line| line.strip_prefix("turnpike listens on ").map(str::to_owned));
+    std::thread::spawn(move || lines.for_each(drop));
+    base
+}
+
+fn ended_early(log: &Path) -> CommandError {
+    CommandError::failed(format!(
+        "the server ended before it was ready; its log is {}",
+        log.display()
+    ))
+}
+
+impl Server {
+    async fn ready(&self, key: &str, log: &Path) -> Result<(), CommandError> {
+        let client = Client::new(&self.base, key)?;
+        let mut waited = Duration::ZERO;
+        while waited < READY_WITHIN {
+            let answer = client
+                .send(reqwest::Method::GET, "/readyz", crate::cli::Body::None)
+                .await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+            waited += POLL;
+        }
+        Err(ended_early(log))
+    }
+
+    /// SIGKILL: no warning, no chance to write anything.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(mut self) -> Result<(), CommandError> {
+        let failed = |error: String| CommandError::failed(format!("the server did not stop: {error}"));
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .map_err(|error| failed(error.to_string()))?;
+        let status = self.child.wait().map_err(|error| failed(error.to_string()))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(failed(status.to_string()))
+        }
+    }
+
+    fn end(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
