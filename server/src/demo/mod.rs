@@ -122,7 +122,7 @@ impl Stage {
     fn new(directory: PathBuf, quiet: bool) -> Result<Self, CommandError> {
         let mut secret = [0; 24];
         MachineRandomness.fill(&mut secret);
-        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = blake3::hash(&secret).to_hex();
         let trace = trace::requests();
         if trace.is_empty() {
             return Err(CommandError::failed(

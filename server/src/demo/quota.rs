@@ -62,7 +62,8 @@ impl Stage {
                 json!({"customer": "acme", "feature": "batch_jobs", "amount": "1"}),
             )
             .await?;
-        let still = answer["allowed"] == false && answer["used"] == LIMIT.to_string();
+        let still = answer["allowed"] == false
+            && answer["used"].as_str().and_then(|used| used.parse().ok()) == Some(LIMIT);
         self.story.tell(&format!(
             "killed and started again: allowed {}, used {}",
             answer["allowed"],

@@ -21,7 +21,10 @@ use super::data_dir::{DataDir, DataDirError};
 use super::state::EngineState;
 use super::ticks::Ticks;
 use crate::config::Config;
-use crate::http::{GateParts, PrometheusPage, metrics_only, mount, recorder};
+use crate::http::{
+    Administration, AdvanceLocks, GateParts, PrometheusPage, administration_router, metrics_only, mount,
+    recorder,
+};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -167,15 +170,26 @@ impl Stores {
 
 /// The routers of all services.
 fn services(stores: &Stores, clock: &Arc<TenantClock>, randomness: &Arc<dyn Randomness>) -> OpenApiRouter {
+    let sql = Arc::new(stores.sql.clone());
     let control = Arc::new(Control {
-        store: Arc::new(stores.sql.clone()),
-        directory: Arc::new(stores.sql.clone()),
+        store: sql.clone(),
+        directory: sql.clone(),
         clock: clock.clone(),
         randomness: Arc::clone(randomness),
+    });
+    let administration = Arc::new(Administration {
+        store: sql.clone(),
+        keys: sql.clone(),
+        directory: sql,
+        clock: clock.clone(),
+        randomness: Arc::clone(randomness),
+        due: Vec::new(),
+        advancing: AdvanceLocks::default(),
     });
     OpenApiRouter::new()
         .merge(preview_router())
         .merge(control_router(control))
+        .merge(administration_router(administration))
 }
 
 fn gate(sql: &SqlStore, clock: Arc<TenantClock>, randomness: Arc<dyn Randomness>) -> GateParts {
