@@ -10,6 +10,7 @@ mod http;
 mod metered;
 mod options;
 mod run;
+mod upcoming;
 mod verify;
 
 pub use engine::BillingSync;

@@ -92,6 +92,11 @@ impl Zone {
         })
     }
 
+    /// The calendar date at `at`: `2026-01-31`.
+    pub fn date(&self, at: Timestamp) -> String {
+        self.zoned(at).date().to_string()
+    }
+
     pub(super) fn zoned(&self, at: Timestamp) -> Zoned {
         jiff::Timestamp::from_microsecond(at.micros())
             .unwrap_or_default()

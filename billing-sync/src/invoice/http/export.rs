@@ -1,0 +1,182 @@
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::invoice::{Invoice, InvoiceView};
+use turnpike_domain::port::billing::InvoiceFilter;
+use turnpike_domain::port::control::PageAfter;
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_http::{Caller, Params, ProblemBody, Reply};
+
+use super::invoices::InvoiceQuery;
+use crate::invoice::engine::BillingSync;
+
+/// Invoices read at a time.
+const BATCH: usize = 100;
+
+/// How an export is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Format {
+    /// One row per line of an invoice, with a header.
+    #[default]
+    Csv,
+    /// One invoice per line.
+    Ndjson,
+}
+
+/// How it is written.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ExportQuery {
+    /// `csv` (one row per line of an invoice) or `ndjson` (one invoice per line); `csv` unless said.
+    #[serde(default)]
+    format: Format,
+}
+
+/// All invoices, newest first, as CSV or NDJSON.
+#[utoipa::path(
+    get, path = "/v1/export/invoices", tag = "billing", operation_id = "exportInvoices",
+    params(ExportQuery, InvoiceQuery),
+    responses(
+        (status = 200, description = "The invoices", content((String = "text/csv"), (String = "application/x-ndjson"))),
+        (status = 422, description = "A parameter is invalid", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = ["read"])),
+)]
+pub(super) async fn export_invoices(
+    caller: Caller,
+    State(billing): State<Arc<BillingSync>>,
+    Params(export): Params<ExportQuery>,
+    Params(query): Params<InvoiceQuery>,
+) -> Reply<Response> {
+    caller.require(Scope::Read)?;
+    let pages = Pages {
+        billing,
+        tenant: caller.tenant,
+        filter: query.filter()?,
+        format: export.format,
+        after: None,
+        first: true,
+    };
+    let (kind, name) = match export.format {
+        Format::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"invoices.csv\""),
+        Format::Ndjson => ("application/x-ndjson", "attachment; filename=\"invoices.ndjson\""),
+    };
+    let body = Body::from_stream(stream::try_unfold(Some(pages), |pages| async move {
+        match pages {
+            Some(pages) => pages.next().await.map(Some),
+            None => Ok(None),
+        }
+    }));
+    Ok((
+        [(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)],
+        body,
+    )
+        .into_response())
+}
+
+struct Pages {
+    billing: Arc<BillingSync>,
+    tenant: TenantId,
+    filter: InvoiceFilter,
+    format: Format,
+    after: Option<String>,
+    first: bool,
+}
+
+impl Pages {
+    /// The next bytes, and what comes behind them.
+    async fn next(mut self) -> Result<(Bytes, Option<Self>), Problem> {
+        let page = PageAfter {
+            after: self.after.clone(),
+            rows: BATCH,
+        };
+        let store = &self.billing.parts.store;
+        let invoices = store.invoices(self.tenant, self.filter.clone(), page).await?;
+        let bytes = match self.format {
+            Format::Csv => csv_rows(&invoices, self.first)?,
+            Format::Ndjson => ndjson_rows(&invoices)?,
+        };
+        self.first = false;
+        self.after = invoices.last().map(|invoice| invoice.id.clone());
+        let more = invoices.len() == BATCH;
+        Ok((Bytes::from(bytes), more.then_some(self)))
+    }
+}
+
+fn unwritable(error: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::Internal, format!("an invoice cannot be exported: {error}"))
+}
+
+fn ndjson_rows(invoices: &[Invoice]) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    for invoice in invoices {
+        serde_json::to_writer(&mut bytes, &InvoiceView::from(invoice)).map_err(unwritable)?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+const COLUMNS: [&str; 17] = [
+    "invoice",
+    "number",
+    "customer",
+    "subscription",
+    "status",
+    "currency",
+    "period_start",
+    "period_end",
+    "total",
+    "line_kind",
+    "price",
+    "meter",
+    "description",
+    "quantity",
+    "amount",
+    "line_start",
+    "line_end",
+];
+
+fn csv_rows(invoices: &[Invoice], with_header: bool) -> Result<Vec<u8>, Problem> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    if with_header {
+        writer.write_record(COLUMNS).map_err(unwritable)?;
+    }
+    for invoice in invoices {
+        let view = InvoiceView::from(invoice);
+        let status = invoice.status.as_str().to_owned();
+        let head = [
+            invoice.id.clone(),
+            view.number.unwrap_or_default(),
+            view.customer,
+            view.subscription,
+            status,
+            view.currency.to_string(),
+            view.period.start.to_string(),
+            view.period.end.to_string(),
+            view.total,
+        ];
+        for line in view.lines {
+            let tail = [
+                line.kind.as_str().to_owned(),
+                line.price,
+                line.meter.unwrap_or_default(),
+                line.description,
+                line.quantity,
+                line.amount,
+                line.period.start.to_string(),
+                line.period.end.to_string(),
+            ];
+            writer
+                .write_record(head.iter().chain(&tail))
+                .map_err(unwritable)?;
+        }
+    }
+    writer.into_inner().map_err(unwritable)
+}

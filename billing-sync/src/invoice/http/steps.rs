@@ -1,0 +1,123 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use turnpike_domain::identity::Scope;
+use turnpike_domain::invoice::{InvoiceStep, InvoiceView};
+use turnpike_http::{Answered, Caller, Changing, ProblemBody, Reply};
+
+use super::invoices::find;
+use crate::invoice::engine::BillingSync;
+use crate::invoice::verify::Verification;
+
+type Billing = State<Arc<BillingSync>>;
+
+/// Locks a draft whose period has ended, and gives it its number. An invoice that is already open is answered as it is.
+#[utoipa::path(
+    post, path = "/v1/invoices/{id}/finalize", tag = "billing", operation_id = "finalizeInvoice",
+    params(("id" = String, Path, description = "The invoice's id or number")),
+    responses(
+        (status = 200, description = "The final invoice", body = InvoiceView),
+        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Its state does not allow it", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = ["billing"])),
+)]
+pub(super) async fn finalize_invoice(
+    changing: Changing,
+    State(billing): Billing,
+    Path(id): Path<String>,
+) -> Reply<Answered> {
+    changing.require(Scope::Billing)?;
+    let invoice = find(&billing, changing.tenant(), &id).await?;
+    let change = changing.change(billing.parts.clock.as_ref(), &());
+    Ok(Answered(billing.finalize(change, invoice.id).await?))
+}
+
+/// Notes that an open or uncollectible invoice is paid.
+#[utoipa::path(
+    post, path = "/v1/invoices/{id}/pay", tag = "billing", operation_id = "payInvoice",
+    params(("id" = String, Path, description = "The invoice's id or number")),
+    responses(
+        (status = 200, description = "The invoice", body = InvoiceView),
+        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Its state does not allow it", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = ["billing"])),
+)]
+pub(super) async fn pay_invoice(
+    changing: Changing,
+    State(billing): Billing,
+    Path(id): Path<String>,
+) -> Reply<Answered> {
+    step(changing, &billing, &id, InvoiceStep::Pay).await
+}
+
+/// Voids an open or uncollectible invoice: it is owed no more. It keeps its number.
+#[utoipa::path(
+    post, path = "/v1/invoices/{id}/void", tag = "billing", operation_id = "voidInvoice",
+    params(("id" = String, Path, description = "The invoice's id or number")),
+    responses(
+        (status = 200, description = "The invoice", body = InvoiceView),
+        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Its state does not allow it", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = ["billing"])),
+)]
+pub(super) async fn void_invoice(
+    changing: Changing,
+    State(billing): Billing,
+    Path(id): Path<String>,
+) -> Reply<Answered> {
+    step(changing, &billing, &id, InvoiceStep::Void).await
+}
+
+/// Notes that an open invoice is not expected to be paid.
+#[utoipa::path(
+    post, path = "/v1/invoices/{id}/uncollectible", tag = "billing", operation_id = "giveUpInvoice",
+    params(("id" = String, Path, description = "The invoice's id or number")),
+    responses(
+        (status = 200, description = "The invoice", body = InvoiceView),
+        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Its state does not allow it", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = ["billing"])),
+)]
+pub(super) async fn give_up_invoice(
+    changing: Changing,
+    State(billing): Billing,
+    Path(id): Path<String>,
+) -> Reply<Answered> {
+    step(changing, &billing, &id, InvoiceStep::Uncollectible).await
+}
+
+async fn step(changing: Changing, billing: &BillingSync, id: &str, step: InvoiceStep) -> Reply<Answered> {
+    changing.require(Scope::Billing)?;
+    let invoice = find(billing, changing.tenant(), id).await?;
+    let change = changing.change(billing.parts.clock.as_ref(), &());
+    Ok(Answered(
+        billing.parts.store.step(change, invoice.id, step).await?,
+    ))
+}
+
+/// Derives a final invoice again from the raw events, at its watermark and with its prices, and compares it to the last
+/// minor unit.
+#[utoipa::path(
+    post, path = "/v1/invoices/{id}/verify", tag = "billing", operation_id = "verifyInvoice",
+    params(("id" = String, Path, description = "The invoice's id or number")),
+    responses(
+        (status = 200, description = "Whether it is the same", body = Verification),
+        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "It is not final", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = ["billing"])),
+)]
+pub(super) async fn verify_invoice(
+    caller: Caller,
+    State(billing): Billing,
+    Path(id): Path<String>,
+) -> Reply<Json<Verification>> {
+    caller.require(Scope::Billing)?;
+    let invoice = find(&billing, caller.tenant, &id).await?;
+    Ok(Json(billing.verifier().verify(caller.tenant, &invoice).await?))
+}

@@ -1,0 +1,75 @@
+//! The invoice to come.
+
+use std::sync::Arc;
+
+use turnpike_domain::catalog::Subscription;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::invoice::Invoice;
+use turnpike_domain::problem::{Code, Problem};
+
+use super::build::Scope;
+use super::charges::next_period;
+use super::engine::BillingSync;
+use super::verify::Verifier;
+
+impl BillingSync {
+    /// The next invoice of a customer's subscription (the newest that is not billed to its end unless said), as it
+    /// would be now. Nothing is kept.
+    pub async fn upcoming(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        subscription: Option<&str>,
+    ) -> Result<Invoice, Problem> {
+        let nothing = || {
+            Problem::new(
+                Code::NotFound,
+                format!("no invoice is to come for \"{customer}\""),
+            )
+        };
+        let catalog = self.parts.directory.catalog(tenant);
+        for candidate in self.candidates(tenant, customer, subscription)? {
+            let closed_until = self.closed_until(tenant, &candidate.id).await?;
+            let Some(period) = next_period(&candidate, &catalog, closed_until)? else {
+                continue;
+            };
+            let scope = Scope {
+                tenant,
+                subscription: &candidate,
+                period,
+                looked_from: period.end,
+                over: false,
+            };
+            let built = self.build(scope).await?;
+            let draft = self.draft(&scope, 0, built)?;
+            return Ok(Invoice {
+                id: String::new(),
+                ..draft
+            });
+        }
+        Err(nothing())
+    }
+
+    fn candidates(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        subscription: Option<&str>,
+    ) -> Result<Vec<Arc<Subscription>>, Problem> {
+        let all = self.parts.directory.subscriptions(tenant, customer);
+        let Some(id) = subscription else { return Ok(all) };
+        let found = all.into_iter().find(|candidate| candidate.id == id);
+        found
+            .map(|found| vec![found])
+            .ok_or_else(|| Problem::not_found("subscription", id))
+    }
+
+    /// What derives invoices again.
+    pub fn verifier(&self) -> Verifier {
+        Verifier {
+            directory: self.parts.directory.clone(),
+            store: self.parts.store.clone(),
+            usage: self.parts.usage.clone(),
+        }
+    }
+}
