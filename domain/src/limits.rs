@@ -88,3 +88,15 @@ pub const CALLS_PER_SECOND_MAX: u32 = 1_000_000;
 pub const BILLING_RUNS_QUEUED_MAX: i64 = 100;
 /// Failures and late differences that a billing run names; it counts all.
 pub const BILLING_RUN_NOTES_MAX: usize = 100;
+/// Stretches of time (windows, renewals) over which grants are followed back.
+pub const GRANT_SEGMENTS_MAX: usize = 20_000;
+/// Seconds that a reservation holds unless said.
+pub const RESERVATION_TTL_S_DEFAULT: u32 = 60;
+/// Seconds that a reservation holds at the most (1 day).
+pub const RESERVATION_TTL_S_MAX: u32 = 86_400;
+/// Open reservations of all tenants; beyond it a reservation is answered 503.
+pub const RESERVATIONS_OPEN_MAX: usize = 1_000_000;
+/// Checks in one batch.
+pub const QUOTA_BATCH_MAX: usize = 1_000;
+/// Bytes of the `properties` of a consume or reservation.
+pub const PROPERTIES_BYTES_MAX: usize = 64 * 1024;

@@ -1,13 +1,23 @@
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
-use turnpike_domain::identity::{NameKey, TenantId};
+use dashmap::DashMap;
+use turnpike_domain::identity::{MeterId, NameKey, TenantId};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::control::DueWork;
 use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryListener};
 use turnpike_domain::port::intake::Intake;
 use turnpike_domain::port::usage::{UsageChange, UsageListener, UsageReader};
-use turnpike_domain::problem::Problem;
+use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Clock, Timestamp};
+
+use crate::entry::{Entry, EntryTable, TenantState};
+use crate::hold::{HoldBook, Holds};
+use crate::inflight::InFlight;
+use crate::reservations::Reservations;
+use crate::scope::{Scopes, climb};
+use crate::track::{Track, TrackIndex};
+use crate::writer::Writer;
 
 /// What the quota engine is made from.
 pub struct EnforcerParts {
@@ -19,53 +29,229 @@ pub struct EnforcerParts {
     pub key: NameKey,
 }
 
+/// Tracks by customer: at most one per feature.
+type Tracks = DashMap<(TenantId, Arc<str>), Vec<Arc<Track>>, foldhash::fast::RandomState>;
+
 /// The quota engine. Made first, told to the partition owners as their listener, then connected to them.
 pub struct Enforcer {
-    parts: EnforcerParts,
+    pub(crate) me: Weak<Self>,
+    pub(crate) parts: EnforcerParts,
     connected: OnceLock<Connected>,
+    pub(crate) table: EntryTable,
+    tenants: DashMap<TenantId, Arc<TenantState>, foldhash::fast::RandomState>,
+    pub(crate) tracks: Tracks,
+    pub(crate) index: Arc<TrackIndex>,
+    pub(crate) book: HoldBook,
+    pub(crate) scopes: Scopes,
+    pub(crate) reservations: Reservations,
+    pub(crate) in_flight: InFlight,
+    /// Writers of granted events, one per meter.
+    pub(crate) writers: DashMap<MeterId, Arc<Writer>, foldhash::fast::RandomState>,
+    /// Seconds by the monotonic clock, as of the last tick.
+    pub(crate) coarse_s: AtomicU32,
 }
 
-struct Connected {
-    intake: Arc<dyn Intake>,
-    usage: Arc<dyn UsageReader>,
+pub(crate) struct Connected {
+    pub(crate) intake: Arc<dyn Intake>,
+    pub(crate) usage: Arc<dyn UsageReader>,
 }
+
+/// Seconds after which what nobody asked for is dropped from memory.
+const IDLE_S: u32 = 900;
 
 impl Enforcer {
-    /// A quota engine that is not connected yet: its routes answer 503.
+    /// A quota engine that is not connected yet: it answers 503.
     pub fn new(parts: EnforcerParts) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             parts,
             connected: OnceLock::new(),
+            table: EntryTable::new(),
+            tenants: DashMap::default(),
+            tracks: Tracks::default(),
+            index: Arc::default(),
+            book: HoldBook::default(),
+            scopes: Scopes::default(),
+            reservations: Reservations::default(),
+            in_flight: InFlight::default(),
+            writers: DashMap::default(),
+            coarse_s: AtomicU32::new(0),
         })
     }
 
     /// Connects it to the partition owners and restores open reservations; afterwards it decides.
     pub async fn connect(&self, intake: Arc<dyn Intake>, usage: Arc<dyn UsageReader>) -> Result<(), Problem> {
-        let _ = self.connected.set(Connected { intake, usage });
+        let open = usage.open_reservations().await?;
+        self.restore(&open)?;
+        let again = self.connected.set(Connected { intake, usage }).is_err();
+        if again {
+            return Err(Problem::new(
+                Code::Internal,
+                "the quota engine was connected twice",
+            ));
+        }
         Ok(())
+    }
+
+    pub(crate) fn connected(&self) -> Result<&Connected, Problem> {
+        self.connected
+            .get()
+            .ok_or_else(|| Problem::new(Code::Unavailable, "the quota engine is starting"))
+    }
+
+    pub(crate) fn tenant_state(&self, tenant: TenantId) -> Arc<TenantState> {
+        match self.tenants.get(&tenant) {
+            Some(state) => state.clone(),
+            None => self.tenants.entry(tenant).or_default().clone(),
+        }
+    }
+
+    /// The entry of a customer's feature; 404 unless both exist.
+    pub(crate) fn entry(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        feature: &str,
+    ) -> Result<Arc<Entry>, Problem> {
+        if let Some(entry) = self.table.with(tenant, customer, feature, Arc::clone) {
+            return Ok(entry);
+        }
+        if self.parts.directory.customer(tenant, customer).is_none() {
+            return Err(Problem::not_found("customer", customer));
+        }
+        if !self
+            .parts
+            .directory
+            .catalog(tenant)
+            .features
+            .contains_key(feature)
+        {
+            return Err(Problem::not_found("feature", feature));
+        }
+        let state = self.tenant_state(tenant);
+        let entry = self.table.get_or_insert(tenant, customer, feature, &state);
+        entry.see(self.coarse_s.load(Ordering::Relaxed));
+        Ok(entry)
     }
 
     /// What is due: reservations that ended, each by its tenant's clock, and memory that is no longer needed. The
     /// wiring calls it about once a second.
     pub async fn tick(&self) -> Result<(), Problem> {
-        Ok(())
+        let now_s = (self.parts.clock.monotonic_us() / 1_000_000) as u32;
+        let before = self.coarse_s.swap(now_s, Ordering::Relaxed);
+        if now_s / 60 != before / 60 {
+            self.sweep(now_s);
+        }
+        metrics::gauge!("turnpike_quota_reservations_open").set(self.reservations.len() as f64);
+        self.expire_due().await
+    }
+
+    /// Drops entries and tracks that nobody used for a while. Their slots can be made again from usage; those with
+    /// holds are kept.
+    fn sweep(&self, now_s: u32) {
+        let entries = self.table.sweep(now_s.saturating_sub(IDLE_S));
+        metrics::gauge!("turnpike_quota_entries").set(entries as f64);
+        let mut kept = 0;
+        self.tracks.retain(|(tenant, _), tracks| {
+            let horizon = self
+                .parts
+                .clock
+                .now(*tenant)
+                .plus_micros(-i64::from(IDLE_S) * 1_000_000);
+            tracks.retain(|track| {
+                let idle = track.is_retired() || track.is_idle(horizon);
+                if idle {
+                    track.retire();
+                    self.index.remove(track);
+                }
+                !idle
+            });
+            kept += tracks.len();
+            !tracks.is_empty()
+        });
+        metrics::gauge!("turnpike_quota_tracks").set(kept as f64);
+    }
+
+    fn retire_tracks(&self, tenant: TenantId, customer: &str) {
+        let removed = self.tracks.remove(&(tenant, customer.into()));
+        for track in removed.into_iter().flat_map(|(_, tracks)| tracks) {
+            track.retire();
+            self.index.remove(&track);
+        }
+    }
+
+    fn apply(&self, change: &UsageChange<'_>) {
+        let tracks = self.index.of_meter(change.meter);
+        let holds = change.hold.and_then(|hold| hold.downcast_ref::<Holds>());
+        let holds = holds.filter(|holds| holds.0.iter().any(|hold| hold.meter == change.meter));
+        let directory = &*self.parts.directory;
+        let amount = change.amount.parts();
+        let mut slots = Vec::new();
+        let Some(holds) = holds else {
+            let Some(tracks) = tracks else { return };
+            climb(
+                directory,
+                change.tenant,
+                change.subject,
+                change.time,
+                |customer| {
+                    tracks.of_customer(&customer.key, |track| track.add(change.time, amount, &mut slots));
+                },
+            );
+            return;
+        };
+        // Closed before it is noted: a slot made in between must not count it both as held and as used.
+        let closed = holds.close();
+        if let Some(tracks) = tracks {
+            climb(
+                directory,
+                change.tenant,
+                change.subject,
+                change.time,
+                |customer| {
+                    tracks.of_customer(&customer.key, |track| track.note(change.time, amount, &mut slots));
+                },
+            );
+        }
+        closed.settle(amount, &slots);
     }
 }
 
 impl UsageListener for Enforcer {
-    fn applied(&self, _changes: &[UsageChange<'_>]) {}
+    fn applied(&self, changes: &[UsageChange<'_>]) {
+        for change in changes {
+            self.apply(change);
+        }
+    }
 }
 
 impl DirectoryListener for Enforcer {
-    fn changed(&self, _change: &DirectoryChange) {}
+    fn changed(&self, change: &DirectoryChange) {
+        let tenant = match change {
+            DirectoryChange::Tenant(tenant) | DirectoryChange::Catalog(tenant) => *tenant,
+            DirectoryChange::Customer(tenant, customer) => {
+                for concerned in self.scopes.changed(&*self.parts.directory, *tenant, customer) {
+                    self.retire_tracks(*tenant, &concerned);
+                }
+                *tenant
+            }
+        };
+        // Last, so that what is compiled under the new number sees no retired track.
+        self.tenant_state(tenant).changed();
+    }
 }
 
 impl DueWork for Enforcer {
-    fn next_due(&self, _: TenantId, _: Timestamp) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
-        Box::pin(async { Ok(None) })
+    fn next_due(
+        &self,
+        tenant: TenantId,
+        after: Timestamp,
+    ) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        let next = self.reservations.next_due(tenant, after);
+        Box::pin(async move { Ok(next) })
     }
 
-    fn run_due(&self, _: TenantId, _: Timestamp) -> BoxFuture<'_, Result<(), Problem>> {
-        Box::pin(async { Ok(()) })
+    fn run_due(&self, tenant: TenantId, now: Timestamp) -> BoxFuture<'_, Result<(), Problem>> {
+        Box::pin(self.expire(tenant, now))
     }
 }

@@ -1,14 +1,29 @@
 //! Quota and entitlement decisions.
-#![expect(dead_code, reason = "the signatures come first, for the wiring")]
 
+mod commit;
+mod consume;
+mod decide;
 mod enforcer;
+mod entry;
+mod expire;
+mod hold;
+mod http;
+mod inflight;
+mod known;
+mod make;
+mod outcome;
+mod reservations;
+mod reserve;
+mod resolve;
+mod scope;
+mod slot;
+mod track;
+mod upgrade;
+mod writer;
 
-use std::sync::Arc;
-
+pub use consume::{Asked, Consume, QUOTA_SOURCE};
+pub use decide::{Decided, Handle};
 pub use enforcer::{Enforcer, EnforcerParts};
-use utoipa_axum::router::OpenApiRouter;
-
-/// The routes of quotas: check, consume, reservations, batch, and a customer's entitlements.
-pub fn router(enforcer: Arc<Enforcer>) -> OpenApiRouter {
-    OpenApiRouter::new().with_state(enforcer)
-}
+pub use http::router;
+pub use outcome::{LimitOutcome, Outcome, ReservationOutcome};
+pub use upgrade::UpgradeOption;

@@ -1,1 +1,15 @@
-//! Quotas: entitlements, limits, slots and decisions.
+//! Quotas: who is entitled to what, the windows of limits, how grants are used up, and what a decision says.
+//!
+//! All of it is pure. The live counts stand in the quota engine, which asks these rules what to count against.
+
+mod access;
+mod decision;
+mod grants;
+mod limit;
+mod window;
+
+pub use access::{Access, Level, MeteredAccess, Provision, access, chain, offered, provision, zone_of};
+pub use decision::{Decision, Figures, Reason, decide, granted};
+pub use grants::{Allowance, GrantPlan, Segment, check_grant};
+pub use limit::EffectiveLimit;
+pub use window::{Windows, next_change};

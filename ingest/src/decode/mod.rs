@@ -129,14 +129,9 @@ impl<'k> Assembler<'k> {
 
     /// Takes the piece and begins the next.
     pub(crate) fn take(&mut self) -> Piece {
-        let following = if self.is_full() {
-            EventBatch::with_capacity(self.batch.len(), self.batch.bytes_len())
-        } else {
-            EventBatch::default()
-        };
         let piece = Piece {
             first: self.first,
-            batch: Arc::new(std::mem::replace(&mut self.batch, following)),
+            batch: Arc::new(std::mem::take(&mut self.batch)),
             refused: std::mem::take(&mut self.refused),
         };
         self.first += piece.len() as u64;

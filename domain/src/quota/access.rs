@@ -1,0 +1,440 @@
+use std::sync::Arc;
+
+use super::{EffectiveLimit, Reason, Windows, next_change};
+use crate::catalog::{
+    AddOnUse, Catalog, Customer, Entitlement, Feature, FeatureKind, Grant, LimitPeriod, Override,
+    Subscription,
+};
+use crate::identity::TenantId;
+use crate::limits::CUSTOMER_LEVELS_MAX;
+use crate::port::directory::Directory;
+use crate::quantity::Quantity;
+use crate::time::{Timestamp, Zone};
+
+use super::grants::Allowance;
+
+/// What a customer may do with a feature, before anything is counted.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Nothing.
+    Denied(Reason),
+    /// Have it: the feature is boolean or static.
+    Entitled {
+        /// The value of a static feature.
+        value: Option<String>,
+    },
+    /// Use it within limits.
+    Metered(MeteredAccess),
+}
+
+/// The limits of a metered feature: every level must agree.
+#[derive(Debug, Clone)]
+pub struct MeteredAccess {
+    /// The levels that count, from the customer upwards; the first is the one that the entitlement comes from.
+    pub levels: Vec<Level>,
+}
+
+/// A customer whose limits count.
+#[derive(Debug, Clone)]
+pub struct Level {
+    /// The customer.
+    pub customer: Arc<Customer>,
+    /// The zone of its calendar windows.
+    pub zone: Zone,
+    /// The subscription whose periods its billing windows are.
+    pub subscription: Option<Arc<Subscription>>,
+    /// Its limits without grants; none: unlimited.
+    pub limits: Vec<EffectiveLimit>,
+    /// Grants that raise its limits.
+    pub grants: Vec<Arc<Grant>>,
+    /// Whether there is nothing but grants.
+    pub only_grants: bool,
+}
+
+/// What subscription and override of one customer give of one feature.
+#[derive(Debug, Clone)]
+pub enum Provision {
+    /// The customer has no subscription that began and did not end, and no override.
+    Nothing,
+    /// Its subscription is paused.
+    Paused,
+    /// Its subscription does not have the feature.
+    Lacks(Arc<Subscription>),
+    /// An override takes the feature away.
+    Revoked,
+    /// It has the feature.
+    Has {
+        /// The limits of a metered feature; none: unlimited.
+        limits: Vec<EffectiveLimit>,
+        /// The value of a static feature.
+        value: Option<String>,
+        /// The subscription that runs.
+        subscription: Option<Arc<Subscription>>,
+        /// Whether an override says so, in place of plan and add-ons.
+        overridden: bool,
+    },
+}
+
+/// The customer and its ancestors, nearest first. A circle, which the control store refuses, would end it.
+pub fn chain(directory: &dyn Directory, tenant: TenantId, customer: Arc<Customer>) -> Vec<Arc<Customer>> {
+    let mut chain = vec![customer];
+    while let Some(parent) = chain.last().and_then(|customer| customer.parent.as_deref()) {
+        if chain.len() >= CUSTOMER_LEVELS_MAX || chain.iter().any(|one| one.key == parent) {
+            break;
+        }
+        match directory.customer(tenant, parent) {
+            Some(parent) => chain.push(parent),
+            None => break,
+        }
+    }
+    chain
+}
+
+/// What subscription and override of one customer give of `feature` at `at`.
+///
+/// An override replaces plan and add-ons. Of several running subscriptions, the newest that has the feature counts.
+/// Limits of plan and add-ons with the same period and mode add up; an entitlement without limits makes it unlimited; of
+/// a static feature's values, the last add-on's stands.
+pub fn provision(
+    catalog: &Catalog,
+    subscriptions: &[Arc<Subscription>],
+    overridden: Option<&Override>,
+    feature: &str,
+    at: Timestamp,
+) -> Provision {
+    let running = subscriptions.iter().filter(|s| s.span().contains(at));
+    let entitling: Vec<_> = running.clone().filter(|s| s.entitles(at)).collect();
+    if let Some(over) = overridden {
+        if over.revoked {
+            return Provision::Revoked;
+        }
+        return Provision::Has {
+            limits: over.entitlement.limits.iter().map(EffectiveLimit::of).collect(),
+            value: over.entitlement.value.clone(),
+            subscription: entitling.first().map(|s| Arc::clone(s)),
+            overridden: true,
+        };
+    }
+    for subscription in &entitling {
+        let given = entitlements(catalog, subscription, feature, at);
+        if !given.is_empty() {
+            return combine(&given, subscription);
+        }
+    }
+    match (entitling.first(), running.clone().next()) {
+        (Some(subscription), _) => Provision::Lacks(Arc::clone(subscription)),
+        (None, Some(_)) => Provision::Paused,
+        (None, None) => Provision::Nothing,
+    }
+}
+
+fn entitlements<'a>(
+    catalog: &'a Catalog,
+    subscription: &Subscription,
+    feature: &str,
+    at: Timestamp,
+) -> Vec<&'a Entitlement> {
+    let phase = subscription.phase_at(at);
+    given_by(
+        catalog,
+        (&phase.plan, phase.plan_version),
+        &phase.add_ons,
+        feature,
+    )
+}
+
+fn given_by<'a>(
+    catalog: &'a Catalog,
+    (plan, version): (&str, u32),
+    add_ons: &[AddOnUse],
+    feature: &str,
+) -> Vec<&'a Entitlement> {
+    let plan = catalog.plan(plan, version);
+    let plan = plan.into_iter().flat_map(|plan| &plan.entitlements);
+    let add_ons = add_ons
+        .iter()
+        .filter_map(|used| catalog.add_on(&used.key, used.version));
+    let add_ons = add_ons.flat_map(|add_on| &add_on.entitlements);
+    plan.chain(add_ons)
+        .filter(|given| given.feature == feature)
+        .collect()
+}
+
+/// The limits that a plan and add-ons, each at a version, would give of a feature together; none in it: unlimited.
+/// `None` where they do not have the feature.
+pub fn offered(
+    catalog: &Catalog,
+    plan: (&str, u32),
+    add_ons: &[AddOnUse],
+    feature: &str,
+) -> Option<Vec<EffectiveLimit>> {
+    let given = given_by(catalog, plan, add_ons, feature);
+    (!given.is_empty()).then(|| together(&given))
+}
+
+fn together(given: &[&Entitlement]) -> Vec<EffectiveLimit> {
+    let mut limits = Vec::new();
+    if given.iter().all(|entitlement| !entitlement.limits.is_empty()) {
+        for limit in given.iter().flat_map(|entitlement| &entitlement.limits) {
+            EffectiveLimit::add_to(&mut limits, EffectiveLimit::of(limit));
+        }
+    }
+    limits
+}
+
+fn combine(given: &[&Entitlement], subscription: &Arc<Subscription>) -> Provision {
+    Provision::Has {
+        limits: together(given),
+        value: given
+            .iter()
+            .rev()
+            .find_map(|entitlement| entitlement.value.clone()),
+        subscription: Some(subscription.clone()),
+        overridden: false,
+    }
+}
+
+/// What `customer` may do with `feature` at `at`, and until when that holds while nothing in the directory changes.
+///
+/// * The entitlement comes from the customer itself if it has an override or a subscription that has begun and not
+///   ended (a paused one gives nothing), else from its nearest ancestor that has one, else from grants alone.
+/// * Every ancestor above with limits of its own on the feature must agree as well.
+/// * A suspended or revoked ancestor refuses for all below it.
+/// * A grant raises the limits of the customer that the entitlement comes from.
+pub fn access(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    customer: Arc<Customer>,
+    feature: &Feature,
+    at: Timestamp,
+) -> (Access, Timestamp) {
+    let catalog = directory.catalog(tenant);
+    let chain = chain(directory, tenant, customer);
+    let mut until = Timestamp::MAX;
+    let mut provisions = Vec::with_capacity(chain.len());
+    for customer in &chain {
+        let subscriptions = directory.subscriptions(tenant, &customer.key);
+        let change = subscriptions.iter().map(|s| next_change(s, at)).min();
+        until = until.min(change.unwrap_or(Timestamp::MAX));
+        let overrides = directory.overrides(tenant, &customer.key);
+        let over = overrides
+            .iter()
+            .find(|over| over.entitlement.feature == feature.key);
+        provisions.push(provision(
+            &catalog,
+            &subscriptions,
+            over.map(AsRef::as_ref),
+            &feature.key,
+            at,
+        ));
+    }
+    let resolver = Resolver {
+        directory,
+        tenant,
+        feature,
+        at,
+        chain: &chain,
+    };
+    (resolver.decide(&provisions, &mut until), until)
+}
+
+struct Resolver<'a> {
+    directory: &'a dyn Directory,
+    tenant: TenantId,
+    feature: &'a Feature,
+    at: Timestamp,
+    chain: &'a [Arc<Customer>],
+}
+
+impl Resolver<'_> {
+    fn decide(&self, provisions: &[Provision], until: &mut Timestamp) -> Access {
+        if self.chain.iter().any(|customer| customer.suspended) {
+            return Access::Denied(Reason::Suspended);
+        }
+        if provisions
+            .iter()
+            .any(|provision| matches!(provision, Provision::Revoked))
+        {
+            return Access::Denied(Reason::NotEntitled);
+        }
+        let metered = self.feature.kind == FeatureKind::Metered;
+        let provider = provisions.iter().position(|p| !matches!(p, Provision::Nothing));
+        match provider.map(|at| (at, &provisions[at])) {
+            Some((_, Provision::Paused)) => Access::Denied(Reason::NoSubscription),
+            Some((_, Provision::Has { value, .. })) if !metered => Access::Entitled { value: value.clone() },
+            Some((at, Provision::Has { .. })) => self.metered(at, provisions, until),
+            Some((at, _)) => self.granted(at, provisions, until, Reason::NotEntitled),
+            None => {
+                let holder = self.chain.iter().position(|c| !self.grants(&c.key).is_empty());
+                self.granted(holder.unwrap_or(0), provisions, until, Reason::NoSubscription)
+            }
+        }
+    }
+
+    /// The entitlement of a customer that has nothing but grants, if it has any.
+    fn granted(&self, at: usize, provisions: &[Provision], until: &mut Timestamp, refusal: Reason) -> Access {
+        let grants = self.pool_grants(&self.chain[at]);
+        let edges = grants
+            .iter()
+            .flat_map(|grant| [grant.effective_at, grant.expires_at]);
+        let next = edges.flatten().filter(|edge| *edge > self.at).min();
+        *until = (*until).min(next.unwrap_or(Timestamp::MAX));
+        let active = |grant: &Arc<Grant>| {
+            grant
+                .effective_at
+                .is_none_or(|from| from.floor_minute() <= self.at)
+                && grant.expires_at.is_none_or(|end| self.at < end.floor_minute())
+        };
+        if self.feature.kind == FeatureKind::Metered && grants.iter().any(active) {
+            self.metered(at, provisions, until)
+        } else {
+            Access::Denied(refusal)
+        }
+    }
+
+    fn metered(&self, provider: usize, provisions: &[Provision], until: &mut Timestamp) -> Access {
+        let mut levels = Vec::new();
+        for (at, provision) in provisions.iter().enumerate().skip(provider) {
+            let customer = &self.chain[at];
+            let (limits, only_grants) = match provision {
+                Provision::Has { limits, .. } if at == provider || !limits.is_empty() => {
+                    (limits.clone(), false)
+                }
+                _ if at == provider => (Vec::new(), true),
+                _ => continue,
+            };
+            let mut level = Level {
+                customer: customer.clone(),
+                zone: self.zone(customer),
+                subscription: self.billing_subscription(at, until),
+                limits,
+                grants: Vec::new(),
+                only_grants,
+            };
+            if only_grants || level.allowance_period().is_some() {
+                level.grants = self.pool_grants(customer);
+            }
+            levels.push(level);
+        }
+        Access::Metered(MeteredAccess { levels })
+    }
+
+    fn zone(&self, customer: &Customer) -> Zone {
+        zone_of(self.directory, self.tenant, customer)
+    }
+
+    /// The nearest subscription that runs, from level `at` upwards.
+    fn billing_subscription(&self, at: usize, until: &mut Timestamp) -> Option<Arc<Subscription>> {
+        self.chain[at..].iter().find_map(|customer| {
+            let subscriptions = self.directory.subscriptions(self.tenant, &customer.key);
+            let found = subscriptions.into_iter().find(|s| s.entitles(self.at));
+            if let Some(subscription) = &found {
+                *until = (*until).min(next_change(subscription, self.at));
+            }
+            found
+        })
+    }
+
+    fn grants(&self, customer: &str) -> Vec<Arc<Grant>> {
+        let mut grants = self.directory.grants(self.tenant, customer);
+        grants.retain(|grant| grant.feature == self.feature.key);
+        grants
+    }
+
+    /// The grants of a customer and of those descendants that use its entitlement.
+    fn pool_grants(&self, customer: &Customer) -> Vec<Arc<Grant>> {
+        let catalog = self.directory.catalog(self.tenant);
+        let mut grants = self.grants(&customer.key);
+        let mut open = vec![(customer.key.clone(), 1)];
+        while let Some((key, depth)) = open.pop() {
+            if depth >= CUSTOMER_LEVELS_MAX {
+                continue;
+            }
+            for child in self.directory.children(self.tenant, &key) {
+                let subscriptions = self.directory.subscriptions(self.tenant, &child.key);
+                let overrides = self.directory.overrides(self.tenant, &child.key);
+                let over = overrides
+                    .iter()
+                    .find(|over| over.entitlement.feature == self.feature.key);
+                let own = provision(
+                    &catalog,
+                    &subscriptions,
+                    over.map(AsRef::as_ref),
+                    &self.feature.key,
+                    self.at,
+                );
+                if matches!(own, Provision::Nothing) {
+                    grants.extend(self.grants(&child.key));
+                    open.push((child.key.clone(), depth + 1));
+                }
+            }
+        }
+        grants
+    }
+}
+
+/// The zone of a customer's calendar windows: its own, else the tenant's, else UTC.
+pub fn zone_of(directory: &dyn Directory, tenant: TenantId, customer: &Customer) -> Zone {
+    let own = customer
+        .timezone
+        .as_deref()
+        .and_then(|name| Zone::parse(name).ok());
+    let tenants = || Zone::parse(&directory.tenant(tenant)?.timezone).ok();
+    own.or_else(tenants).unwrap_or(Zone::UTC)
+}
+
+impl Level {
+    /// Its windows.
+    pub fn windows(&self) -> Windows<'_> {
+        Windows {
+            zone: &self.zone,
+            subscription: self.subscription.as_deref(),
+        }
+    }
+
+    /// The period of the limits that grants raise: the longest of its limits, if that is a day or more; `ever` where
+    /// there is nothing but grants. Shorter limits only bound the speed, and an unlimited feature needs no grants.
+    pub fn allowance_period(&self) -> Option<LimitPeriod> {
+        if self.only_grants {
+            return Some(LimitPeriod::Ever);
+        }
+        let longest = self.limits.iter().map(|limit| limit.period).max();
+        longest.filter(|period| *period >= LimitPeriod::Day)
+    }
+
+    /// What plan, add-ons and override gave at an instant, past ones included, in windows of `period`: the smallest of
+    /// the limits of that period.
+    pub fn allowance_at(
+        &self,
+        directory: &dyn Directory,
+        tenant: TenantId,
+        feature: &str,
+        period: LimitPeriod,
+        at: Timestamp,
+    ) -> Allowance {
+        let catalog = directory.catalog(tenant);
+        let subscriptions = directory.subscriptions(tenant, &self.customer.key);
+        let overrides = directory.overrides(tenant, &self.customer.key);
+        let over = overrides.iter().find(|over| over.entitlement.feature == feature);
+        let given = provision(&catalog, &subscriptions, over.map(AsRef::as_ref), feature, at);
+        let own = subscriptions.iter().find(|s| s.entitles(at));
+        let windows = Windows {
+            zone: &self.zone,
+            subscription: own.or(self.subscription.as_ref()).map(AsRef::as_ref),
+        };
+        let limit = match given {
+            Provision::Has { limits, .. } if limits.is_empty() => Quantity::MAX,
+            Provision::Has { limits, .. } => {
+                let same = limits.iter().filter(|limit| limit.period == period);
+                same.map(|limit| limit.limit).min().unwrap_or(Quantity::ZERO)
+            }
+            _ => Quantity::ZERO,
+        };
+        let change = subscriptions.iter().map(|s| next_change(s, at)).min();
+        Allowance {
+            window: windows.containing(period, at),
+            until: change.unwrap_or(Timestamp::MAX),
+            limit,
+        }
+    }
+}

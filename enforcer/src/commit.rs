@@ -1,0 +1,230 @@
+use std::sync::Arc;
+
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::intake::{Expect, QuotaOutcome};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::quota::Reason;
+use turnpike_domain::record::{EventRecord, Position, Record};
+use turnpike_domain::time::Timestamp;
+
+use crate::Enforcer;
+use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count, ended, grant_record};
+use crate::entry::Entry;
+use crate::hold::Holds;
+use crate::known::Past;
+use crate::outcome::Outcome;
+use crate::reservations::Reservation;
+use crate::reserve::{Found, changed_meanwhile};
+
+/// A commit as it was asked for.
+struct Commit<'a> {
+    reservation: &'a Arc<Reservation>,
+    /// The newest record of the reservation.
+    at: Position,
+    amount: Quantity,
+    /// The time that its event counts for.
+    time: Timestamp,
+}
+
+impl Enforcer {
+    /// Turns a reservation into usage: of what was reserved unless said, of less, or of more within the limits. After
+    /// its end it is decided anew.
+    ///
+    /// In time, the event counts for the instant at which the reservation was granted, so that it lies in the windows
+    /// that held it; decided anew, for the instant of that decision.
+    pub(crate) async fn commit(
+        &self,
+        tenant: TenantId,
+        id: &str,
+        amount: Option<Quantity>,
+    ) -> Result<Outcome, Problem> {
+        if amount.is_some_and(Quantity::is_negative) {
+            return Err(Problem::invalid("/amount", "must not be negative"));
+        }
+        let name = self.parts.key.name(tenant, QUOTA_SOURCE, id);
+        let _turn = self.in_flight.enter(name).await;
+        let now = self.parts.clock.now(tenant);
+        let (reservation, at) = match self.find(id, name).await? {
+            Found::Open(open, at) if now < open.expires => {
+                let amount = amount.unwrap_or(open.amount);
+                let time = open.made;
+                return self
+                    .commit_held(
+                        Commit {
+                            reservation: &open,
+                            at,
+                            amount,
+                            time,
+                        },
+                        now,
+                    )
+                    .await;
+            }
+            Found::Open(open, at) => {
+                let at = self.close(&open, at, open.expires, true).await?;
+                (open, at)
+            }
+            Found::Past(Past::Closed {
+                expired: true,
+                at,
+                reservation,
+            }) => (reservation, at),
+            Found::Past(Past::Closed { .. }) => {
+                return Err(Problem::new(
+                    Code::ReservationClosed,
+                    "this reservation was released before",
+                ));
+            }
+            Found::Past(Past::Committed(grant, _) | Past::Granted(grant)) => {
+                let entry = self.entry(tenant, &grant.customer, &grant.feature)?;
+                // A consume has another digest than a commit of its amount.
+                let amount = amount.map_or(grant.amount, Quantity::parts);
+                let same = grant.digest == self.commit_digest(amount);
+                return if same {
+                    self.again(&entry, &grant).await
+                } else {
+                    Err(conflict())
+                };
+            }
+            Found::Past(_) => return Err(conflict()),
+        };
+        let amount = amount.unwrap_or(reservation.amount);
+        self.commit_anew(Commit {
+            reservation: &reservation,
+            at,
+            amount,
+            time: now,
+        })
+        .await
+    }
+
+    /// Commits what is held, and takes what is asked for beyond it.
+    async fn commit_held(&self, commit: Commit<'_>, now: Timestamp) -> Result<Outcome, Problem> {
+        let Commit {
+            reservation,
+            amount,
+            time,
+            ..
+        } = commit;
+        let entry = self.entry(reservation.tenant, &reservation.customer, &reservation.feature)?;
+        let mut holds: Vec<_> = reservation.hold.iter().cloned().collect();
+        let beyond = amount.checked_sub(reservation.amount).unwrap_or_default();
+        let mut reason = Reason::parse(&reservation.reason).unwrap_or(Reason::WithinLimit);
+        if beyond > Quantity::ZERO {
+            match self.attempt(&entry, beyond, time).await? {
+                Attempt::Granted {
+                    hold,
+                    reason: granted,
+                    ..
+                } => {
+                    holds.push(hold);
+                    reason = granted;
+                }
+                Attempt::Refused(resolved, outcome) => {
+                    count("commit", outcome.reason);
+                    let outcome = outcome.with_reservation(&reservation.id, "open", reservation.expires);
+                    return self.with_options(&entry, &resolved, beyond, outcome).await;
+                }
+            }
+        }
+        self.write_commit(&commit, &entry, Arc::new(Holds(holds)), reason)
+            .await?;
+        self.reservations.remove(reservation);
+        let resolved = self.resolve(&entry, now).await?;
+        let outcome = Outcome::granted(&entry, &resolved, reason, now);
+        Ok(outcome.with_reservation(&reservation.id, "committed", reservation.expires))
+    }
+
+    /// Decides a commit that came too late, as a consume of its own.
+    async fn commit_anew(&self, commit: Commit<'_>) -> Result<Outcome, Problem> {
+        let Commit {
+            reservation,
+            amount,
+            time,
+            ..
+        } = commit;
+        let entry = self.entry(reservation.tenant, &reservation.customer, &reservation.feature)?;
+        match self.attempt(&entry, amount, time).await? {
+            Attempt::Granted {
+                resolved,
+                hold,
+                reason,
+            } => {
+                self.write_commit(&commit, &entry, Arc::new(Holds(vec![hold])), reason)
+                    .await?;
+                let outcome = Outcome::granted(&entry, &resolved, reason, time);
+                Ok(outcome.with_reservation(&reservation.id, "committed", reservation.expires))
+            }
+            Attempt::Refused(resolved, outcome) => {
+                count("commit", outcome.reason);
+                let outcome = outcome.with_reservation(&reservation.id, "expired", reservation.expires);
+                self.with_options(&entry, &resolved, amount, outcome).await
+            }
+        }
+    }
+
+    fn commit_digest(&self, amount: i128) -> u64 {
+        self.parts.key.digest(&[b"commit", &amount.to_le_bytes()])
+    }
+
+    async fn write_commit(
+        &self,
+        commit: &Commit<'_>,
+        entry: &Entry,
+        holds: Arc<Holds>,
+        reason: Reason,
+    ) -> Result<(), Problem> {
+        let Commit {
+            reservation,
+            at,
+            amount,
+            time,
+        } = *commit;
+        let writer = self.writer(reservation.tenant, &reservation.feature)?;
+        let data = writer.data(&reservation.properties, amount)?;
+        let customer = self.parts.directory.customer(entry.tenant, &entry.customer);
+        let customer = customer.ok_or_else(|| Problem::not_found("customer", &entry.customer))?;
+        let asked = Asked {
+            tenant: reservation.tenant,
+            customer: &reservation.customer,
+            feature: &reservation.feature,
+            amount,
+        };
+        let call = Consume {
+            id: &reservation.id,
+            asked,
+            properties: &reservation.properties,
+        };
+        let subject = customer.subjects.first().unwrap_or(&customer.key);
+        let event = self.event(&call, &writer, subject, time, &data);
+        let grant = grant_record(&asked, reason, self.commit_digest(amount.parts()));
+        let record = Record::Committed {
+            reservation: reservation.record(),
+            event: EventRecord {
+                grant: Some(grant),
+                ..event
+            },
+        };
+        match self
+            .write(
+                reservation.name,
+                reservation.digest,
+                &record,
+                Expect::At(at),
+                &holds,
+            )
+            .await?
+        {
+            QuotaOutcome::Written(_) => {
+                ended(&holds, amount);
+                count("commit", reason);
+                Ok(())
+            }
+            QuotaOutcome::Occupied(_) => {
+                self.forget(reservation);
+                Err(changed_meanwhile())
+            }
+        }
+    }
+}

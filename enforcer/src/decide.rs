@@ -1,0 +1,199 @@
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwapOption;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::quota::{Decision, Figures, Reason, decide, granted};
+use turnpike_domain::time::Timestamp;
+
+use crate::Enforcer;
+use crate::entry::{Entry, Resolved, Verdict};
+use crate::hold::{Hold, HoldDraft};
+
+/// A decision in process: plain numbers, nothing allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// Why; says whether it was granted.
+    pub reason: Reason,
+    /// The limit that describes it, unless the feature is not metered or access was refused altogether.
+    pub figures: Option<Figures>,
+    /// When the figures stood so.
+    pub as_of: Timestamp,
+}
+
+impl Decided {
+    /// Whether it was granted.
+    pub const fn allowed(&self) -> bool {
+        self.reason.allows()
+    }
+}
+
+/// What became of an attempt to take.
+pub(crate) enum Taken {
+    /// Taken; the decision as it stood right behind.
+    Granted(Arc<Hold>, Decision),
+    /// Nothing was taken; all limits as they stood.
+    Refused(Decision, Vec<Figures>),
+    /// What was compiled is out of date: resolve again.
+    Stale,
+}
+
+impl Enforcer {
+    /// Decides whether `amount` more would be granted at `now` (the tenant's time), from memory and without a trace.
+    /// `None` when something must be read first: ask [`Enforcer::handle`] once, then again.
+    pub fn decide(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        feature: &str,
+        amount: Quantity,
+        now: Timestamp,
+    ) -> Option<Decided> {
+        self.table
+            .with(tenant, customer, feature, |entry| {
+                self.decide_entry(entry, amount, now)
+            })
+            .flatten()
+    }
+
+    fn decide_entry(&self, entry: &Arc<Entry>, amount: Quantity, now: Timestamp) -> Option<Decided> {
+        entry.see(self.coarse_s.load(Ordering::Relaxed));
+        let resolved = entry.resolved.load();
+        match resolved.as_deref() {
+            Some(resolved) if resolved.stands(&entry.state, now) => Some(resolved.decide(amount, now)),
+            _ => {
+                // A window ended, or something changed: compiled anew here and now if that takes no reading.
+                self.connected().ok()?;
+                let resolved = self.resolve_at_once(entry, now).ok().flatten()?;
+                Some(resolved.decide(amount, now))
+            }
+        }
+    }
+
+    /// A handle for many decisions on one customer's feature, with everything read that they need. 404 for an unknown
+    /// customer or feature.
+    pub async fn handle(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        customer: &str,
+        feature: &str,
+    ) -> Result<Handle, Problem> {
+        let entry = self.entry(tenant, customer, feature)?;
+        self.resolve(&entry, self.parts.clock.now(tenant)).await?;
+        Ok(Handle {
+            enforcer: self.clone(),
+            entry: entry.clone(),
+            cache: arc_swap::cache::Cache::new(EntryRef(entry)),
+        })
+    }
+
+    /// Takes `amount` from every slot, or from none.
+    pub(crate) fn take(
+        &self,
+        entry: &Entry,
+        resolved: &Resolved,
+        amount: Quantity,
+        time: Timestamp,
+    ) -> Taken {
+        let Verdict::Metered(metering) = &resolved.verdict else {
+            return Taken::Stale;
+        };
+        let hold = self.book.enter(HoldDraft {
+            tenant: entry.tenant,
+            feature: entry.feature.clone(),
+            meter: metering.meter,
+            subject: metering.subject.clone(),
+            time,
+            amount: amount.parts(),
+        });
+        // Looked at behind the entering: a slot made under a newer directory counts this hold, or is seen here.
+        if !resolved.stands(&entry.state, time) {
+            return Taken::Stale;
+        }
+        for (at, cell) in resolved.cells.iter().enumerate() {
+            if let Err(total) = hold.take(&cell.slot, cell.ceiling) {
+                hold.give_back();
+                let figures = resolved.figures_with(at, total);
+                return match decide(amount.parts(), figures.iter().copied()) {
+                    Some(decision) => Taken::Refused(decision, figures),
+                    None => Taken::Stale,
+                };
+            }
+        }
+        match granted(resolved.figures()) {
+            Some(decision) => Taken::Granted(hold, decision),
+            None => Taken::Stale,
+        }
+    }
+}
+
+impl Resolved {
+    /// Decides on `amount` without a trace.
+    pub(crate) fn decide(&self, amount: Quantity, now: Timestamp) -> Decided {
+        let plain = |reason| Decided {
+            reason,
+            figures: None,
+            as_of: now,
+        };
+        match &self.verdict {
+            Verdict::Denied(reason) => plain(*reason),
+            Verdict::Entitled(_) => plain(Reason::Entitled),
+            Verdict::Metered(_) => match decide(amount.parts(), self.figures()) {
+                Some(decision) => Decided {
+                    reason: decision.reason,
+                    figures: Some(decision.figures),
+                    as_of: now,
+                },
+                None => plain(Reason::Unlimited),
+            },
+        }
+    }
+
+    /// All limits as they stand, with the total that was seen against the cell that refused.
+    fn figures_with(&self, refused: usize, total: i128) -> Vec<Figures> {
+        let limits = self.limits.iter().zip(self.figures());
+        limits
+            .map(|(limit, figures)| {
+                let total = if limit.cell == refused {
+                    total
+                } else {
+                    figures.total
+                };
+                Figures { total, ..figures }
+            })
+            .collect()
+    }
+}
+
+struct EntryRef(Arc<Entry>);
+
+impl Deref for EntryRef {
+    type Target = ArcSwapOption<Resolved>;
+
+    fn deref(&self) -> &ArcSwapOption<Resolved> {
+        &self.0.resolved
+    }
+}
+
+/// One customer's feature, kept by a caller that decides on it often.
+pub struct Handle {
+    enforcer: Arc<Enforcer>,
+    entry: Arc<Entry>,
+    cache: arc_swap::cache::Cache<EntryRef, Option<Arc<Resolved>>>,
+}
+
+impl Handle {
+    /// As [`Enforcer::decide`].
+    pub fn decide(&mut self, amount: Quantity, now: Timestamp) -> Option<Decided> {
+        match self.cache.load().as_deref() {
+            Some(resolved) if resolved.stands(&self.entry.state, now) => {
+                self.entry.see(self.enforcer.coarse_s.load(Ordering::Relaxed));
+                Some(resolved.decide(amount, now))
+            }
+            _ => self.enforcer.decide_entry(&self.entry, amount, now),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+use turnpike_domain::catalog::{LimitMode, LimitPeriod};
+use turnpike_domain::identity::{MeterId, TenantId};
+use turnpike_domain::quota::{Figures, Reason};
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use crate::slot::Slot;
+use crate::track::Track;
+
+/// Counts up with each change of a tenant's directory; what was compiled under an older number is compiled anew.
+#[derive(Debug, Default)]
+pub(crate) struct TenantState {
+    generation: AtomicU64,
+}
+
+impl TenantState {
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A (tenant, customer, feature) that decisions were asked for.
+pub(crate) struct Entry {
+    pub(crate) tenant: TenantId,
+    pub(crate) customer: Arc<str>,
+    pub(crate) feature: Arc<str>,
+    pub(crate) state: Arc<TenantState>,
+    pub(crate) resolved: ArcSwapOption<Resolved>,
+    /// The coarse second of its last use, for dropping what is idle.
+    seen: AtomicU32,
+}
+
+/// What decisions on an entry count against, compiled from the directory for a stretch of time.
+pub(crate) struct Resolved {
+    pub(crate) generation: u64,
+    pub(crate) valid: TimeRange,
+    pub(crate) verdict: Verdict,
+    /// The slots, each once, with the most that each takes.
+    pub(crate) cells: Box<[Cell]>,
+    pub(crate) limits: Box<[LimitCell]>,
+    /// Levels whose past usage decides what is left of grants, with the epoch that was compiled in.
+    pub(crate) watched: Box<[(Arc<Track>, u64)]>,
+    /// Plans and add-ons that a refusal may name, found when first asked for.
+    pub(crate) options: tokio::sync::OnceCell<crate::upgrade::Candidates>,
+}
+
+pub(crate) enum Verdict {
+    Denied(Reason),
+    Entitled(Option<String>),
+    Metered(Metering),
+}
+
+/// The meter behind a feature.
+pub(crate) struct Metering {
+    pub(crate) meter: MeterId,
+    /// The subject that granted events have.
+    pub(crate) subject: Arc<str>,
+}
+
+pub(crate) struct Cell {
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) ceiling: i128,
+}
+
+/// One limit, over a cell.
+pub(crate) struct LimitCell {
+    pub(crate) cell: usize,
+    pub(crate) customer: Arc<str>,
+    pub(crate) period: LimitPeriod,
+    pub(crate) mode: LimitMode,
+    /// `None`: no limit, only counted.
+    pub(crate) limit: Option<i128>,
+    pub(crate) ceiling: Option<i128>,
+    pub(crate) resets_us: i64,
+}
+
+impl LimitCell {
+    pub(crate) fn figures(&self, total: i128, reserved: i128) -> Figures {
+        Figures {
+            mode: self.mode,
+            limit: self.limit,
+            ceiling: self.ceiling,
+            total,
+            reserved,
+            resets_us: self.resets_us,
+        }
+    }
+}
+
+impl Resolved {
+    /// Whether it still says what is so at `now`.
+    pub(crate) fn stands(&self, state: &TenantState, now: Timestamp) -> bool {
+        self.valid.contains(now)
+            && self.generation == state.generation()
+            && self
+                .watched
+                .iter()
+                .all(|(track, epoch)| track.history_epoch() == *epoch)
+    }
+
+    /// The figures of all limits as they stand.
+    pub(crate) fn figures(&self) -> impl Iterator<Item = Figures> + '_ {
+        self.limits.iter().map(|limit| {
+            let counts = self.cells[limit.cell].slot.counts();
+            limit.figures(counts.total, counts.reserved)
+        })
+    }
+}
+
+impl Entry {
+    /// Notes that it was used in coarse second `now_s`.
+    pub(crate) fn see(&self, now_s: u32) {
+        // Written at most once a second, for a line that every decision writes to would be shared by all.
+        if self.seen.load(Ordering::Relaxed) != now_s {
+            self.seen.store(now_s, Ordering::Relaxed);
+        }
+    }
+}
+
+const SHARDS: usize = 1024;
+
+/// Entries by name: shards that are read without a lock and replaced as a whole when an entry is new.
+pub(crate) struct EntryTable {
+    hasher: foldhash::fast::RandomState,
+    shards: Box<[Shard]>,
+}
+
+struct Shard {
+    table: ArcSwap<HashTable<(u64, Arc<Entry>)>>,
+    writing: Mutex<()>,
+}
+
+impl EntryTable {
+    pub(crate) fn new() -> Self {
+        let shard = |_| Shard {
+            table: ArcSwap::from_pointee(HashTable::new()),
+            writing: Mutex::new(()),
+        };
+        Self {
+            hasher: foldhash::fast::RandomState::default(),
+            shards: (0..SHARDS).map(shard).collect(),
+        }
+    }
+
+    fn hash(&self, tenant: TenantId, customer: &str, feature: &str) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u64(u64::from(tenant.0) << 32 | customer.len() as u64);
+        hasher.write(customer.as_bytes());
+        hasher.write(feature.as_bytes());
+        hasher.finish()
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        // The table inside uses the low and the highest bits.
+        &self.shards[(hash >> 32) as usize % SHARDS]
+    }
+
+    /// Runs `read` on the entry of that name, if there is one.
+    pub(crate) fn with<R>(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        feature: &str,
+        read: impl FnOnce(&Arc<Entry>) -> R,
+    ) -> Option<R> {
+        let hash = self.hash(tenant, customer, feature);
+        let table = self.shard(hash).table.load();
+        let found = table.find(hash, |(_, entry)| {
+            entry.tenant == tenant && *entry.customer == *customer && *entry.feature == *feature
+        });
+        found.map(|(_, entry)| read(entry))
+    }
+
+    /// The entry of that name, made if there is none.
+    pub(crate) fn get_or_insert(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        feature: &str,
+        state: &Arc<TenantState>,
+    ) -> Arc<Entry> {
+        let hash = self.hash(tenant, customer, feature);
+        let shard = self.shard(hash);
+        let _writing = shard.writing.lock();
+        if let Some(entry) = self.with(tenant, customer, feature, Arc::clone) {
+            return entry;
+        }
+        let entry = Arc::new(Entry {
+            tenant,
+            customer: customer.into(),
+            feature: feature.into(),
+            state: state.clone(),
+            resolved: ArcSwapOption::empty(),
+            seen: AtomicU32::new(0),
+        });
+        let mut table = HashTable::clone(&shard.table.load());
+        table.insert_unique(hash, (hash, entry.clone()), |(hash, _)| *hash);
+        shard.table.store(Arc::new(table));
+        entry
+    }
+
+    /// Drops entries that were not used since coarse second `horizon_s`; returns how many stay.
+    pub(crate) fn sweep(&self, horizon_s: u32) -> usize {
+        let mut kept = 0;
+        for shard in &self.shards {
+            let idle = |entry: &Entry| entry.seen.load(Ordering::Relaxed) < horizon_s;
+            let table = shard.table.load();
+            if !table.iter().any(|(_, entry)| idle(entry)) {
+                kept += table.len();
+                continue;
+            }
+            let _writing = shard.writing.lock();
+            let mut table = HashTable::clone(&shard.table.load());
+            table.retain(|(_, entry)| {
+                let idle = idle(entry);
+                if idle {
+                    // A handle may keep the entry: what it compiled goes, so that its slots can.
+                    entry.resolved.store(None);
+                }
+                !idle
+            });
+            kept += table.len();
+            shard.table.store(Arc::new(table));
+        }
+        kept
+    }
+}

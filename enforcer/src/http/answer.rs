@@ -1,0 +1,239 @@
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+use turnpike_domain::catalog::{LimitMode, LimitPeriod};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::quota::{Figures, Reason};
+use turnpike_domain::time::Timestamp;
+use turnpike_http::{Caller, ProblemBody};
+
+use super::headers::{retry_after_s, set_rate_limits};
+use crate::outcome::{LimitOutcome, Outcome};
+use crate::upgrade::UpgradeOption;
+
+/// The answer to a quota call. The figures describe the limit that refused, else the one with the least remaining;
+/// they are null where no limit decided.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct QuotaAnswer {
+    /// Whether it was granted.
+    pub(super) allowed: bool,
+    /// The customer.
+    pub(super) customer: String,
+    /// The feature.
+    pub(super) feature: String,
+    /// How much the limit is; null for unlimited.
+    #[schema(value_type = Option<String>)]
+    pub(super) limit: Option<Quantity>,
+    /// What was used in its window.
+    #[schema(value_type = Option<String>)]
+    pub(super) used: Option<Quantity>,
+    /// What is held by reservations and by calls on their way to the log.
+    #[schema(value_type = Option<String>)]
+    pub(super) reserved: Option<Quantity>,
+    /// What is left below the limit; null for unlimited.
+    #[schema(value_type = Option<String>)]
+    pub(super) remaining: Option<Quantity>,
+    /// What is above the limit.
+    #[schema(value_type = Option<String>)]
+    pub(super) overage: Option<Quantity>,
+    /// When its window ends; null for never.
+    #[schema(value_type = Option<String>)]
+    pub(super) resets_at: Option<Timestamp>,
+    /// Why.
+    pub(super) reason: Reason,
+    /// When the figures stood so.
+    #[schema(value_type = String)]
+    pub(super) as_of: Timestamp,
+    /// By how much more than the limits could be granted; 0, for one engine decides.
+    pub(super) max_overshoot: String,
+    /// The value of a static feature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) value: Option<String>,
+    /// All limits, of the customer and of those above it.
+    pub(super) limits: Vec<QuotaLimit>,
+    /// For a refusal: plans and add-ons that would have allowed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) upgrade_options: Option<Vec<QuotaUpgrade>>,
+    /// The reservation concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reservation: Option<QuotaReservation>,
+}
+
+/// One limit as it stood.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct QuotaLimit {
+    /// Whose limit it is.
+    pub(super) customer: String,
+    /// Its window.
+    pub(super) period: LimitPeriod,
+    /// What happens at it.
+    pub(super) mode: LimitMode,
+    /// How much; null for unlimited.
+    #[schema(value_type = Option<String>)]
+    pub(super) limit: Option<Quantity>,
+    /// What was used in its window.
+    #[schema(value_type = String)]
+    pub(super) used: Quantity,
+    /// What is held.
+    #[schema(value_type = String)]
+    pub(super) reserved: Quantity,
+    /// What is left below it; null for unlimited.
+    #[schema(value_type = Option<String>)]
+    pub(super) remaining: Option<Quantity>,
+    /// What is above it.
+    #[schema(value_type = String)]
+    pub(super) overage: Quantity,
+    /// When its window ends; null for never.
+    #[schema(value_type = Option<String>)]
+    pub(super) resets_at: Option<Timestamp>,
+}
+
+/// What would have allowed a refused call.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct QuotaUpgrade {
+    /// `plan` or `add_on`.
+    pub(super) kind: &'static str,
+    /// Its key.
+    pub(super) key: String,
+    /// Its current version.
+    pub(super) version: u32,
+    /// Whose subscription it would be for.
+    pub(super) customer: String,
+}
+
+/// A reservation.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct QuotaReservation {
+    /// Its id.
+    pub(super) id: String,
+    /// `open`, `committed`, `released` or `expired`.
+    pub(super) status: &'static str,
+    /// When it ends by itself, or would have.
+    #[schema(value_type = String)]
+    pub(super) expires_at: Timestamp,
+}
+
+/// A count as a quantity. One beyond the range of quantities is shown as the greatest.
+fn quantity(parts: i128) -> Quantity {
+    Quantity::from_parts(parts).unwrap_or(if parts < 0 {
+        Quantity::MAX.negated()
+    } else {
+        Quantity::MAX
+    })
+}
+
+fn resets_at(figures: &Figures) -> Option<Timestamp> {
+    (figures.resets_us != i64::MAX).then(|| Timestamp::from_micros_clamped(figures.resets_us))
+}
+
+impl From<&LimitOutcome> for QuotaLimit {
+    fn from(limit: &LimitOutcome) -> Self {
+        let figures = &limit.figures;
+        Self {
+            customer: limit.customer.as_ref().to_owned(),
+            period: limit.period,
+            mode: figures.mode,
+            limit: figures.limit.map(quantity),
+            used: quantity(figures.used()),
+            reserved: quantity(figures.reserved),
+            remaining: figures.remaining().map(quantity),
+            overage: quantity(figures.overage()),
+            resets_at: resets_at(figures),
+        }
+    }
+}
+
+impl From<&UpgradeOption> for QuotaUpgrade {
+    fn from(option: &UpgradeOption) -> Self {
+        Self {
+            kind: option.kind,
+            key: option.key.clone(),
+            version: option.version,
+            customer: option.customer.as_ref().to_owned(),
+        }
+    }
+}
+
+impl From<&Outcome> for QuotaAnswer {
+    fn from(outcome: &Outcome) -> Self {
+        let described = outcome.figures().map(QuotaLimit::from);
+        let described = described.as_ref();
+        Self {
+            allowed: outcome.allowed(),
+            customer: outcome.customer.as_ref().to_owned(),
+            feature: outcome.feature.as_ref().to_owned(),
+            limit: described.and_then(|limit| limit.limit),
+            used: described.map(|limit| limit.used),
+            reserved: described.map(|limit| limit.reserved),
+            remaining: described.and_then(|limit| limit.remaining),
+            overage: described.map(|limit| limit.overage),
+            resets_at: described.and_then(|limit| limit.resets_at),
+            reason: outcome.reason,
+            as_of: outcome.as_of,
+            max_overshoot: "0".to_owned(),
+            value: outcome.value.clone(),
+            limits: outcome.limits.iter().map(QuotaLimit::from).collect(),
+            upgrade_options: (!outcome.allowed())
+                .then(|| outcome.upgrade_options.iter().map(QuotaUpgrade::from).collect()),
+            reservation: outcome.reservation.as_ref().map(|reservation| QuotaReservation {
+                id: reservation.id.clone(),
+                status: reservation.status,
+                expires_at: reservation.expires_at,
+            }),
+        }
+    }
+}
+
+/// A strict refusal: a problem with the answer's own members beside it.
+#[derive(Serialize)]
+struct StrictRefusal {
+    #[serde(flatten)]
+    problem: ProblemBody,
+    #[serde(flatten)]
+    answer: QuotaAnswer,
+}
+
+/// The answer to one call: 200, or 429 for a refusal when `strict` was asked for; rate-limit headers on both.
+pub(super) fn respond(outcome: &Outcome, strict: bool, caller: &Caller) -> Response<Body> {
+    let answer = QuotaAnswer::from(outcome);
+    if outcome.allowed() || !strict {
+        return finish(StatusCode::OK, "application/json", &answer, outcome);
+    }
+    let mut problem = Problem::new(
+        Code::QuotaRefused,
+        format!("refused: {}", outcome.reason.as_str()),
+    );
+    problem.retry_after_s = Some(retry_after_s(outcome));
+    let request_id = caller.request_id.0.as_ref().to_owned();
+    let refusal = StrictRefusal {
+        problem: ProblemBody::new(&problem, Some(request_id)),
+        answer,
+    };
+    let mut response = finish(
+        StatusCode::TOO_MANY_REQUESTS,
+        "application/problem+json",
+        &refusal,
+        outcome,
+    );
+    let seconds = HeaderValue::from(retry_after_s(outcome));
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response
+}
+
+fn finish(
+    status: StatusCode,
+    kind: &'static str,
+    body: &impl Serialize,
+    outcome: &Outcome,
+) -> Response<Body> {
+    // No field can fail to be written.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    set_rate_limits(outcome, response.headers_mut());
+    response
+}

@@ -1,0 +1,80 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use turnpike_domain::catalog::FeatureKind;
+use turnpike_domain::identity::Scope;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::quantity::Quantity;
+use turnpike_http::{Caller, ProblemBody, Reply};
+
+use super::answer::QuotaAnswer;
+use crate::Enforcer;
+use crate::consume::Asked;
+
+/// What a customer is entitled to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Entitlements {
+    /// One for each feature that it has, in the order of their keys.
+    data: Vec<EntitlementAnswer>,
+    /// Always null: all are told at once.
+    next_cursor: Option<String>,
+}
+
+/// A feature that a customer has.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct EntitlementAnswer {
+    /// The feature's name.
+    name: String,
+    /// What the feature is.
+    kind: FeatureKind,
+    /// What stands against it now; `allowed` says whether anything is left, were 0 more asked for.
+    #[serde(flatten)]
+    answer: QuotaAnswer,
+}
+
+/// What a customer is entitled to now, with values, limits and usage.
+#[utoipa::path(
+    get, path = "/v1/customers/{key}/entitlements", tag = "quotas",
+    params(("key" = String, Path, description = "The customer")),
+    responses(
+        (status = 200, description = "Its entitlements", body = Entitlements),
+        (status = 404, description = "No such customer", body = ProblemBody),
+    ),
+    security(("api_key" = ["check", "read"]))
+)]
+pub(super) async fn entitlements(
+    State(enforcer): State<Arc<Enforcer>>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Reply<Json<Entitlements>> {
+    caller
+        .require(Scope::Check)
+        .or_else(|_| caller.require(Scope::Read))?;
+    let directory = &enforcer.parts.directory;
+    if directory.customer(caller.tenant, &key).is_none() {
+        return Err(Problem::not_found("customer", &key).into());
+    }
+    let mut data = Vec::new();
+    for feature in directory.catalog(caller.tenant).features.values() {
+        let asked = Asked {
+            tenant: caller.tenant,
+            customer: &key,
+            feature: &feature.key,
+            amount: Quantity::ZERO,
+        };
+        let outcome = enforcer.entitlement(asked).await?;
+        if outcome.allowed() || outcome.described.is_some() {
+            data.push(EntitlementAnswer {
+                name: feature.name.clone(),
+                kind: feature.kind,
+                answer: QuotaAnswer::from(&outcome),
+            });
+        }
+    }
+    Ok(Json(Entitlements {
+        data,
+        next_cursor: None,
+    }))
+}

@@ -1,0 +1,83 @@
+//! `RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers-10 names them: structured lists with one
+//! item per limit; `q` and `w` are quota and window in seconds, `r` and `t` what remains and the seconds to the reset.
+
+use std::fmt::Write as _;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use turnpike_domain::quantity::UNIT;
+
+use crate::outcome::{LimitOutcome, Outcome};
+
+/// The greatest integer of a structured field (RFC 9651).
+const INTEGER_MAX: i128 = 999_999_999_999_999;
+/// Limits that are told in headers; the body tells all.
+const LIMITS_MAX: usize = 16;
+/// Seconds after which a refusal that no reset ends may be tried again: somebody has to change something first.
+const WITHOUT_RESET_S: u32 = 3_600;
+
+/// Seconds after which a refused call may be granted.
+pub(super) fn retry_after_s(outcome: &Outcome) -> u32 {
+    let seconds = outcome
+        .figures()
+        .and_then(|limit| seconds_to_reset(outcome, limit));
+    seconds.map_or(WITHOUT_RESET_S, |s| u32::try_from(s.max(1)).unwrap_or(u32::MAX))
+}
+
+fn seconds_to_reset(outcome: &Outcome, limit: &LimitOutcome) -> Option<i64> {
+    let resets_us = Some(limit.figures.resets_us).filter(|us| *us != i64::MAX)?;
+    let left_us = resets_us - outcome.as_of.micros();
+    Some((left_us.max(0) + 999_999) / 1_000_000)
+}
+
+/// Adds the headers; nothing where no limit decides.
+pub(super) fn set_rate_limits(outcome: &Outcome, headers: &mut HeaderMap) {
+    let (mut policy, mut standing) = (String::new(), String::new());
+    for limit in outcome.limits.iter().take(LIMITS_MAX) {
+        let Some(quota) = limit.figures.limit else {
+            continue;
+        };
+        let remaining = limit.figures.remaining().unwrap_or_default();
+        let name = name(outcome, limit);
+        let comma = if policy.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(policy, "{comma}\"{name}\";q={}", integer(quota));
+        let _ = write!(standing, "{comma}\"{name}\";r={}", integer(remaining));
+        if let Some(seconds) = seconds_to_reset(outcome, limit) {
+            let window_s = (limit.window.end.micros() - limit.window.start.micros()) / 1_000_000;
+            let _ = write!(policy, ";w={window_s}");
+            let _ = write!(standing, ";t={seconds}");
+        }
+    }
+    for (header, value) in [("ratelimit-policy", policy), ("ratelimit", standing)] {
+        if let Ok(value) = HeaderValue::from_str(&value)
+            && !value.is_empty()
+        {
+            headers.insert(HeaderName::from_static(header), value);
+        }
+    }
+}
+
+/// `month-hard`, or `acme:month-hard` for the limit of a customer above. Keys have no character that needs escaping.
+fn name(outcome: &Outcome, limit: &LimitOutcome) -> String {
+    let word = |value: Result<Value, serde_json::Error>| {
+        value
+            .ok()
+            .and_then(|v| v.as_str().map(str::to_owned))
+            .unwrap_or_default()
+    };
+    let (period, mode) = (
+        word(serde_json::to_value(limit.period)),
+        word(serde_json::to_value(limit.figures.mode)),
+    );
+    if limit.customer == outcome.customer {
+        format!("{period}-{mode}")
+    } else {
+        format!("{}:{period}-{mode}", limit.customer)
+    }
+}
+
+/// Whole units of a count, cut, within what a structured field can say.
+fn integer(parts: i128) -> i128 {
+    (parts / UNIT).clamp(0, INTEGER_MAX)
+}

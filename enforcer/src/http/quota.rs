@@ -1,0 +1,239 @@
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::Response;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::limits::{JSON_DEPTH_MAX, QUOTA_BATCH_MAX};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::quantity::Quantity;
+use turnpike_http::{Caller, JsonBody, Params, ProblemBody, Reply};
+
+use super::answer::{QuotaAnswer, respond};
+use crate::Enforcer;
+use crate::consume::{Asked, Consume};
+
+/// How refusals are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StatusMode {
+    /// 200 with `allowed: false`.
+    #[default]
+    Answer,
+    /// 429.
+    Strict,
+}
+
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StatusQuery {
+    /// `strict`: a refusal is 429 with `Retry-After`.
+    #[serde(default)]
+    #[param(inline)]
+    status: StatusMode,
+}
+
+impl StatusQuery {
+    pub(super) fn strict(&self) -> bool {
+        self.status == StatusMode::Strict
+    }
+}
+
+/// A question.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckBody {
+    /// The customer's key.
+    customer: String,
+    /// The feature's key.
+    feature: String,
+    /// How much; 1 unless said, 0 to see the figures.
+    #[serde(default = "one")]
+    #[schema(value_type = String, default = "1")]
+    amount: Quantity,
+}
+
+impl CheckBody {
+    fn asked(&self, tenant: TenantId) -> Asked<'_> {
+        Asked {
+            tenant,
+            customer: &self.customer,
+            feature: &self.feature,
+            amount: self.amount,
+        }
+    }
+}
+
+/// A consume.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsumeBody {
+    /// Its id, 1 to 512 bytes: the id of the event that it becomes. The same call again answers as it did first.
+    id: String,
+    /// The customer's key.
+    customer: String,
+    /// The feature's key.
+    feature: String,
+    /// How much, above 0; 1 unless said.
+    #[serde(default = "one")]
+    #[schema(value_type = String, default = "1")]
+    amount: Quantity,
+    /// The event's other data.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    properties: Option<Box<RawValue>>,
+}
+
+pub(super) const fn one() -> Quantity {
+    Quantity::ONE
+}
+
+/// The text of `properties`, which must be an object that is not nested too deeply.
+pub(super) fn object(properties: Option<&RawValue>) -> Result<&str, Problem> {
+    let text = properties.map_or("{}", RawValue::get).trim();
+    if !text.starts_with('{') {
+        return Err(Problem::invalid("/properties", "must be a JSON object"));
+    }
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    if deepest > JSON_DEPTH_MAX {
+        return Err(Problem::new(
+            Code::TooDeep,
+            format!("/properties is nested deeper than {JSON_DEPTH_MAX} levels"),
+        ));
+    }
+    Ok(text)
+}
+
+/// Whether a customer may do this now; nothing is consumed.
+#[utoipa::path(
+    post, path = "/v1/quota/check", tag = "quotas",
+    params(StatusQuery), request_body = CheckBody,
+    responses(
+        (status = 200, description = "The decision", body = QuotaAnswer),
+        (status = 404, description = "No such customer or feature", body = ProblemBody),
+        (status = 422, description = "Invalid", body = ProblemBody),
+        (status = 429, description = "Refused, with status=strict", body = ProblemBody),
+    ),
+    security(("api_key" = ["check"]))
+)]
+pub(super) async fn check(
+    State(enforcer): State<Arc<Enforcer>>,
+    caller: Caller,
+    Params(query): Params<StatusQuery>,
+    JsonBody(body): JsonBody<CheckBody>,
+) -> Reply<Response<Body>> {
+    caller.require(Scope::Check)?;
+    let outcome = enforcer.check(body.asked(caller.tenant)).await?;
+    Ok(respond(&outcome, query.strict(), &caller))
+}
+
+/// Decides and records usage in one durable step, once per id.
+#[utoipa::path(
+    post, path = "/v1/quota/consume", tag = "quotas",
+    params(StatusQuery), request_body = ConsumeBody,
+    responses(
+        (status = 200, description = "The decision; granted means durable", body = QuotaAnswer),
+        (status = 404, description = "No such customer or feature", body = ProblemBody),
+        (status = 409, description = "The id was used for something else", body = ProblemBody),
+        (status = 422, description = "Invalid, or the feature's meter would not count it", body = ProblemBody),
+        (status = 429, description = "Refused, with status=strict", body = ProblemBody),
+        (status = 503, description = "Nothing was kept; try again", body = ProblemBody),
+    ),
+    security(("api_key" = ["check"]))
+)]
+pub(super) async fn consume(
+    State(enforcer): State<Arc<Enforcer>>,
+    caller: Caller,
+    Params(query): Params<StatusQuery>,
+    JsonBody(body): JsonBody<ConsumeBody>,
+) -> Reply<Response<Body>> {
+    caller.require(Scope::Check)?;
+    let asked = Asked {
+        tenant: caller.tenant,
+        customer: &body.customer,
+        feature: &body.feature,
+        amount: body.amount,
+    };
+    let properties = object(body.properties.as_deref())?;
+    let outcome = enforcer
+        .consume(Consume {
+            id: &body.id,
+            asked,
+            properties,
+        })
+        .await?;
+    Ok(respond(&outcome, query.strict(), &caller))
+}
+
+/// Several checks.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchBody {
+    /// At most 1,000.
+    checks: Vec<CheckBody>,
+}
+
+/// The results of a batch, in the order of its checks.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct BatchAnswer {
+    /// One for each check.
+    results: Vec<BatchResult>,
+}
+
+/// The answer to one check, or its error.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub(super) enum BatchResult {
+    /// The decision.
+    Answer(Box<QuotaAnswer>),
+    /// Why there is none.
+    Failed {
+        /// The problem.
+        error: ProblemBody,
+    },
+}
+
+/// Many checks at once; each is decided for itself.
+#[utoipa::path(
+    post, path = "/v1/quota/batch", tag = "quotas", request_body = BatchBody,
+    responses(
+        (status = 200, description = "The decisions, in order", body = BatchAnswer),
+        (status = 422, description = "Invalid", body = ProblemBody),
+    ),
+    security(("api_key" = ["check"]))
+)]
+pub(super) async fn batch(
+    State(enforcer): State<Arc<Enforcer>>,
+    caller: Caller,
+    JsonBody(body): JsonBody<BatchBody>,
+) -> Reply<Response<Body>> {
+    caller.require(Scope::Check)?;
+    if body.checks.len() > QUOTA_BATCH_MAX {
+        return Err(Problem::invalid("/checks", format!("has more than {QUOTA_BATCH_MAX} checks")).into());
+    }
+    let mut results = Vec::with_capacity(body.checks.len());
+    for check in &body.checks {
+        results.push(match enforcer.check(check.asked(caller.tenant)).await {
+            Ok(outcome) => BatchResult::Answer(Box::new(QuotaAnswer::from(&outcome))),
+            Err(problem) => BatchResult::Failed {
+                error: ProblemBody::new(&problem, None),
+            },
+        });
+    }
+    Ok(axum::Json(BatchAnswer { results }).into_response())
+}

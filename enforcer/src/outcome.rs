@@ -1,0 +1,122 @@
+use std::sync::Arc;
+
+use turnpike_domain::catalog::LimitPeriod;
+use turnpike_domain::quota::{Decision, Figures, Reason, granted};
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use crate::entry::{Entry, Resolved, Verdict};
+use crate::upgrade::UpgradeOption;
+
+/// What a call is answered.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The customer.
+    pub customer: Arc<str>,
+    /// The feature.
+    pub feature: Arc<str>,
+    /// Why; says whether it was granted.
+    pub reason: Reason,
+    /// Which of the limits describes it.
+    pub described: Option<usize>,
+    /// All limits as they stood.
+    pub limits: Vec<LimitOutcome>,
+    /// The value of a static feature.
+    pub value: Option<String>,
+    /// When the figures stood so.
+    pub as_of: Timestamp,
+    /// For a refusal: what would allow it.
+    pub upgrade_options: Vec<UpgradeOption>,
+    /// The reservation concerned.
+    pub reservation: Option<ReservationOutcome>,
+}
+
+/// One limit as it stood.
+#[derive(Debug, Clone)]
+pub struct LimitOutcome {
+    /// The customer whose limit it is.
+    pub customer: Arc<str>,
+    /// The kind of its window.
+    pub period: LimitPeriod,
+    /// Its window.
+    pub window: TimeRange,
+    /// What stood against it.
+    pub figures: Figures,
+}
+
+/// A reservation as it stands after the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationOutcome {
+    /// Its id.
+    pub id: String,
+    /// `open`, `committed`, `released` or `expired`.
+    pub status: &'static str,
+    /// When it ends by itself, or would have.
+    pub expires_at: Timestamp,
+}
+
+impl Outcome {
+    /// An outcome with these figures, which stand in the order of the resolved limits.
+    pub(crate) fn new(
+        entry: &Entry,
+        resolved: &Resolved,
+        figures: &[Figures],
+        decision: (Reason, Option<usize>),
+        as_of: Timestamp,
+    ) -> Self {
+        let limits = resolved
+            .limits
+            .iter()
+            .zip(figures)
+            .map(|(limit, figures)| LimitOutcome {
+                customer: limit.customer.clone(),
+                period: limit.period,
+                window: resolved.cells[limit.cell].slot.range(),
+                figures: *figures,
+            });
+        Self {
+            customer: entry.customer.clone(),
+            feature: entry.feature.clone(),
+            reason: decision.0,
+            described: decision.1,
+            limits: limits.collect(),
+            value: match &resolved.verdict {
+                Verdict::Entitled(value) => value.clone(),
+                _ => None,
+            },
+            as_of,
+            upgrade_options: Vec::new(),
+            reservation: None,
+        }
+    }
+
+    /// A refusal or grant that no figure decided.
+    pub(crate) fn plain(entry: &Entry, resolved: &Resolved, reason: Reason, as_of: Timestamp) -> Self {
+        Self::new(entry, resolved, &[], (reason, None), as_of)
+    }
+
+    /// A grant for `reason`, with the figures as they stand now.
+    pub(crate) fn granted(entry: &Entry, resolved: &Resolved, reason: Reason, as_of: Timestamp) -> Self {
+        let figures: Vec<_> = resolved.figures().collect();
+        let described = granted(figures.iter().copied()).map(|decision: Decision| decision.index);
+        Self::new(entry, resolved, &figures, (reason, described), as_of)
+    }
+
+    /// Whether it was granted.
+    pub const fn allowed(&self) -> bool {
+        self.reason.allows()
+    }
+
+    /// The figures that describe it.
+    pub fn figures(&self) -> Option<&LimitOutcome> {
+        self.limits.get(self.described?)
+    }
+
+    pub(crate) fn with_reservation(mut self, id: &str, status: &'static str, expires_at: Timestamp) -> Self {
+        self.reservation = Some(ReservationOutcome {
+            id: id.to_owned(),
+            status,
+            expires_at,
+        });
+        self
+    }
+}

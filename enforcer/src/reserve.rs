@@ -1,0 +1,222 @@
+use std::sync::Arc;
+
+use turnpike_domain::identity::{EventName, TenantId};
+use turnpike_domain::limits::{RESERVATION_TTL_S_MAX, RESERVATIONS_OPEN_MAX};
+use turnpike_domain::port::intake::{Expect, QuotaOutcome};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::quota::Reason;
+use turnpike_domain::record::{Position, Record};
+use turnpike_domain::time::Timestamp;
+
+use crate::Enforcer;
+use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count};
+use crate::entry::Entry;
+use crate::hold::{Hold, Holds};
+use crate::known::{self, Past};
+use crate::outcome::Outcome;
+use crate::reservations::Reservation;
+
+impl Enforcer {
+    /// Holds an amount for `ttl_s` seconds, durably, once per id.
+    pub(crate) async fn reserve(&self, call: Consume<'_>, ttl_s: u32) -> Result<Outcome, Problem> {
+        if !(1..=RESERVATION_TTL_S_MAX).contains(&ttl_s) {
+            return Err(Problem::invalid(
+                "/ttl_s",
+                format!("must be 1 to {RESERVATION_TTL_S_MAX}"),
+            ));
+        }
+        let Asked { tenant, amount, .. } = call.asked;
+        let (entry, writer) = self.prepare_call(&call)?;
+        // What its commit will write must be countable: said now, not then.
+        writer.data(call.properties, amount)?;
+        let digest = self.digest("reserve", &call, &[&ttl_s.to_le_bytes()])?;
+        let name = self.parts.key.name(tenant, QUOTA_SOURCE, call.id);
+        let _turn = self.in_flight.enter(name).await;
+        if let Some(known) = self.lookup(name).await? {
+            match known::read(&known, name)? {
+                Past::Closed { .. } => {}
+                past => return self.reserved_before(&entry, past, digest).await,
+            }
+        }
+        if self.reservations.len() >= RESERVATIONS_OPEN_MAX {
+            return Err(Problem::new(
+                Code::Overloaded,
+                "too many reservations are open; commit or release some",
+            ));
+        }
+        let now = self.parts.clock.now(tenant);
+        let (resolved, hold, reason) = match self.attempt(&entry, amount, now).await? {
+            Attempt::Granted {
+                resolved,
+                hold,
+                reason,
+            } => (resolved, hold, reason),
+            Attempt::Refused(resolved, outcome) => {
+                count("reserve", outcome.reason);
+                return self.with_options(&entry, &resolved, amount, outcome).await;
+            }
+        };
+        let reservation = reservation(&call, name, digest, (now, ttl_s), (reason, hold));
+        let record = Record::Reserved(reservation.record());
+        let nothing = Arc::new(Holds(Vec::new()));
+        match self.write(name, digest, &record, Expect::Free, &nothing).await? {
+            QuotaOutcome::Written(position) => {
+                let kept = self.reservations.insert(Reservation {
+                    position: Some(position),
+                    ..reservation
+                });
+                count("reserve", reason);
+                let outcome = Outcome::granted(&entry, &resolved, reason, now);
+                Ok(outcome.with_reservation(&kept.id, "open", kept.expires))
+            }
+            QuotaOutcome::Occupied(known) => {
+                drop(reservation);
+                self.reserved_before(&entry, known::read(&known, name)?, digest)
+                    .await
+            }
+        }
+    }
+
+    async fn reserved_before(&self, entry: &Arc<Entry>, past: Past, digest: u64) -> Result<Outcome, Problem> {
+        match past {
+            Past::Open(open) if open.digest == digest => {
+                let now = self.parts.clock.now(entry.tenant);
+                let resolved = self.resolve(entry, now).await?;
+                let reason = Reason::parse(&open.reason).unwrap_or(Reason::WithinLimit);
+                let outcome = Outcome::granted(entry, &resolved, reason, now);
+                Ok(outcome.with_reservation(&open.id, "open", open.expires))
+            }
+            Past::Committed(_, reserved) if reserved == digest => Err(Problem::new(
+                Code::ReservationClosed,
+                "this reservation was committed before",
+            )),
+            _ => Err(conflict()),
+        }
+    }
+
+    /// Gives a reservation back. Repeating it, and releasing what has expired, is fine.
+    pub(crate) async fn release(&self, tenant: TenantId, id: &str) -> Result<Outcome, Problem> {
+        let name = self.parts.key.name(tenant, QUOTA_SOURCE, id);
+        let _turn = self.in_flight.enter(name).await;
+        let now = self.parts.clock.now(tenant);
+        let (reservation, expired) = match self.find(id, name).await? {
+            Found::Open(open, at) => {
+                let expired = open.expires <= now;
+                self.close(&open, at, now.min(open.expires), expired).await?;
+                (open, expired)
+            }
+            Found::Past(Past::Closed {
+                expired, reservation, ..
+            }) => (reservation, expired),
+            Found::Past(Past::Committed(..)) => {
+                return Err(Problem::new(
+                    Code::ReservationClosed,
+                    "this reservation was committed before",
+                ));
+            }
+            Found::Past(_) => return Err(Problem::not_found("reservation", id)),
+        };
+        let entry = self.entry(tenant, &reservation.customer, &reservation.feature)?;
+        let resolved = self.resolve(&entry, now).await?;
+        let reason = Reason::parse(&reservation.reason).unwrap_or(Reason::WithinLimit);
+        let outcome = Outcome::granted(&entry, &resolved, reason, now);
+        let status = if expired { "expired" } else { "released" };
+        Ok(outcome.with_reservation(id, status, reservation.expires))
+    }
+
+    /// Ends a reservation without usage: durable first, then given back.
+    pub(crate) async fn close(
+        &self,
+        open: &Arc<Reservation>,
+        at: Position,
+        when: Timestamp,
+        expired: bool,
+    ) -> Result<Position, Problem> {
+        let record = Record::Released {
+            at_us: when.micros(),
+            expired,
+            reservation: open.record(),
+        };
+        let nothing = Arc::new(Holds(Vec::new()));
+        match self
+            .write(open.name, open.digest, &record, Expect::At(at), &nothing)
+            .await?
+        {
+            QuotaOutcome::Written(position) => {
+                self.forget(open);
+                let how = if expired { "expired" } else { "released" };
+                metrics::counter!("turnpike_quota_reservations_closed_total", "how" => how).increment(1);
+                Ok(position)
+            }
+            QuotaOutcome::Occupied(_) => {
+                self.forget(open);
+                Err(changed_meanwhile())
+            }
+        }
+    }
+
+    /// Drops a reservation of which the log says that it is no longer open, with what it still holds.
+    pub(crate) fn forget(&self, reservation: &Reservation) {
+        self.reservations.remove(reservation);
+        if let Some(hold) = &reservation.hold {
+            hold.give_back();
+        }
+    }
+
+    pub(crate) async fn find(&self, id: &str, name: EventName) -> Result<Found, Problem> {
+        self.connected()?;
+        let open = self.reservations.get(name);
+        if let Some((open, at)) = open.as_ref().and_then(|open| Some((open, open.position?))) {
+            return Ok(Found::Open(open.clone(), at));
+        }
+        let Some(known) = self.lookup(name).await? else {
+            return Err(Problem::not_found("reservation", id));
+        };
+        Ok(match (known::read(&known, name)?, open) {
+            (Past::Open(_), Some(open)) => Found::Open(open, known.position),
+            // Written, but not entered here: its call was cut off.
+            (Past::Open(found), None) => Found::Open(self.adopt(*found), known.position),
+            (past, _) => Found::Past(past),
+        })
+    }
+}
+
+/// A reservation that was granted for `reason` at an instant, for a number of seconds, and is not written yet.
+fn reservation(
+    call: &Consume<'_>,
+    name: EventName,
+    digest: u64,
+    (made, ttl_s): (Timestamp, u32),
+    (reason, hold): (Reason, Arc<Hold>),
+) -> Reservation {
+    Reservation {
+        tenant: call.asked.tenant,
+        name,
+        id: call.id.to_owned(),
+        customer: call.asked.customer.to_owned(),
+        feature: call.asked.feature.to_owned(),
+        amount: call.asked.amount,
+        properties: call.properties.to_owned(),
+        reason: reason.as_str().to_owned(),
+        digest,
+        made,
+        expires: made.plus_micros(i64::from(ttl_s) * 1_000_000),
+        position: None,
+        hold: Some(hold),
+    }
+}
+
+/// Where a reservation stands.
+pub(crate) enum Found {
+    /// Open, with the position of its record.
+    Open(Arc<Reservation>, Position),
+    /// Anything else.
+    Past(Past),
+}
+
+pub(crate) fn changed_meanwhile() -> Problem {
+    Problem::new(
+        Code::Unavailable,
+        "the reservation changed in the same moment; try again",
+    )
+}

@@ -1,0 +1,313 @@
+use std::sync::Arc;
+
+use turnpike_domain::catalog::{Catalog, Feature, LimitMode, LimitPeriod};
+use turnpike_domain::meter::{Aggregation, Meter};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::quota::{Access, EffectiveLimit, GrantPlan, Level, MeteredAccess, access};
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use crate::Enforcer;
+use crate::entry::{Cell, Entry, LimitCell, Metering, Resolved, Verdict};
+use crate::slot::Slot;
+use crate::track::Track;
+
+/// How often a resolution starts over when the directory changes under it, before the caller is asked to come again.
+const ATTEMPTS: usize = 8;
+
+/// What an entry's decisions have to count against, before the slots are at hand.
+pub(crate) struct Blueprint {
+    generation: u64,
+    at: Timestamp,
+    until: Timestamp,
+    verdict: Verdict,
+    levels: Vec<LevelPlan>,
+}
+
+/// One level of a blueprint.
+pub(crate) struct LevelPlan {
+    pub(crate) track: Arc<Track>,
+    limits: Vec<PlannedLimit>,
+    grants: Option<GrantPlan>,
+    raised: Option<LimitPeriod>,
+}
+
+struct PlannedLimit {
+    period: LimitPeriod,
+    mode: LimitMode,
+    /// `None`: only counted.
+    limit: Option<EffectiveLimit>,
+    range: TimeRange,
+}
+
+impl LevelPlan {
+    fn segments(&self) -> Vec<TimeRange> {
+        let past = self.grants.as_ref().map_or(&[][..], GrantPlan::past);
+        past.iter().map(|segment| segment.range).collect()
+    }
+
+    fn ranges(&self) -> Vec<TimeRange> {
+        let mut ranges: Vec<_> = self.limits.iter().map(|limit| limit.range).collect();
+        ranges.sort_unstable();
+        ranges.dedup();
+        ranges
+    }
+}
+
+impl Enforcer {
+    /// What decisions on `entry` at `at` count against: what was compiled before if it stands, else compiled anew.
+    pub(crate) async fn resolve(&self, entry: &Arc<Entry>, at: Timestamp) -> Result<Arc<Resolved>, Problem> {
+        self.connected()?;
+        for _ in 0..ATTEMPTS {
+            if let Some(resolved) = entry.resolved.load_full().filter(|r| r.stands(&entry.state, at)) {
+                return Ok(resolved);
+            }
+            if let Some(resolved) = self.resolve_at_once(entry, at)? {
+                return Ok(resolved);
+            }
+            let blueprint = self.blueprint(entry, at)?;
+            for level in blueprint.levels {
+                self.prepare(level.track.clone(), level.ranges(), level.segments(), at)
+                    .await?;
+            }
+        }
+        Err(Problem::new(
+            Code::Unavailable,
+            "customers and catalog change faster than limits can be compiled; try again",
+        ))
+    }
+
+    /// The same without waiting: `None` when usage has to be read first.
+    pub(crate) fn resolve_at_once(
+        &self,
+        entry: &Arc<Entry>,
+        at: Timestamp,
+    ) -> Result<Option<Arc<Resolved>>, Problem> {
+        let blueprint = self.blueprint(entry, at)?;
+        let Some(resolved) = self.assemble(blueprint) else {
+            return Ok(None);
+        };
+        let resolved = Arc::new(resolved);
+        if !resolved.stands(&entry.state, at) {
+            return Ok(None);
+        }
+        // An older instant (a commit of what was reserved before) does not replace what stands now.
+        let newer = entry
+            .resolved
+            .load()
+            .as_ref()
+            .is_some_and(|now| now.valid.start > at && now.generation == resolved.generation);
+        if !newer {
+            entry.resolved.store(Some(resolved.clone()));
+        }
+        Ok(Some(resolved))
+    }
+
+    fn blueprint(&self, entry: &Entry, at: Timestamp) -> Result<Blueprint, Problem> {
+        let generation = entry.state.generation();
+        let (tenant, directory) = (entry.tenant, &*self.parts.directory);
+        let customer = directory
+            .customer(tenant, &entry.customer)
+            .ok_or_else(|| Problem::not_found("customer", &entry.customer))?;
+        let catalog = directory.catalog(tenant);
+        let feature = catalog
+            .features
+            .get(&*entry.feature)
+            .ok_or_else(|| Problem::not_found("feature", &entry.feature))?;
+        // An event's subject is the customer's first; it has one, its key unless said.
+        let subject: Arc<str> = customer.subjects.first().unwrap_or(&customer.key).as_str().into();
+        let (access, until) = access(directory, tenant, customer, feature, at);
+        let mut blueprint = Blueprint {
+            generation,
+            at,
+            until,
+            verdict: Verdict::Entitled(None),
+            levels: Vec::new(),
+        };
+        match access {
+            Access::Denied(reason) => blueprint.verdict = Verdict::Denied(reason),
+            Access::Entitled { value } => blueprint.verdict = Verdict::Entitled(value),
+            Access::Metered(metered) => {
+                let meter = meter_of(&catalog, feature)?;
+                blueprint.verdict = Verdict::Metered(Metering {
+                    meter: meter.id,
+                    subject,
+                });
+                self.plan_levels(entry, metered, meter, &mut blueprint)?;
+            }
+        }
+        Ok(blueprint)
+    }
+
+    fn plan_levels(
+        &self,
+        entry: &Entry,
+        metered: MeteredAccess,
+        meter: &Arc<Meter>,
+        blueprint: &mut Blueprint,
+    ) -> Result<(), Problem> {
+        for level in metered.levels {
+            let plan = self.plan_level(entry, &level, meter, blueprint.at)?;
+            let begins = level.grants.iter().filter_map(|grant| grant.effective_at);
+            let begins = begins
+                .map(Timestamp::floor_minute)
+                .filter(|begin| *begin > blueprint.at);
+            blueprint.until = blueprint.until.min(begins.min().unwrap_or(Timestamp::MAX));
+            blueprint.levels.push(plan);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn plan_level(
+        &self,
+        entry: &Entry,
+        level: &Level,
+        meter: &Arc<Meter>,
+        at: Timestamp,
+    ) -> Result<LevelPlan, Problem> {
+        let (directory, windows) = (&*self.parts.directory, level.windows());
+        let raised = level.allowance_period().filter(|_| !level.grants.is_empty());
+        let grants = match raised {
+            Some(period) => {
+                let allowance = |at| level.allowance_at(directory, entry.tenant, &entry.feature, period, at);
+                GrantPlan::new(&level.grants, windows, &allowance, at)?
+            }
+            None => None,
+        };
+        let planned = |period, mode, limit| PlannedLimit {
+            period,
+            mode,
+            limit,
+            range: windows.containing(period, at),
+        };
+        let mut limits: Vec<_> = level
+            .limits
+            .iter()
+            .map(|limit| planned(limit.period, limit.mode, Some(*limit)))
+            .collect();
+        if level.only_grants {
+            let nothing = EffectiveLimit {
+                period: LimitPeriod::Ever,
+                mode: LimitMode::Hard,
+                limit: Quantity::ZERO,
+                ceiling: Some(Quantity::ZERO),
+            };
+            limits.push(planned(LimitPeriod::Ever, LimitMode::Hard, Some(nothing)));
+        } else if limits.is_empty() {
+            // Without a limit the billing period is counted, so that the answer can say what was used.
+            limits.push(planned(LimitPeriod::Billing, LimitMode::Overage, None));
+        }
+        let track = self.track(entry, level, meter);
+        Ok(LevelPlan {
+            track,
+            limits,
+            grants,
+            raised,
+        })
+    }
+
+    /// Puts a blueprint together with its slots; `None` when one has to be made first.
+    fn assemble(&self, blueprint: Blueprint) -> Option<Resolved> {
+        let start = blueprint.at.floor_minute();
+        let mut valid = TimeRange::new(start, blueprint.until);
+        let (mut cells, mut limits, mut watched) = (Vec::<Cell>::new(), Vec::new(), Vec::new());
+        for level in &blueprint.levels {
+            let extra = match &level.grants {
+                Some(grants) => {
+                    let (used, epoch) = history(&level.track, &level.segments())?;
+                    watched.push((level.track.clone(), epoch));
+                    valid = valid.intersect(&grants.current().range)?;
+                    grants.extra(&used)
+                }
+                None => Quantity::ZERO,
+            };
+            let first = cells.len();
+            for planned in &level.limits {
+                valid = valid.intersect(&planned.range)?;
+                let limit = planned.limit.map(|limit| match level.raised {
+                    Some(period) if period == limit.period => limit.raised(extra),
+                    _ => limit,
+                });
+                let ceiling = limit.and_then(|limit| limit.ceiling).map(Quantity::parts);
+                let found = cells[first..]
+                    .iter()
+                    .position(|cell| cell.slot.range() == planned.range);
+                let cell = if let Some(at) = found {
+                    first + at
+                } else {
+                    let slot = self.slot(&level.track, planned.range, blueprint.at)?;
+                    cells.push(Cell {
+                        slot,
+                        ceiling: Quantity::MAX.parts(),
+                    });
+                    cells.len() - 1
+                };
+                cells[cell].ceiling = cells[cell].ceiling.min(ceiling.unwrap_or(Quantity::MAX.parts()));
+                limits.push(limit_cell(&level.track, planned, cell, limit, ceiling));
+            }
+        }
+        Some(Resolved {
+            generation: blueprint.generation,
+            valid,
+            verdict: blueprint.verdict,
+            cells: cells.into(),
+            limits: limits.into(),
+            watched: watched.into(),
+            options: tokio::sync::OnceCell::new(),
+        })
+    }
+
+    /// The slot of a window, if it can be had without reading usage.
+    pub(crate) fn slot(&self, track: &Arc<Track>, range: TimeRange, now: Timestamp) -> Option<Arc<Slot>> {
+        track.slot(range, now, &|slot| self.attach_open_holds(track, slot))
+    }
+}
+
+/// What past segments used, with the epoch to watch; `None` where it has to be read.
+fn history(track: &Track, segments: &[TimeRange]) -> Option<(Vec<Quantity>, u64)> {
+    if segments.is_empty() {
+        return Some((Vec::new(), track.history_epoch()));
+    }
+    track.history(segments)
+}
+
+fn limit_cell(
+    track: &Track,
+    planned: &PlannedLimit,
+    cell: usize,
+    limit: Option<EffectiveLimit>,
+    ceiling: Option<i128>,
+) -> LimitCell {
+    LimitCell {
+        cell,
+        customer: track.customer.clone(),
+        period: planned.period,
+        mode: planned.mode,
+        limit: limit.map(|limit| limit.limit.parts()),
+        ceiling,
+        resets_us: match planned.range.end {
+            Timestamp::MAX => i64::MAX,
+            end => end.micros(),
+        },
+    }
+}
+
+/// The meter of a metered feature, which must be one whose values add up.
+pub(crate) fn meter_of<'a>(catalog: &'a Catalog, feature: &Feature) -> Result<&'a Arc<Meter>, Problem> {
+    let key = feature.meter.as_deref().unwrap_or("");
+    let meter = catalog.meters.get(key).ok_or_else(|| {
+        let detail = format!(
+            "the feature \"{}\" names the meter \"{key}\", which does not exist",
+            feature.key
+        );
+        Problem::new(Code::Invalid, detail)
+    })?;
+    if !matches!(meter.aggregation, Aggregation::Sum | Aggregation::Count) {
+        let detail = format!(
+            "the meter \"{key}\" of the feature \"{}\" is neither a sum nor a count",
+            feature.key
+        );
+        return Err(Problem::invalid("/feature", detail));
+    }
+    Ok(meter)
+}

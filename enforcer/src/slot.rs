@@ -1,0 +1,176 @@
+use std::sync::atomic::Ordering;
+
+use portable_atomic::AtomicI128;
+use turnpike_domain::time::TimeRange;
+
+/// The live count of one window of one customer's feature, in parts of 10⁻¹².
+///
+/// `total` decides: what was used and what is held, changed by compare-and-swap. `reserved` only shows what of it is
+/// held, so used = total − reserved. On lines of its own, for two slots on one line would slow each other.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Slot {
+    total: AtomicI128,
+    reserved: AtomicI128,
+    range: TimeRange,
+}
+
+/// A slot's counts at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) total: i128,
+    pub(crate) reserved: i128,
+}
+
+impl Slot {
+    pub(crate) fn new(range: TimeRange, total: i128) -> Self {
+        Self {
+            total: AtomicI128::new(total),
+            reserved: AtomicI128::new(0),
+            range,
+        }
+    }
+
+    pub(crate) const fn range(&self) -> TimeRange {
+        self.range
+    }
+
+    pub(crate) fn total(&self) -> i128 {
+        self.total.load(Ordering::Acquire)
+    }
+
+    /// Both counts as they stood together, save that under a storm of changes the last ones seen are taken.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut total = self.total();
+        for _ in 0..64 {
+            let reserved = self.reserved.load(Ordering::Acquire);
+            let again = self.total();
+            if again == total {
+                return Counts { total, reserved };
+            }
+            total = again;
+        }
+        let reserved = self.reserved.load(Ordering::Acquire);
+        Counts { total, reserved }
+    }
+
+    /// Takes `amount` if the total stays at or below `ceiling`; else tells the total that stood against it.
+    pub(crate) fn take(&self, amount: i128, ceiling: i128) -> Result<(), i128> {
+        let mut total = self.total.load(Ordering::Relaxed);
+        loop {
+            let after = total.checked_add(amount).filter(|after| *after <= ceiling);
+            let Some(after) = after else {
+                return Err(total);
+            };
+            match self
+                .total
+                .compare_exchange_weak(total, after, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => {
+                    self.reserved.fetch_add(amount, Ordering::AcqRel);
+                    return Ok(());
+                }
+                Err(now) => total = now,
+            }
+        }
+    }
+
+    /// Holds `amount` whatever the ceiling: it was granted elsewhere.
+    pub(crate) fn hold(&self, amount: i128) {
+        self.total.fetch_add(amount, Ordering::AcqRel);
+        self.reserved.fetch_add(amount, Ordering::AcqRel);
+    }
+
+    /// Ends a hold of `held`, of which `used` was used: the rest is given back in the same step.
+    pub(crate) fn settle(&self, held: i128, used: i128) {
+        self.reserved.fetch_sub(held, Ordering::AcqRel);
+        if used != held {
+            self.total.fetch_add(used.wrapping_sub(held), Ordering::AcqRel);
+        }
+    }
+
+    /// Adds what was used without a hold; negative for what was taken back. Wraps, so that what is added and taken back
+    /// always cancels; no sum of quantities that fits the engine comes near.
+    pub(crate) fn add(&self, amount: i128) {
+        self.total.fetch_add(amount, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sixty_four_threads_take_exactly_the_limit() {
+        let slot = Slot::new(TimeRange::ALL, 3);
+        let (limit, tries) = (5_003, 100_000);
+        let granted: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..64)
+                .map(|_| scope.spawn(|| (0..tries / 64).filter(|_| slot.take(1, limit).is_ok()).count()))
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!(granted, 5_000);
+        assert_eq!(
+            slot.counts(),
+            Counts {
+                total: 5_003,
+                reserved: 5_000
+            }
+        );
+    }
+
+    #[test]
+    fn a_take_beyond_the_range_of_numbers_is_refused() {
+        let slot = Slot::new(TimeRange::ALL, i128::MAX - 1);
+        assert_eq!(slot.take(5, i128::MAX), Err(i128::MAX - 1));
+        assert_eq!(slot.take(1, i128::MAX), Ok(()));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Take(i128),
+        Settle(usize, i128),
+        Add(i128),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0i128..20).prop_map(Step::Take),
+            (0usize..8, 0i128..20).prop_map(|(at, used)| Step::Settle(at, used)),
+            (-10i128..20).prop_map(Step::Add),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn counts_follow_a_plain_model(steps in prop::collection::vec(step(), 1..60), ceiling in 0i128..80) {
+            let slot = Slot::new(TimeRange::ALL, 0);
+            let (mut used, mut holds) = (0i128, Vec::<i128>::new());
+            for step in steps {
+                match step {
+                    Step::Take(amount) => {
+                        let fits = used + holds.iter().sum::<i128>() + amount <= ceiling;
+                        prop_assert_eq!(slot.take(amount, ceiling).is_ok(), fits);
+                        if fits {
+                            holds.push(amount);
+                        }
+                    }
+                    Step::Settle(at, amount) if !holds.is_empty() => {
+                        let held = holds.swap_remove(at % holds.len());
+                        slot.settle(held, amount);
+                        used += amount;
+                    }
+                    Step::Settle(..) => {}
+                    Step::Add(amount) => {
+                        slot.add(amount);
+                        used += amount;
+                    }
+                }
+                let reserved = holds.iter().sum::<i128>();
+                prop_assert_eq!(slot.counts(), Counts { total: used + reserved, reserved });
+            }
+        }
+    }
+}

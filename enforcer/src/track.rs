@@ -1,0 +1,316 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use turnpike_domain::identity::{MeterId, TenantId};
+use turnpike_domain::meter::Meter;
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use crate::hold::Hold;
+use crate::slot::Slot;
+
+/// Seconds of which a track remembers what was added, so that the next window can begin without reading anything.
+const AHEAD_SECONDS_MAX: usize = 600;
+/// What is kept of them when there are more: longer than an event's time may lie ahead.
+const AHEAD_KEPT_US: i64 = 360_000_000;
+
+/// The usage of one feature by one customer and its descendants, as it goes on: its live slots, and what is needed to
+/// begin the slots that follow.
+pub(crate) struct Track {
+    pub(crate) tenant: TenantId,
+    pub(crate) customer: Arc<str>,
+    pub(crate) feature: Arc<str>,
+    pub(crate) meter: Arc<Meter>,
+    /// One maker at a time; who finds it taken waits and looks again.
+    pub(crate) making: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+    history_epoch: AtomicU64,
+    retired: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    registered: bool,
+    ready: Vec<Arc<Slot>>,
+    /// Registered, but without their base.
+    filling: Vec<Arc<Slot>>,
+    /// Second → what was added to it since the track was registered; complete from `known_from` on.
+    ahead: BTreeMap<i64, i128>,
+    known_from: Timestamp,
+    history: Option<History>,
+    used_at: Timestamp,
+}
+
+/// What past segments used, while nothing in them changes.
+struct History {
+    span: TimeRange,
+    segments: Vec<TimeRange>,
+    used: Option<Vec<Quantity>>,
+    epoch: u64,
+}
+
+impl Track {
+    pub(crate) fn new(
+        tenant: TenantId,
+        customer: Arc<str>,
+        feature: Arc<str>,
+        meter: Arc<Meter>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            tenant,
+            customer,
+            feature,
+            meter,
+            making: tokio::sync::Mutex::new(()),
+            state: Mutex::default(),
+            history_epoch: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes in what was added at `time`, and collects the slots that it belongs to.
+    pub(crate) fn note(&self, time: Timestamp, amount: i128, slots: &mut Vec<Arc<Slot>>) {
+        let mut state = self.state.lock();
+        if time >= state.known_from {
+            let sum = state.ahead.entry(time.micros() / 1_000_000).or_default();
+            *sum = sum.wrapping_add(amount);
+            if state.ahead.len() > AHEAD_SECONDS_MAX {
+                state.forget_behind();
+            }
+        }
+        if state
+            .history
+            .as_ref()
+            .is_some_and(|history| history.span.contains(time))
+        {
+            self.history_epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        let State { ready, filling, .. } = &*state;
+        slots.extend(
+            ready
+                .iter()
+                .chain(filling)
+                .filter(|slot| slot.range().contains(time))
+                .cloned(),
+        );
+    }
+
+    /// The same for usage without a hold, added at once.
+    pub(crate) fn add(&self, time: Timestamp, amount: i128, slots: &mut Vec<Arc<Slot>>) {
+        self.note(time, amount, slots);
+        for slot in slots.drain(..) {
+            slot.add(amount);
+        }
+    }
+
+    /// What was counted as used at `time` may no longer be.
+    pub(crate) fn touch(&self, time: Timestamp) {
+        let state = self.state.lock();
+        if state
+            .history
+            .as_ref()
+            .is_some_and(|history| history.span.contains(time))
+        {
+            self.history_epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Counts a hold that was found in the log into the slots that are live.
+    pub(crate) fn attach(&self, hold: &Hold) {
+        let state = self.state.lock();
+        for slot in state.ready.iter().filter(|slot| slot.range().contains(hold.time)) {
+            hold.attach(slot);
+        }
+    }
+
+    /// Counts up with each change of what past segments used.
+    pub(crate) fn history_epoch(&self) -> u64 {
+        self.history_epoch.load(Ordering::Acquire)
+    }
+
+    /// The slot of `range`: one that is there, or one that can begin from what is remembered. `attach` counts open
+    /// holds into a new one before anybody sees it.
+    pub(crate) fn slot(
+        &self,
+        range: TimeRange,
+        now: Timestamp,
+        attach: &dyn Fn(&Arc<Slot>),
+    ) -> Option<Arc<Slot>> {
+        let mut state = self.state.lock();
+        state.used_at = state.used_at.max(now);
+        if let Some(slot) = state.ready.iter().find(|slot| slot.range() == range) {
+            return Some(slot.clone());
+        }
+        if !state.registered || range.start < state.known_from {
+            return None;
+        }
+        let seconds = range.start.micros() / 1_000_000..range.end.micros() / 1_000_000;
+        let total = state
+            .ahead
+            .range(seconds)
+            .fold(0i128, |sum, (_, amount)| sum.wrapping_add(*amount));
+        let slot = Arc::new(Slot::new(range, total));
+        attach(&slot);
+        state.drop_old(now);
+        state.ready.push(slot.clone());
+        Some(slot)
+    }
+
+    /// What `segments` used, if that is known and still stands, with the epoch to watch.
+    pub(crate) fn history(&self, segments: &[TimeRange]) -> Option<(Vec<Quantity>, u64)> {
+        let state = self.state.lock();
+        let history = state.history.as_ref()?;
+        let stands = history.segments == segments && history.epoch == self.history_epoch();
+        let used = history.used.as_ref().filter(|_| stands)?;
+        Some((used.clone(), history.epoch))
+    }
+
+    /// Whether it is told of changes.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.state.lock().registered
+    }
+
+    /// The cut: from here on changes reach these slots. `known_from` is set at the first time only.
+    pub(crate) fn begin(&self, slots: Vec<Arc<Slot>>, segments: Vec<TimeRange>, known_from: Timestamp) {
+        let mut state = self.state.lock();
+        if !state.registered {
+            state.registered = true;
+            state.known_from = known_from;
+        }
+        state.filling.extend(slots);
+        if let (Some(first), Some(last)) = (segments.first(), segments.last()) {
+            state.history = Some(History {
+                span: TimeRange::new(first.start, last.end),
+                segments,
+                used: None,
+                epoch: self.history_epoch(),
+            });
+        }
+    }
+
+    /// The bases are in: the slots of the maker may be decided on.
+    pub(crate) fn finish(
+        &self,
+        slots: &[Arc<Slot>],
+        used: Option<Vec<Quantity>>,
+        known_from: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        let mut state = self.state.lock();
+        if let Some(known_from) = known_from {
+            state.known_from = state.known_from.max(known_from);
+        }
+        if let (Some(history), Some(used)) = (state.history.as_mut(), used) {
+            history.used = Some(used);
+        }
+        state.drop_old(now);
+        state
+            .filling
+            .retain(|slot| !slots.iter().any(|one| Arc::ptr_eq(one, slot)));
+        state.ready.extend_from_slice(slots);
+    }
+
+    /// The making failed: its slots are forgotten.
+    pub(crate) fn abandon(&self, slots: &[Arc<Slot>]) {
+        let mut state = self.state.lock();
+        state
+            .filling
+            .retain(|slot| !slots.iter().any(|one| Arc::ptr_eq(one, slot)));
+    }
+
+    /// Whether nobody refers to its slots and nobody asked for them since `horizon`.
+    pub(crate) fn is_idle(&self, horizon: Timestamp) -> bool {
+        let state = self.state.lock();
+        state.used_at < horizon
+            && state.filling.is_empty()
+            && state.ready.iter().all(|slot| Arc::strong_count(slot) == 1)
+            && self.making.try_lock().is_ok()
+    }
+
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+}
+
+impl State {
+    fn forget_behind(&mut self) {
+        let Some((last, _)) = self.ahead.last_key_value() else {
+            return;
+        };
+        let from = last - AHEAD_KEPT_US / 1_000_000;
+        self.ahead = self.ahead.split_off(&from);
+        self.known_from = self
+            .known_from
+            .max(Timestamp::from_micros_clamped(from * 1_000_000));
+    }
+
+    /// Drops slots whose window is over, unless somebody still holds them.
+    fn drop_old(&mut self, now: Timestamp) {
+        self.ready
+            .retain(|slot| slot.range().end > now || Arc::strong_count(slot) > 1);
+    }
+}
+
+/// Which tracks a change concerns: by meter, then by customer.
+#[derive(Default)]
+pub(crate) struct TrackIndex {
+    meters: ArcSwap<std::collections::HashMap<MeterId, Arc<MeterTracks>>>,
+}
+
+/// The tracks over one meter.
+#[derive(Default)]
+pub(crate) struct MeterTracks {
+    by_customer: DashMap<Arc<str>, Vec<Arc<Track>>, foldhash::fast::RandomState>,
+}
+
+impl TrackIndex {
+    pub(crate) fn of_meter(&self, meter: MeterId) -> Option<Arc<MeterTracks>> {
+        self.meters.load().get(&meter).cloned()
+    }
+
+    pub(crate) fn insert(&self, track: &Arc<Track>) {
+        let meter = track.meter.id;
+        if self.of_meter(meter).is_none() {
+            self.meters.rcu(|meters| {
+                let mut meters = std::collections::HashMap::clone(meters);
+                meters.entry(meter).or_default();
+                meters
+            });
+        }
+        if let Some(tracks) = self.of_meter(meter) {
+            let mut of_customer = tracks.by_customer.entry(track.customer.clone()).or_default();
+            if !of_customer.iter().any(|one| Arc::ptr_eq(one, track)) {
+                of_customer.push(track.clone());
+            }
+        }
+    }
+
+    pub(crate) fn remove(&self, track: &Arc<Track>) {
+        let Some(tracks) = self.of_meter(track.meter.id) else {
+            return;
+        };
+        tracks
+            .by_customer
+            .remove_if_mut(&track.customer, |_, of_customer| {
+                of_customer.retain(|one| !Arc::ptr_eq(one, track));
+                of_customer.is_empty()
+            });
+    }
+}
+
+impl MeterTracks {
+    /// Runs `visit` on the tracks of a customer.
+    pub(crate) fn of_customer(&self, customer: &str, mut visit: impl FnMut(&Arc<Track>)) {
+        if let Some(tracks) = self.by_customer.get(customer) {
+            tracks.iter().for_each(&mut visit);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+use std::sync::Arc;
+
+use turnpike_domain::catalog::{AddOnUse, Catalog, Customer, FeatureKind, Phase};
+use turnpike_domain::meter::Meter;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::quota::{
+    EffectiveLimit, Provision, Reason, Windows, chain, offered, provision, zone_of,
+};
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use crate::Enforcer;
+use crate::entry::{Entry, Resolved};
+use crate::outcome::Outcome;
+use crate::resolve::meter_of;
+use crate::slot::Slot;
+
+/// A plan or an add-on that would have allowed what was refused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UpgradeOption {
+    /// `plan` or `add_on`.
+    pub kind: &'static str,
+    /// Its key.
+    pub key: String,
+    /// Its current version.
+    pub version: u32,
+    /// Whose subscription it would be for: the customer, or the ancestor whose limit refused.
+    pub customer: Arc<str>,
+}
+
+/// What could be had instead, with the slots that decide whether it would help.
+#[derive(Default)]
+pub(crate) struct Candidates(Vec<Candidate>);
+
+struct Candidate {
+    option: UpgradeOption,
+    limits: Vec<(Arc<Slot>, Option<i128>)>,
+}
+
+/// What a candidate would give, before its slots are at hand.
+struct Offer {
+    option: UpgradeOption,
+    limits: Vec<(EffectiveLimit, TimeRange)>,
+}
+
+impl Enforcer {
+    /// Adds to a refusal the plans and add-ons that would allow `amount`. They are found once for what was compiled;
+    /// after that a refusal only compares numbers. Grants are left out of the comparison: what is named suffices alone.
+    pub(crate) async fn with_options(
+        &self,
+        entry: &Arc<Entry>,
+        resolved: &Arc<Resolved>,
+        amount: Quantity,
+        mut outcome: Outcome,
+    ) -> Result<Outcome, Problem> {
+        let helps = matches!(
+            outcome.reason,
+            Reason::LimitReached | Reason::NotEntitled | Reason::NoSubscription
+        );
+        if !helps {
+            return Ok(outcome);
+        }
+        let candidates = resolved
+            .options
+            .get_or_try_init(|| self.candidates(entry, outcome.as_of))
+            .await?;
+        let refusing: Vec<_> = outcome
+            .limits
+            .iter()
+            .filter(|limit| !limit.figures.admits(amount.parts()))
+            .map(|limit| &limit.customer)
+            .collect();
+        // Where two levels refuse, no change of one of them would help.
+        let level = |customer: &Arc<str>| refusing.iter().all(|refusing| *refusing == customer);
+        let admits = |(slot, ceiling): &(Arc<Slot>, Option<i128>)| {
+            let ceiling = ceiling.unwrap_or(Quantity::MAX.parts());
+            slot.total()
+                .checked_add(amount.parts())
+                .is_some_and(|after| after <= ceiling)
+        };
+        let fit = candidates
+            .0
+            .iter()
+            .filter(|one| level(&one.option.customer) && one.limits.iter().all(admits));
+        outcome.upgrade_options = fit.map(|one| one.option.clone()).collect();
+        Ok(outcome)
+    }
+
+    async fn candidates(&self, entry: &Arc<Entry>, at: Timestamp) -> Result<Candidates, Problem> {
+        let directory = &*self.parts.directory;
+        let catalog = directory.catalog(entry.tenant);
+        let Some(feature) = catalog.features.get(&*entry.feature) else {
+            return Ok(Candidates::default());
+        };
+        let meter = match feature.kind {
+            FeatureKind::Metered => Some(meter_of(&catalog, feature)?),
+            FeatureKind::Boolean | FeatureKind::Static => None,
+        };
+        let Some(customer) = directory.customer(entry.tenant, &entry.customer) else {
+            return Ok(Candidates::default());
+        };
+        let mut found = Vec::new();
+        for customer in chain(directory, entry.tenant, customer) {
+            let offers = self.offers(entry, &catalog, &customer, at);
+            for offer in offers {
+                found.push(self.candidate(entry, &customer, meter, offer, at).await?);
+            }
+        }
+        Ok(Candidates(found))
+    }
+
+    /// What the customer could have instead of, or on top of, what it has. Nothing where an override decides; nothing
+    /// above the customer itself where no subscription runs.
+    fn offers(
+        &self,
+        entry: &Entry,
+        catalog: &Catalog,
+        customer: &Arc<Customer>,
+        at: Timestamp,
+    ) -> Vec<Offer> {
+        let (tenant, directory) = (entry.tenant, &*self.parts.directory);
+        let subscriptions = directory.subscriptions(tenant, &customer.key);
+        let overrides = directory.overrides(tenant, &customer.key);
+        let over = overrides
+            .iter()
+            .find(|over| *over.entitlement.feature == *entry.feature);
+        let own = match provision(
+            catalog,
+            &subscriptions,
+            over.map(AsRef::as_ref),
+            &entry.feature,
+            at,
+        ) {
+            Provision::Has { overridden: true, .. } | Provision::Revoked | Provision::Paused => {
+                return Vec::new();
+            }
+            Provision::Has { subscription, .. } => subscription,
+            Provision::Lacks(subscription) => Some(subscription),
+            Provision::Nothing if *customer.key == *entry.customer => None,
+            Provision::Nothing => return Vec::new(),
+        };
+        let zone = zone_of(directory, tenant, customer);
+        let windows = Windows {
+            zone: &zone,
+            subscription: own.as_deref(),
+        };
+        let phase = own.as_deref().map(|subscription| subscription.phase_at(at));
+        let customer: Arc<str> = customer.key.as_str().into();
+        let offers = what_else(catalog, phase, &entry.feature).into_iter();
+        offers
+            .map(|(kind, key, version, limits)| Offer {
+                option: UpgradeOption {
+                    kind,
+                    key,
+                    version,
+                    customer: customer.clone(),
+                },
+                limits: limits
+                    .into_iter()
+                    .map(|limit| (limit, windows.containing(limit.period, at)))
+                    .collect(),
+            })
+            .collect()
+    }
+
+    async fn candidate(
+        &self,
+        entry: &Entry,
+        customer: &Customer,
+        meter: Option<&Arc<Meter>>,
+        offer: Offer,
+        at: Timestamp,
+    ) -> Result<Candidate, Problem> {
+        let mut limits = Vec::new();
+        if let Some(meter) = meter {
+            let track = self.track_of(entry, customer, meter);
+            let ranges = offer.limits.iter().map(|(_, range)| *range).collect();
+            self.prepare(track.clone(), ranges, Vec::new(), at).await?;
+            for (limit, range) in offer.limits {
+                // A slot that went in the same moment belongs to what is being compiled anew.
+                let slot = self
+                    .slot(&track, range, at)
+                    .unwrap_or_else(|| Arc::new(Slot::new(range, i128::MAX)));
+                limits.push((slot, limit.ceiling.map(Quantity::parts)));
+            }
+        }
+        Ok(Candidate {
+            option: offer.option,
+            limits,
+        })
+    }
+}
+
+/// Kind, key, version and limits of the feature of each other plan, with the add-ons of now, and of each further add-on.
+fn what_else(
+    catalog: &Catalog,
+    phase: Option<&Phase>,
+    feature: &str,
+) -> Vec<(&'static str, String, u32, Vec<EffectiveLimit>)> {
+    let add_ons = phase.map_or(&[][..], |phase| &phase.add_ons);
+    let plans = catalog.plans.values().filter_map(|versions| versions.last());
+    let plans = plans
+        .filter(|plan| phase.is_none_or(|phase| phase.plan != plan.key))
+        .filter_map(|plan| {
+            let limits = offered(catalog, (&plan.key, plan.version), add_ons, feature)?;
+            Some(("plan", plan.key.clone(), plan.version, limits))
+        });
+    let more = catalog.add_ons.values().filter_map(|versions| versions.last());
+    let more = more
+        .filter(|add_on| !add_ons.iter().any(|used| used.key == add_on.key))
+        .filter_map(|add_on| {
+            let phase = phase?;
+            add_on
+                .entitlements
+                .iter()
+                .find(|given| given.feature == feature)?;
+            let used = AddOnUse {
+                key: add_on.key.clone(),
+                version: add_on.version,
+            };
+            let with: Vec<_> = add_ons.iter().cloned().chain([used]).collect();
+            let limits = offered(catalog, (&phase.plan, phase.plan_version), &with, feature)?;
+            Some(("add_on", add_on.key.clone(), add_on.version, limits))
+        });
+    plans.chain(more).collect()
+}
