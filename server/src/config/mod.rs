@@ -32,6 +32,7 @@ pub struct Config {
     pub limits: LimitsConfig,
     pub engine: EngineConfig,
     pub ingest: IngestConfig,
+    pub billing: BillingConfig,
     pub audit: AuditConfig,
     pub telemetry: TelemetryConfig,
 }
@@ -83,6 +84,17 @@ pub struct IngestConfig {
     pub in_flight_bytes_max: usize,
     pub dead_letters_per_s: u32,
     pub dead_letters_burst: u32,
+}
+
+/// `[billing]`: invoices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents each key")]
+pub struct BillingConfig {
+    pub grace_s: u64,
+    pub test_grace_s: u64,
+    pub look_back_days: u32,
+    pub check_interval_s: u64,
 }
 
 /// `[audit]`: the audit log.

@@ -135,13 +135,8 @@ impl DataDir {
         self.path.join("log")
     }
 
-    /// Where the views of a partition are.
-    pub fn views(&self, partition: u32) -> PathBuf {
-        self.path.join("views").join(partition.to_string())
-    }
-
     /// Where all views are.
-    pub fn all_views(&self) -> PathBuf {
+    pub fn views(&self) -> PathBuf {
         self.path.join("views")
     }
 

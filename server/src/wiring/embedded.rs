@@ -4,27 +4,22 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio_util::sync::CancellationToken;
-use turnpike_billing_sync::{Control, control_router, preview_router};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::control::ControlStore as _;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Randomness};
-use turnpike_stores::disk::{Disk, RealDisk};
-use turnpike_stores::embedded::{LogOptions, SegmentedLog};
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
-use turnpike_stores::sql::{FirstKey, SqlPlace, SqlStore};
+use turnpike_stores::sql::{FirstKey, SqlStore};
 use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
 
 use super::data_dir::{DataDir, DataDirError};
+use super::services::Services;
 use super::state::EngineState;
+use super::stores::Stores;
 use super::ticks::Ticks;
 use crate::config::Config;
-use crate::http::{
-    Administration, AdvanceLocks, GateParts, PrometheusPage, administration_router, metrics_only, mount,
-    recorder,
-};
+use crate::http::{GateParts, PrometheusPage, metrics_only, mount, recorder};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -49,6 +44,9 @@ pub enum StartError {
     /// A store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A thread ended by a defect.
+    #[error("a part of the engine did not start: {0}")]
+    Thread(String),
     /// A service.
     #[error("{}", .0.detail)]
     Service(Problem),
@@ -71,16 +69,11 @@ pub struct Engine {
     /// The admin key, when this start made it.
     pub made_key: Option<String>,
     stores: Stores,
+    services: Services,
     state: Arc<EngineState>,
     ticks: Ticks,
     /// Last, so that the directory is let go of when everything else has ended.
     _data_dir: DataDir,
-}
-
-/// The open stores of a data directory.
-struct Stores {
-    sql: SqlStore,
-    log: Arc<SegmentedLog>,
 }
 
 impl Engine {
@@ -94,7 +87,13 @@ impl Engine {
             FirstKey::Made(key) => Some(key.text),
             FirstKey::Chosen | FirstKey::Earlier => None,
         };
+        let services = Services::start(config, &stores, &clock, &parts.randomness).await?;
         let mut ticks = Ticks::default();
+        let enforcer = Arc::clone(&services.enforcer);
+        ticks.every("quota.tick", Duration::from_secs(1), move || {
+            let enforcer = Arc::clone(&enforcer);
+            async move { enforcer.tick().await }
+        });
         keep_audit(&mut ticks, &stores.sql, &clock, config);
         let state = Arc::new(EngineState {
             sql: stores.sql.clone(),
@@ -102,15 +101,16 @@ impl Engine {
             closing: AtomicBool::new(false),
         });
         let metrics = PrometheusPage::new(Arc::new(|| {}));
-        let services = services(&stores, &clock, &parts.randomness);
+        let router = services.router(config, &stores, &clock, &parts.randomness);
         let gate = gate(&stores.sql, clock, parts.randomness);
-        let mounted = mount(config, gate, services, state.clone(), metrics.clone());
+        let mounted = mount(config, gate, router, state.clone(), metrics.clone());
         Ok(Self {
             router: mounted.router,
             metrics_router: metrics_only(metrics),
             document: mounted.document,
             made_key,
             stores,
+            services,
             state,
             ticks,
             _data_dir: data_dir,
@@ -129,67 +129,12 @@ impl Engine {
     /// Writes what a restart would otherwise have to derive again, and ends all threads. Call once requests have ended.
     pub async fn close(self) -> Result<(), StartError> {
         self.ticks.stop().await;
+        self.services.stop().await?;
         self.stores.sql.flush_security().await?;
         self.stores.log.close()?;
         self.stores.sql.close().await?;
         Ok(())
     }
-}
-
-impl Stores {
-    async fn open(
-        config: &Config,
-        data_dir: &DataDir,
-        clock: &Arc<TenantClock>,
-        parts: &EngineParts,
-    ) -> Result<Self, StartError> {
-        let place = SqlPlace::File(data_dir.database());
-        let fail = &parts.fail_points;
-        let sql = SqlStore::open(
-            &place,
-            Arc::clone(clock),
-            Arc::clone(&parts.randomness),
-            Arc::clone(fail),
-        )
-        .await?;
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let options = LogOptions {
-            segment_bytes: config.engine.segment_bytes,
-            ..LogOptions::new(data_dir.log())
-        };
-        let log = SegmentedLog::open(
-            options,
-            disk,
-            clock.clone(),
-            parts.randomness.as_ref(),
-            Arc::clone(fail),
-        )?;
-        Ok(Self { sql, log })
-    }
-}
-
-/// The routers of all services.
-fn services(stores: &Stores, clock: &Arc<TenantClock>, randomness: &Arc<dyn Randomness>) -> OpenApiRouter {
-    let sql = Arc::new(stores.sql.clone());
-    let control = Arc::new(Control {
-        store: sql.clone(),
-        directory: sql.clone(),
-        clock: clock.clone(),
-        randomness: Arc::clone(randomness),
-    });
-    let administration = Arc::new(Administration {
-        store: sql.clone(),
-        keys: sql.clone(),
-        directory: sql,
-        clock: clock.clone(),
-        randomness: Arc::clone(randomness),
-        due: Vec::new(),
-        advancing: AdvanceLocks::default(),
-    });
-    OpenApiRouter::new()
-        .merge(preview_router())
-        .merge(control_router(control))
-        .merge(administration_router(administration))
 }
 
 fn gate(sql: &SqlStore, clock: Arc<TenantClock>, randomness: Arc<dyn Randomness>) -> GateParts {

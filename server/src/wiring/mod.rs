@@ -2,7 +2,10 @@
 
 mod data_dir;
 mod embedded;
+mod no_history;
+mod services;
 mod state;
+mod stores;
 mod ticks;
 
 pub use data_dir::{DataDir, DataDirError};
