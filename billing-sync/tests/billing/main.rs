@@ -1,0 +1,10 @@
+//! Billing over its routes, its database and its clock.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may end early")]
+
+mod app;
+mod exactly_once;
+mod life;
+mod oracle;
+mod periods;
+mod usage;
+mod verification;

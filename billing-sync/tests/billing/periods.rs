@@ -1,0 +1,187 @@
+//! Which periods there are, and what is charged when.
+
+use serde_json::{Value, json};
+use turnpike_domain::port::control::DueWork as _;
+use turnpike_domain::time::Timestamp;
+
+use crate::app::{App, LAB, amounts};
+
+fn flat(timing: &str) -> Value {
+    json!({"currency": "USD", "prices": [{"key": "base", "model": "flat", "amount": "31.00", "timing": timing},
+        {"key": "units", "meter": "tokens", "model": "per_unit", "unit_amount": "1"}]})
+}
+
+async fn ends(plan: Value, zone: &str, more: Value, now: &str) -> Vec<(String, String)> {
+    let app = App::start().await;
+    app.catalog(plan, zone).await;
+    app.subscribe(more).await;
+    app.at(now);
+    app.run(now).await;
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let invoices = app.invoices().await;
+    invoices
+        .iter()
+        .map(|i| (text(&i["period"]["start"]), text(&i["period"]["end"])))
+        .collect()
+}
+
+fn pairs(bounds: &[&str]) -> Vec<(String, String)> {
+    bounds
+        .windows(2)
+        .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
+        .collect()
+}
+
+#[tokio::test]
+async fn month_ends_follow_the_anchor() {
+    let start = json!({"start": "2025-10-31T10:00:00Z"});
+    let found = ends(flat("arrears"), "UTC", start, "2026-03-31T12:00:00Z").await;
+    assert_eq!(
+        found,
+        pairs(&[
+            "2025-10-31T10:00:00Z",
+            "2025-11-30T10:00:00Z",
+            "2025-12-31T10:00:00Z",
+            "2026-01-31T10:00:00Z",
+            "2026-02-28T10:00:00Z",
+            "2026-03-31T10:00:00Z",
+        ])
+    );
+}
+
+#[tokio::test]
+async fn boundaries_follow_the_zone_through_clock_changes() {
+    let start = json!({"start": "2025-09-30T22:00:00Z"});
+    let found = ends(flat("arrears"), "Europe/Berlin", start, "2026-05-01T00:00:00Z").await;
+    assert_eq!(
+        found,
+        pairs(&[
+            "2025-09-30T22:00:00Z",
+            "2025-10-31T23:00:00Z",
+            "2025-11-30T23:00:00Z",
+            "2025-12-31T23:00:00Z",
+            "2026-01-31T23:00:00Z",
+            "2026-02-28T23:00:00Z",
+            "2026-03-31T22:00:00Z",
+            "2026-04-30T22:00:00Z",
+        ])
+    );
+}
+
+#[tokio::test]
+async fn a_first_period_up_to_another_anchor_is_charged_by_its_seconds() {
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    app.subscribe(json!({"start": "2025-12-17T12:00:00Z", "anchor": "2026-01-01T00:00:00Z"}))
+        .await;
+    app.at("2026-02-01T01:00:00Z");
+    app.run("2026-02-01T00:00:00Z").await;
+    let invoices = app.invoices().await;
+    assert_eq!(invoices[0]["period"]["end"], "2026-01-01T00:00:00Z");
+    // 14.5 of the 31 days of December.
+    assert_eq!(amounts(&invoices[0], "proration"), ["14.50"]);
+    assert_eq!(amounts(&invoices[1], "recurring"), ["31.00"]);
+}
+
+#[tokio::test]
+async fn what_is_in_advance_is_charged_at_the_start_and_for_the_next_period() {
+    let app = App::start().await;
+    app.catalog(flat("advance"), "UTC").await;
+    app.subscribe(json!({})).await;
+    app.at("2026-01-01T02:00:00Z");
+    app.run("2026-01-01T02:00:00Z").await;
+    let first = app.invoices().await;
+    assert_eq!(first.len(), 1);
+    assert_eq!(
+        (&first[0]["period"]["end"], &first[0]["total"]),
+        (&json!("2026-01-01T00:00:00Z"), &json!("31.00"))
+    );
+    assert_eq!(first[0]["lines"][0]["period"]["end"], "2026-02-01T00:00:00Z");
+    app.usage.add("acme", "2026-01-15T00:00:00Z", "2");
+    app.at("2026-02-01T02:00:00Z");
+    app.run("2026-02-01T02:00:00Z").await;
+    let second = &app.invoices().await[1];
+    assert_eq!(
+        (amounts(second, "recurring"), amounts(second, "usage")),
+        (vec!["31.00".to_owned()], vec!["2.00".to_owned()])
+    );
+    assert_eq!(second["lines"][0]["period"]["start"], "2026-02-01T00:00:00Z");
+    assert_eq!(second["lines"][1]["period"]["start"], "2026-01-01T00:00:00Z");
+    assert_eq!(app.verify(second).await["verified"], true);
+}
+
+#[tokio::test]
+async fn a_trial_is_free() {
+    let app = App::start().await;
+    let mut plan = flat("advance");
+    plan["trial_days"] = json!(14);
+    app.catalog(plan, "UTC").await;
+    app.subscribe(json!({})).await;
+    app.usage.add("acme", "2026-01-10T00:00:00Z", "100");
+    app.usage.add("acme", "2026-01-15T00:00:00Z", "3");
+    app.at("2026-02-16T00:00:00Z");
+    app.run("2026-02-16T00:00:00Z").await;
+    let invoices = app.invoices().await;
+    assert_eq!(invoices.len(), 2);
+    assert_eq!(
+        (&invoices[0]["period"]["end"], &invoices[0]["total"]),
+        (&json!("2026-01-15T00:00:00Z"), &json!("31.00"))
+    );
+    assert_eq!(
+        (&invoices[1]["period"]["end"], &invoices[1]["total"]),
+        (&json!("2026-02-15T00:00:00Z"), &json!("34.00"))
+    );
+}
+
+#[tokio::test]
+async fn the_clock_of_a_test_tenant_bills_what_falls_due_on_the_way() {
+    let app = App::start().await.as_test_tenant("2026-01-01T00:00:00Z").await;
+    app.catalog(flat("arrears"), "UTC").await;
+    app.subscribe(json!({})).await;
+    app.usage.add("acme", "2026-01-10T00:00:00Z", "5");
+    let mut now = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
+    let mut steps = Vec::new();
+    while let Some(next) = app.billing.next_due(LAB, now).await.unwrap() {
+        if next > Timestamp::parse("2026-03-15T00:00:00Z").unwrap() {
+            break;
+        }
+        assert!(next > now);
+        app.at(&next.to_string());
+        app.billing.run_due(LAB, next).await.unwrap();
+        steps.push(next.to_string());
+        now = next;
+    }
+    assert_eq!(steps, ["2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z"]);
+    let invoices = app.invoices().await;
+    assert_eq!(
+        invoices.iter().map(|i| i["status"].clone()).collect::<Vec<_>>(),
+        ["open", "open"]
+    );
+    assert_eq!(invoices[0]["total"], "36.00");
+}
+
+#[tokio::test]
+async fn a_subscription_that_begins_in_the_past_leaves_time_to_send_its_usage() {
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    app.subscribe(json!({"start": "2025-11-01T00:00:00Z"})).await;
+    let tenant = app.tenant;
+    let due = async |now: &str| {
+        app.at(now);
+        app.billing
+            .run_due(tenant, Timestamp::parse(now).unwrap())
+            .await
+            .unwrap();
+        app.invoices()
+            .await
+            .iter()
+            .map(|i| i["status"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(due("2026-01-01T00:10:00Z").await, ["draft"]);
+    assert_eq!(due("2026-01-01T00:20:00Z").await, ["draft"]);
+    app.usage.add("acme", "2025-11-10T00:00:00Z", "5");
+    assert_eq!(due("2026-01-01T01:10:00Z").await, ["open", "draft"]);
+    assert_eq!(app.invoices().await[0]["total"], "36.00");
+    assert_eq!(due("2026-01-01T02:10:00Z").await, ["open", "open"]);
+}
