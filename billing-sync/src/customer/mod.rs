@@ -39,7 +39,7 @@ async fn list(
 ) -> Reply<Json<Page<Customer>>> {
     caller.require(Scope::Read)?;
     let (page, limit) = page_after(&query)?;
-    let rows = control.store.customers(caller.tenant, page).await?;
+    let rows = control.store.list_customers(caller.tenant, page).await?;
     let rows = rows.into_iter().map(Arc::unwrap_or_clone).collect();
     Ok(Json(Page::cut(rows, limit, |customer: &Customer| {
         customer.key.clone()

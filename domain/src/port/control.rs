@@ -234,14 +234,14 @@ pub trait ControlStore: Send + Sync {
     fn change(&self, change: Change, decide: Decide) -> BoxFuture<'_, Result<Answer, Problem>>;
 
     /// Customers in the order of their keys, erased ones left out.
-    fn customers(
+    fn list_customers(
         &self,
         tenant: TenantId,
         page: PageAfter,
     ) -> BoxFuture<'_, Result<Vec<Arc<Customer>>, Problem>>;
 
     /// Subscriptions in the order of their ids, which is that of their making.
-    fn subscriptions(
+    fn list_subscriptions(
         &self,
         tenant: TenantId,
         filter: SubscriptionFilter,

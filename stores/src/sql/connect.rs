@@ -54,6 +54,8 @@ fn options(place: &SqlPlace) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(5))
+        // What is erased is overwritten, not merely unlinked.
+        .pragma("secure_delete", "ON")
         .disable_statement_logging()
 }
 

@@ -14,12 +14,11 @@ use super::connect::lost;
 use super::directory::MemoryDirectory;
 use super::{read_body, write_body};
 
-/// Makes or replaces a customer. `before` is what it was.
+/// Makes or replaces a customer.
 pub(super) async fn put(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     customer: &Customer,
-    before: Option<&Customer>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO customers (tenant, key, erased_us, body) VALUES ($1, $2, $3, $4) \
@@ -31,10 +30,6 @@ pub(super) async fn put(
     .bind(write_body(customer)?)
     .execute(&mut *connection)
     .await?;
-    let subjects_before = before.map_or(&[][..], |before| &before.subjects);
-    if subjects_before == customer.subjects {
-        return Ok(());
-    }
     remove_subjects(connection, tenant, &customer.key).await?;
     for subject in &customer.subjects {
         sqlx::query("INSERT INTO subjects (tenant, subject, customer) VALUES ($1, $2, $3)")

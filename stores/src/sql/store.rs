@@ -23,7 +23,7 @@ impl ControlStore for SqlStore {
         Box::pin(self.write(change, work))
     }
 
-    fn customers(
+    fn list_customers(
         &self,
         tenant: TenantId,
         page: PageAfter,
@@ -37,7 +37,7 @@ impl ControlStore for SqlStore {
         })
     }
 
-    fn subscriptions(
+    fn list_subscriptions(
         &self,
         tenant: TenantId,
         filter: SubscriptionFilter,

@@ -13,14 +13,16 @@ use super::connect::lost;
 use super::directory::MemoryDirectory;
 use super::{read_body, write_body};
 
+/// Makes or replaces a subscription, which stays its customer's for good.
 pub(super) async fn put(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     subscription: &Subscription,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    let done = sqlx::query(
         "INSERT INTO subscriptions (tenant, id, customer, body) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (tenant, id) DO UPDATE SET body = excluded.body",
+         ON CONFLICT (tenant, id) DO UPDATE SET body = excluded.body \
+         WHERE subscriptions.customer = excluded.customer",
     )
     .bind(i64::from(tenant.0))
     .bind(&subscription.id)
@@ -28,7 +30,13 @@ pub(super) async fn put(
     .bind(write_body(subscription)?)
     .execute(connection)
     .await?;
-    Ok(())
+    match done.rows_affected() {
+        0 => Err(sqlx::Error::Protocol(format!(
+            "subscription {} belongs to another customer than \"{}\"",
+            subscription.id, subscription.customer
+        ))),
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn list(

@@ -7,7 +7,6 @@ use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::catalog::Catalog;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{Answer, AuditEntry, Change, ControlState, Decision, Effect};
-use turnpike_domain::port::directory::Directory as _;
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::problem::{Code, Problem};
 
@@ -139,17 +138,13 @@ impl Inner {
             Effect::RetirePlan(key) => catalog::retire(connection, tenant, "plan", key).await,
             Effect::AddOn(made) => catalog::put_add_on(connection, tenant, made).await,
             Effect::RetireAddOn(key) => catalog::retire(connection, tenant, "add_on", key).await,
-            Effect::Customer(made) => {
-                let before = self.directory.customer(tenant, &made.key);
-                customer::put(connection, tenant, made, before.as_deref()).await
-            }
+            Effect::Customer(made) => customer::put(connection, tenant, made).await,
             Effect::RemoveCustomer(key) => {
                 customer::remove(connection, tenant, key).await?;
                 idempotency::forget(connection, tenant, &format!("customer/{key}")).await
             }
             Effect::EraseCustomer(left) => {
-                let before = self.directory.customer(tenant, &left.key);
-                customer::put(connection, tenant, left, before.as_deref()).await?;
+                customer::put(connection, tenant, left).await?;
                 customer::remove_entitlements(connection, tenant, &left.key).await?;
                 idempotency::forget(connection, tenant, &format!("customer/{}", left.key)).await
             }
