@@ -157,6 +157,7 @@ impl Shared {
                 group.close();
                 let group = Arc::new(group);
                 queue.flying = Some(Arc::clone(&group));
+                metrics::gauge!("turnpike_log_pending_bytes").set(group.bytes().len() as f64);
                 self.room.notify_all();
                 return Work::Write(group);
             }
@@ -189,6 +190,8 @@ impl Shared {
     /// What was written is durable: tells those who wait.
     pub(super) fn settle(&self, group: Arc<Group>) {
         let mut queue = self.queue.lock();
+        let waiting = queue.forming.as_ref().map_or(0, |group| group.bytes().len());
+        metrics::gauge!("turnpike_log_pending_bytes").set(waiting as f64);
         queue.sealed = group.is_seal();
         queue.flying = None;
         if !group.is_seal() {

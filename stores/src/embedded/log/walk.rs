@@ -177,6 +177,11 @@ impl Walk {
                     _ => failed(&self.segment.path, "reading", &error),
                 });
             }
+            let behind = offset + self.window.len() as u64;
+            if self.read_bytes == READ_BYTES && behind < self.end {
+                self.file
+                    .will_need(behind - self.segment.start, READ_BYTES as u64);
+            }
         }
         let from = (offset - self.window_at) as usize;
         Ok(&self.window[from..from + len])

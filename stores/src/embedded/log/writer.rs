@@ -57,6 +57,7 @@ impl Writer {
             if now_us.saturating_sub(measured_us) >= self.shared.options.tick.as_micros() as u64 {
                 measured_us = now_us;
                 self.shared.measure();
+                metrics::gauge!("turnpike_log_bytes").set(self.shared.on_disk() as f64);
             }
         }
     }
@@ -107,7 +108,6 @@ impl Writer {
         shared.segments.push(Arc::clone(&segment));
         self.target = Arc::clone(next);
         self.segment = segment;
-        metrics::gauge!("turnpike_log_bytes").set(shared.on_disk() as f64);
         Ok(())
     }
 
