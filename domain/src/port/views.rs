@@ -29,7 +29,8 @@ pub struct Row {
 /// How values of equal keys are added. Must be commutative and associative, so that no result depends on the order of
 /// arrival, on flushes or on merges.
 pub trait MergeRows: Send + Sync {
-    /// The sum of two values of `key`; `None` when nothing is left of them.
+    /// The sum of two values of `key`; `None` when nothing is left of them. Nothing must be neutral: added to any value it is
+    /// that value, for it is no longer kept when further ones come.
     fn merge(&self, key: &[u8], a: &[u8], b: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 }
 
@@ -69,7 +70,12 @@ pub trait Views: Send + Sync {
     fn begin_checkpoint(&self) -> Result<(), StoreError>;
 
     /// Writes the frozen ids, adds `rows` (ascending keys) to the rows, and publishes both with `position` and `meta`
-    /// in one step. Slow; called from a background thread. After an error the old checkpoint stands.
+    /// in one step. Slow; called from a background thread. After an error the old checkpoint stands, the frozen ids are
+    /// still known, and the next call writes them too: it must bring the rows of both.
+    ///
+    /// # Errors
+    /// After [`StoreError::Poisoned`] it is unknown which checkpoint the next start will find, and none is taken any more until
+    /// then; after other errors a retry may help.
     fn finish_checkpoint(&self, position: Position, rows: Vec<Row>, meta: Vec<u8>) -> Result<(), StoreError>;
 
     /// Ids remembered, bytes in memory and bytes on disk, for metrics.

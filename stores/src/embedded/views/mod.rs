@@ -108,10 +108,8 @@ impl Views for EmbeddedViews {
     }
 
     fn probe(&self, names: &[EventName]) -> Result<Vec<Option<IdEntry>>, StoreError> {
-        let mut found: Vec<_> = {
-            let tables = self.tables.read();
-            names.iter().map(|name| tables.get(*name)).collect()
-        };
+        let mut found = vec![None; names.len()];
+        self.tables.read().probe(names, &mut found);
         // Loaded after the tables were read: ids that have left them meanwhile are in the runs of this version.
         let version = self.store.version();
         ids::probe(&version.ids, names, &mut found)?;
@@ -189,9 +187,12 @@ impl Views for EmbeddedViews {
 }
 
 impl Tables {
-    fn get(&self, name: EventName) -> Option<IdEntry> {
-        let frozen = || self.frozen.iter().find_map(|table| table.get(name));
-        self.active.get(name).or_else(frozen)
+    /// Looks names up, in the newest table first.
+    fn probe(&self, names: &[EventName], found: &mut [Option<IdEntry>]) {
+        self.active.probe(names, found);
+        for table in &self.frozen {
+            table.probe(names, found);
+        }
     }
 
     /// Ids, and bytes in memory.
