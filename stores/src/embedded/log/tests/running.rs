@@ -47,7 +47,7 @@ fn those_who_append_wait_while_too_much_is_pending() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                for _ in 0..200 {
+                for _ in 0..20 {
                     log.append(block(0, 10)).unwrap();
                     taken.fetch_add(1, Ordering::SeqCst);
                 }
