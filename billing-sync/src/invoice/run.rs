@@ -87,7 +87,7 @@ impl BillingSync {
         let page = PageAfter { after, rows: BATCH };
         self.parts
             .control
-            .subscriptions(tenant, SubscriptionFilter::default(), page)
+            .list_subscriptions(tenant, SubscriptionFilter::default(), page)
             .await
     }
 
