@@ -2,5 +2,6 @@
 
 pub mod app;
 pub mod oracle;
+pub mod sim;
 pub mod traces;
 pub mod workload;
