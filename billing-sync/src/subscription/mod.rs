@@ -71,7 +71,10 @@ async fn list(
     let filter = SubscriptionFilter {
         customer: query.customer,
     };
-    let rows = control.store.list_subscriptions(caller.tenant, filter, page).await?;
+    let rows = control
+        .store
+        .list_subscriptions(caller.tenant, filter, page)
+        .await?;
     let now = control.clock.now(caller.tenant);
     let rows = rows
         .iter()
