@@ -5,6 +5,7 @@
 
 mod aggregator;
 mod core;
+mod http;
 mod intake;
 mod options;
 mod partition;
@@ -14,4 +15,5 @@ pub mod rows;
 mod windows;
 
 pub use aggregator::Aggregator;
+pub use http::router;
 pub use options::{Options, Parts};

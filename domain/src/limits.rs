@@ -100,3 +100,5 @@ pub const RESERVATIONS_OPEN_MAX: usize = 1_000_000;
 pub const QUOTA_BATCH_MAX: usize = 1_000;
 /// Bytes of the `properties` of a consume or reservation.
 pub const PROPERTIES_BYTES_MAX: usize = 64 * 1024;
+/// Windows of one usage query (more than a year of minutes).
+pub const USAGE_WINDOWS_MAX: usize = 600_000;

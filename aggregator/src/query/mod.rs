@@ -7,9 +7,11 @@ mod plan;
 mod points;
 mod read;
 mod totals;
+mod usage;
 
 pub(crate) use accumulate::{Projection, RowSum};
 pub(crate) use cut::{CutPoint, CutTicket, Picked, Selection, Snapshot};
 pub(crate) use plan::Plan;
 pub(crate) use read::add_up;
 pub(crate) use totals::{gone, on_another_thread};
+pub(crate) use usage::{Split, UsageAnswer, UsageQuery, UsageRow};

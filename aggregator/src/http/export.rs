@@ -1,0 +1,110 @@
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use serde::Serialize;
+use turnpike_domain::identity::Scope;
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_http::{Caller, ProblemBody, Reply};
+
+use super::params::{Format, Pairs};
+use super::table;
+use super::usage::{UsageBody, body, usage_query};
+use crate::Aggregator;
+use crate::query::Split;
+
+/// One row of an export.
+#[derive(Serialize)]
+struct ExportRow {
+    meter: String,
+    #[serde(flatten)]
+    usage: UsageBody,
+}
+
+/// Export usage.
+///
+/// Rows of one, several or all meters, split by customer unless `group_by` says otherwise, as CSV (one column `group`
+/// with a JSON object) or NDJSON.
+#[utoipa::path(
+    get, path = "/v1/export/usage", tag = "Usage",
+    params(
+        ("meter" = Option<Vec<String>>, Query, description = "Only these meters; may repeat"),
+        ("customer" = Option<Vec<String>>, Query, description = "Only the subjects of these customers; may repeat"),
+        ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),
+        ("from" = Option<String>, Query, description = "Start, on a whole minute; needed with `window`"),
+        ("to" = Option<String>, Query, description = "End, on a whole minute, not contained"),
+        ("window" = Option<String>, Query, description = "minute, hour, day or month"),
+        ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
+        ("group_by" = Option<Vec<String>>, Query, description = "A dimension, `customer` or `subject`; may repeat"),
+        ("filter[dimension]" = Option<Vec<String>>, Query, description = "Only events with this value of the dimension; may repeat"),
+        ("format" = Option<String>, Query, description = "csv or ndjson, before `Accept`; csv unless said"),
+    ),
+    responses(
+        (status = 200, description = "The rows", content((String = "text/csv"), (String = "application/x-ndjson"))),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "There is no such meter"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "A meter is still counting the events before it was made"),
+    ),
+    security(("api_key" = ["read"])),
+)]
+pub(crate) async fn export(
+    State(aggregator): State<Arc<Aggregator>>,
+    caller: Caller,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Reply<Response> {
+    caller.require(Scope::Read)?;
+    let mut pairs = Pairs::parse(raw.as_deref())?;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Csv)?;
+    let mut meters = pairs.all("meter");
+    if meters.is_empty() {
+        meters = aggregator
+            .shared
+            .directory
+            .catalog(caller.tenant)
+            .meters
+            .keys()
+            .cloned()
+            .collect();
+    }
+    let mut rows = Vec::new();
+    for meter in meters {
+        let mut pairs = Pairs::parse(raw.as_deref())?;
+        let (_, _) = (pairs.one("format")?, pairs.all("meter"));
+        let mut query = usage_query(&aggregator, caller.tenant, &meter, &mut pairs)?;
+        pairs.end()?;
+        if query.split.is_empty() {
+            query.split.push(Split::Customer);
+        }
+        let split = query.split.clone();
+        let answer = aggregator.usage(caller.tenant, query).await?;
+        if !answer.complete {
+            let detail = format!("the meter \"{meter}\" is still counting the events before it was made");
+            return Err(Problem::new(Code::Unavailable, detail).into());
+        }
+        rows.extend(answer.rows.iter().map(|row| ExportRow {
+            meter: meter.clone(),
+            usage: body(&split, row),
+        }));
+    }
+    match format {
+        Format::Csv => Ok(table::csv(&head(), rows.iter().map(ExportRow::cells))?),
+        Format::Ndjson | Format::Json => Ok(table::ndjson(&rows)?),
+    }
+}
+
+fn head() -> Vec<String> {
+    ["meter", "start", "end", "customer", "subject", "group", "value"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+impl ExportRow {
+    fn cells(&self) -> Vec<String> {
+        let mut cells = vec![self.meter.clone()];
+        cells.extend(self.usage.cells());
+        cells
+    }
+}

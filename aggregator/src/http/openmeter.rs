@@ -1,0 +1,258 @@
+//! `GET /api/v1/meters/{slug}/query` as OpenMeter's clients call it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::{TimeRange, Timestamp};
+use turnpike_http::{Caller, ProblemBody, Reply};
+
+use super::params::{Format, Pairs, ceil_minute, time, unit, windows, zone};
+use super::table;
+use super::usage::subjects;
+use crate::Aggregator;
+use crate::query::{Split, UsageQuery, UsageRow};
+
+/// Usage in OpenMeter's shape.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct QueryResult {
+    /// Start of the range, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// End of the range, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+    /// The windows asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_size: Option<String>,
+    /// The rows.
+    data: Vec<QueryRow>,
+}
+
+/// One row in OpenMeter's shape.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct QueryRow {
+    /// The value, as a JSON number with all its digits.
+    #[schema(value_type = f64)]
+    value: Box<RawValue>,
+    /// Start of the window.
+    #[schema(value_type = String, format = DateTime)]
+    window_start: Timestamp,
+    /// End of the window.
+    #[schema(value_type = String, format = DateTime)]
+    window_end: Timestamp,
+    /// The subject, where rows are split by it.
+    subject: Option<String>,
+    /// The customer, where rows are split by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customer_id: Option<String>,
+    /// Values of the dimensions that rows are split by.
+    group_by: BTreeMap<String, Option<String>>,
+}
+
+/// What the query string asks for.
+struct Asked {
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    window_size: Option<String>,
+    query: UsageQuery,
+}
+
+/// Query a meter as OpenMeter's clients do.
+///
+/// Times are cut to their minute (`to` to the end of it). A subject filter splits by subject, as OpenMeter does.
+#[utoipa::path(
+    get, path = "/api/v1/meters/{slug}/query", tag = "OpenMeter",
+    params(
+        ("slug" = String, Path, description = "The meter's key"),
+        ("from" = Option<String>, Query, description = "Start"),
+        ("to" = Option<String>, Query, description = "End"),
+        ("windowSize" = Option<String>, Query, description = "MINUTE, HOUR, DAY or MONTH"),
+        ("windowTimeZone" = Option<String>, Query, description = "IANA zone; UTC unless said"),
+        ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),
+        ("filterCustomerId" = Option<Vec<String>>, Query, description = "Only these customers, by key; may repeat"),
+        ("filterGroupBy[dimension]" = Option<Vec<String>>, Query, description = "Only this value of the dimension"),
+        ("groupBy" = Option<Vec<String>>, Query, description = "A dimension, subject or customer_id; may repeat"),
+        ("clientId" = Option<String>, Query, description = "Taken and not used"),
+    ),
+    responses(
+        (status = 200, body = QueryResult, description = "The rows; CSV where `Accept` says text/csv"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "There is no such meter"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
+    ),
+    security(("api_key" = ["read"])),
+)]
+pub(crate) async fn query(
+    State(aggregator): State<Arc<Aggregator>>,
+    caller: Caller,
+    Path(slug): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Reply<Response> {
+    caller.require(Scope::Read)?;
+    let mut pairs = Pairs::parse(raw.as_deref())?;
+    let asked = asked(&aggregator, caller.tenant, &slug, &mut pairs)?;
+    pairs.end()?;
+    let split = asked.query.split.clone();
+    let answer = aggregator.usage(caller.tenant, asked.query).await?;
+    let rows = answer
+        .rows
+        .iter()
+        .filter_map(|row| query_row(&split, row).transpose());
+    let data = rows.collect::<Result<Vec<_>, Problem>>()?;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if Format::of(None, accept, Format::Json)? == Format::Csv {
+        return Ok(as_csv(&split, &data)?);
+    }
+    let result = QueryResult {
+        from: asked.from,
+        to: asked.to,
+        window_size: asked.window_size,
+        data,
+    };
+    Ok(Json(result).into_response())
+}
+
+fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pairs) -> Result<Asked, Problem> {
+    let meter = aggregator.meter(tenant, slug)?;
+    let bound = |name: &str, text: Option<String>| text.map(|text| time(name, &text)).transpose();
+    let from = bound("/from", pairs.one("from")?)?.map(Timestamp::floor_minute);
+    let to = bound("/to", pairs.one("to")?)?.map(ceil_minute);
+    let window_size = pairs.one("windowSize")?;
+    let unit = match window_size.as_deref() {
+        Some(text) => Some(unit("/windowSize", &text.to_lowercase())?),
+        None => None,
+    };
+    if unit.is_some() && from.is_none() {
+        return Err(Problem::invalid("/from", "is needed with windowSize"));
+    }
+    let zone = zone("/windowTimeZone", pairs.one("windowTimeZone")?.as_deref())?;
+    let start = from.unwrap_or(Timestamp::EPOCH);
+    let end = to.unwrap_or_else(|| ceil_minute(aggregator.shared.clock.now(tenant)));
+    let range = TimeRange::new(start, end);
+    let windows = if start < end {
+        windows(range, unit, &zone)?
+    } else {
+        Vec::new()
+    };
+    let _ = pairs.one("clientId")?;
+    let (named, customers) = (pairs.all("subject"), pairs.all("filterCustomerId"));
+    let query = UsageQuery {
+        split: splits(pairs, &named, &customers),
+        filter: filters(pairs)?,
+        subjects: subjects(aggregator.shared.directory.as_ref(), tenant, &customers, &named),
+        meter,
+        windows,
+    };
+    Ok(Asked {
+        from,
+        to,
+        window_size,
+        query,
+    })
+}
+
+fn splits(pairs: &mut Pairs, subjects: &[String], customers: &[String]) -> Vec<Split> {
+    let mut split = Vec::new();
+    let names = pairs.all("groupBy");
+    let named = names
+        .iter()
+        .flat_map(|names| names.split(','))
+        .map(|name| match name.trim() {
+            "subject" => Split::Subject,
+            "customer_id" | "customerId" => Split::Customer,
+            dimension => Split::Dimension(dimension.to_owned()),
+        });
+    let implied = [
+        (!subjects.is_empty(), Split::Subject),
+        (!customers.is_empty(), Split::Customer),
+    ];
+    for one in named.chain(
+        implied
+            .into_iter()
+            .filter(|(asked, _)| *asked)
+            .map(|(_, split)| split),
+    ) {
+        if !split.contains(&one) {
+            split.push(one);
+        }
+    }
+    split
+}
+
+/// `filterGroupBy[model]=a`, or, as the Python client writes it, `filterGroupBy={'model': 'a'}`.
+fn filters(pairs: &mut Pairs) -> Result<Vec<(String, Vec<String>)>, Problem> {
+    let mut filters = pairs.keyed("filterGroupBy");
+    for text in pairs.all("filterGroupBy") {
+        let read: Result<BTreeMap<String, String>, _> =
+            serde_json::from_str(&text).or_else(|_| serde_json::from_str(&text.replace('\'', "\"")));
+        let read = read.map_err(|_| Problem::invalid("/filterGroupBy", "is no object of strings"))?;
+        filters.extend(read.into_iter().map(|(name, value)| (name, vec![value])));
+    }
+    Ok(filters)
+}
+
+/// A row; `None` where the meter has no value.
+fn query_row(split: &[Split], row: &UsageRow) -> Result<Option<QueryRow>, Problem> {
+    let Some(value) = row.value else {
+        return Ok(None);
+    };
+    let value = RawValue::from_string(value.to_string())
+        .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+    let mut out = QueryRow {
+        value,
+        window_start: row.window.start,
+        window_end: row.window.end,
+        subject: None,
+        customer_id: None,
+        group_by: BTreeMap::new(),
+    };
+    for (split, text) in split.iter().zip(&row.group) {
+        match split {
+            Split::Subject => out.subject = Some(text.clone()),
+            Split::Customer => out.customer_id = Some(text.clone()),
+            Split::Dimension(name) => {
+                out.group_by.insert(name.clone(), Some(text.clone()));
+            }
+        }
+    }
+    Ok(Some(out))
+}
+
+fn as_csv(split: &[Split], rows: &[QueryRow]) -> Result<Response, Problem> {
+    let dimensions: Vec<&String> = split
+        .iter()
+        .filter_map(|split| match split {
+            Split::Dimension(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let mut head: Vec<String> = ["window_start", "window_end", "subject"]
+        .map(str::to_owned)
+        .to_vec();
+    head.extend(dimensions.iter().map(|name| (*name).clone()));
+    head.push("value".to_owned());
+    let cells = |row: &QueryRow| {
+        let mut cells = vec![row.window_start.to_string(), row.window_end.to_string()];
+        cells.push(row.subject.clone().unwrap_or_default());
+        cells.extend(
+            dimensions
+                .iter()
+                .map(|name| row.group_by.get(*name).cloned().flatten().unwrap_or_default()),
+        );
+        cells.push(row.value.get().to_owned());
+        cells
+    };
+    table::csv(&head, rows.iter().map(cells))
+}

@@ -1,0 +1,273 @@
+//! Query strings in which names may repeat.
+
+use std::str::FromStr as _;
+
+use percent_encoding::percent_decode_str;
+use turnpike_domain::limits::USAGE_WINDOWS_MAX;
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
+
+/// Names and values of a query string, in order. What is read is taken out, so that what is left is unknown.
+pub(super) struct Pairs(Vec<(String, String)>);
+
+impl Pairs {
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
+        let pairs = query.unwrap_or("").split('&').filter(|pair| !pair.is_empty());
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decoded(name)?, decoded(value)?))
+        };
+        pairs.map(pair).collect::<Result<_, Problem>>().map(Self)
+    }
+
+    /// All values of `name`.
+    pub(super) fn all(&mut self, name: &str) -> Vec<String> {
+        let (taken, left) = std::mem::take(&mut self.0)
+            .into_iter()
+            .partition(|(known, _)| known == name);
+        self.0 = left;
+        taken
+            .into_iter()
+            .map(|(_, value): (String, String)| value)
+            .collect()
+    }
+
+    /// The value of `name`; an error when it repeats.
+    pub(super) fn one(&mut self, name: &str) -> Result<Option<String>, Problem> {
+        let mut all = self.all(name);
+        if all.len() > 1 {
+            return Err(Problem::invalid(format!("/{name}"), "is given more than once"));
+        }
+        Ok(all.pop().filter(|value| !value.is_empty()))
+    }
+
+    /// The values of all `name[key]`, by key.
+    pub(super) fn keyed(&mut self, name: &str) -> Vec<(String, Vec<String>)> {
+        let key = |full: &str| {
+            Some(
+                full.strip_prefix(name)?
+                    .strip_prefix('[')?
+                    .strip_suffix(']')?
+                    .to_owned(),
+            )
+        };
+        let mut keyed: Vec<(String, Vec<String>)> = Vec::new();
+        self.0.retain(|(full, value)| {
+            let Some(key) = key(full) else {
+                return true;
+            };
+            match keyed.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, values)) => values.push(value.clone()),
+                None => keyed.push((key, vec![value.clone()])),
+            }
+            false
+        });
+        keyed
+    }
+
+    /// An error when anything is left.
+    pub(super) fn end(self) -> Result<(), Problem> {
+        match self.0.first() {
+            Some((name, _)) => Err(Problem::invalid(
+                format!("/{name}"),
+                "is no parameter of this path",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+fn decoded(text: &str) -> Result<String, Problem> {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Problem::new(Code::InvalidRequest, "the query string is not UTF-8"))
+}
+
+/// A time of a query string. A `+` of an offset may have become a space.
+pub(super) fn time(pointer: &str, text: &str) -> Result<Timestamp, Problem> {
+    Timestamp::parse(text)
+        .or_else(|error| match text.rsplit_once(' ') {
+            Some((before, offset)) if offset.len() == 5 => Timestamp::parse(&format!("{before}+{offset}")),
+            _ => Err(error),
+        })
+        .map_err(|error| Problem::invalid(pointer, error.to_string()))
+}
+
+/// A zone of a query string; UTC unless said.
+pub(super) fn zone(pointer: &str, text: Option<&str>) -> Result<Zone, Problem> {
+    text.map_or(Ok(Zone::UTC), |name| {
+        Zone::parse(name).map_err(|error| Problem::invalid(pointer, error.to_string()))
+    })
+}
+
+/// A length of windows.
+pub(super) fn unit(pointer: &str, text: &str) -> Result<CalendarUnit, Problem> {
+    match text {
+        "minute" => Ok(CalendarUnit::Minute),
+        "hour" => Ok(CalendarUnit::Hour),
+        "day" => Ok(CalendarUnit::Day),
+        "month" => Ok(CalendarUnit::Month),
+        _ => Err(Problem::invalid(pointer, "must be minute, hour, day or month")),
+    }
+}
+
+/// The windows of a range, each cut to it; the range itself without a unit.
+pub(super) fn windows(
+    range: TimeRange,
+    unit: Option<CalendarUnit>,
+    zone: &Zone,
+) -> Result<Vec<TimeRange>, Problem> {
+    let Some(unit) = unit else {
+        return Ok(vec![range]);
+    };
+    let windows: Vec<TimeRange> = zone.windows(unit, range).take(USAGE_WINDOWS_MAX + 1).collect();
+    if windows.len() > USAGE_WINDOWS_MAX {
+        let detail = format!("the range has more than {USAGE_WINDOWS_MAX} windows; ask for a shorter one");
+        return Err(Problem::invalid("/window", detail));
+    }
+    Ok(windows)
+}
+
+/// A range whose bounds must be whole minutes.
+pub(super) fn whole_minutes(from: Timestamp, to: Timestamp) -> Result<TimeRange, Problem> {
+    for (pointer, at) in [("/from", from), ("/to", to)] {
+        if !at.is_whole_minute() && at != Timestamp::MAX {
+            return Err(Problem::invalid(pointer, "must be on a whole minute"));
+        }
+    }
+    if from >= to {
+        return Err(Problem::invalid("/to", "must be after from"));
+    }
+    Ok(TimeRange::new(from, to))
+}
+
+/// The first whole minute not before `at`.
+pub(super) fn ceil_minute(at: Timestamp) -> Timestamp {
+    if at.is_whole_minute() {
+        at
+    } else {
+        at.floor_minute().plus_micros(turnpike_domain::time::MINUTE_US)
+    }
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Csv,
+    Ndjson,
+}
+
+impl Format {
+    /// From `format=`, else from `Accept`, else `default`.
+    pub(super) fn of(given: Option<&str>, accept: Option<&str>, default: Self) -> Result<Self, Problem> {
+        match given {
+            Some("json") => Ok(Self::Json),
+            Some("csv") => Ok(Self::Csv),
+            Some("ndjson") => Ok(Self::Ndjson),
+            Some(_) => Err(Problem::invalid("/format", "must be json, csv or ndjson")),
+            None => Ok(accept.map_or(default, |accept| Self::accepted(accept, default))),
+        }
+    }
+
+    fn accepted(accept: &str, default: Self) -> Self {
+        let media = accept
+            .split(',')
+            .map(|part| part.split(';').next().unwrap_or("").trim());
+        let known = |media: &str| match media {
+            "text/csv" => Some(Self::Csv),
+            "application/x-ndjson" | "application/ndjson" => Some(Self::Ndjson),
+            "application/json" => Some(Self::Json),
+            _ => None,
+        };
+        media.filter_map(known).next().unwrap_or(default)
+    }
+}
+
+/// A row's place, for a cursor: the start of its window and its group.
+pub(super) fn cursor(start: Timestamp, group: &[String]) -> String {
+    let mut bytes = Vec::new();
+    group
+        .iter()
+        .for_each(|text| crate::rows::key::put_text(&mut bytes, text));
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}.{hex}", start.micros())
+}
+
+/// Reads what [`cursor`] wrote.
+pub(super) fn read_cursor(text: &str) -> Result<(Timestamp, Vec<String>), Problem> {
+    let wrong = || Problem::invalid("/cursor", "is not a next_cursor of this query");
+    let (start, hex) = text.split_once('.').ok_or_else(wrong)?;
+    let start = i64::from_str(start)
+        .ok()
+        .and_then(|us| Timestamp::from_micros(us).ok())
+        .ok_or_else(wrong)?;
+    let digits: Vec<u8> = hex
+        .chars()
+        .map_while(|c| c.to_digit(16))
+        .map(|d| d as u8)
+        .collect();
+    if digits.len() != hex.len() || digits.len() % 2 == 1 {
+        return Err(wrong());
+    }
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect();
+    Ok((start, crate::rows::key::texts(&bytes).ok_or_else(wrong)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_repeat_and_nothing_unknown_passes() {
+        let mut pairs = Pairs::parse(Some("a=1&b=x%20y&a=2&f[m]=p&f[m]=q&f%5Bn%5D=r+s&c=")).unwrap();
+        assert_eq!(pairs.all("a"), ["1", "2"]);
+        let text = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            pairs.keyed("f"),
+            [
+                ("m".to_owned(), text(&["p", "q"])),
+                ("n".to_owned(), text(&["r s"]))
+            ]
+        );
+        assert_eq!(pairs.one("c"), Ok(None));
+        assert_eq!(pairs.one("b"), Ok(Some("x y".to_owned())));
+        assert_eq!(pairs.end(), Ok(()));
+        let mut twice = Pairs::parse(Some("a=1&a=2&z=3")).unwrap();
+        assert!(twice.one("a").is_err());
+        assert!(twice.end().is_err());
+        assert!(Pairs::parse(Some("a=%ff")).is_err());
+    }
+
+    #[test]
+    fn a_plus_that_became_a_space_is_understood() {
+        let at = Timestamp::parse("2026-01-01T02:00:00+02:00").unwrap();
+        assert_eq!(time("/from", "2026-01-01T02:00:00 02:00"), Ok(at));
+        assert!(time("/from", "yesterday").is_err());
+    }
+
+    #[test]
+    fn cursors_come_back() {
+        let at = Timestamp::parse("2026-01-01T02:00:00Z").unwrap();
+        let group = vec!["a\0b".to_owned(), String::new()];
+        assert_eq!(read_cursor(&cursor(at, &group)), Ok((at, group)));
+        for wrong in ["", "x", "1", "1.0", "1.zz", "-1.", "1.00"] {
+            assert!(read_cursor(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn formats() {
+        let of = |format, accept| Format::of(format, accept, Format::Json);
+        assert_eq!(of(None, None), Ok(Format::Json));
+        assert_eq!(of(None, Some("*/*")), Ok(Format::Json));
+        assert_eq!(of(None, Some("text/csv;q=0.9, */*")), Ok(Format::Csv));
+        assert_eq!(of(Some("ndjson"), Some("text/csv")), Ok(Format::Ndjson));
+        assert!(of(Some("xml"), None).is_err());
+    }
+}

@@ -1,0 +1,294 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::port::directory::Directory;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::time::Timestamp;
+use turnpike_http::{Caller, PageQuery, ProblemBody, Reply};
+
+use super::params::{
+    Format, Pairs, ceil_minute, cursor, read_cursor, time, unit, whole_minutes, windows, zone,
+};
+use super::table;
+use crate::Aggregator;
+use crate::query::{Split, UsageQuery, UsageRow};
+
+/// Usage of one window.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(crate) struct UsageBody {
+    /// Start of the window.
+    #[schema(value_type = String, format = DateTime)]
+    start: Timestamp,
+    /// End of the window; not in it.
+    #[schema(value_type = String, format = DateTime)]
+    end: Timestamp,
+    /// The customer, where rows are split by it.
+    customer: Option<String>,
+    /// The subject, where rows are split by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    /// Values of the dimensions that rows are split by; an event without one has an empty text.
+    group: BTreeMap<String, String>,
+    /// The meter's value.
+    #[schema(value_type = Option<String>)]
+    value: Option<Quantity>,
+}
+
+/// A page of usage.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct UsagePage {
+    /// The meter's key.
+    meter: String,
+    /// The rows, by window and group. Windows without events are left out.
+    data: Vec<UsageBody>,
+    /// Every change acknowledged before this moment is contained.
+    #[schema(value_type = String, format = DateTime)]
+    as_of: Timestamp,
+    /// Whether the meter has counted all events of the time before it was made; until then values are too small.
+    complete: bool,
+    /// Send as `cursor` for the next page; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// Read a meter's usage.
+///
+/// Sums of whole windows: without `window` one row covers the range, with it each window of the calendar in zone `tz`
+/// that has events. Without `customer` all subjects are summed.
+#[utoipa::path(
+    get, path = "/v1/meters/{key}/usage", tag = "Usage",
+    params(
+        ("key" = String, Path, description = "The meter's key"),
+        ("customer" = Option<Vec<String>>, Query, description = "Only the subjects of these customers, one row each; may repeat"),
+        ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),
+        ("from" = Option<String>, Query, description = "Start, on a whole minute; needed with `window`"),
+        ("to" = Option<String>, Query, description = "End, on a whole minute, not contained; the next minute unless said"),
+        ("window" = Option<String>, Query, description = "minute, hour, day or month"),
+        ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
+        ("group_by" = Option<Vec<String>>, Query, description = "A dimension of the meter, `customer` or `subject`; may repeat"),
+        ("filter[dimension]" = Option<Vec<String>>, Query, description = "Only events with this value of the dimension; may repeat"),
+        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged"),
+        PageQuery,
+    ),
+    responses(
+        (status = 200, body = UsagePage, description = "The rows"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "There is no such meter"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
+    ),
+    security(("api_key" = ["read"])),
+)]
+pub(crate) async fn usage(
+    State(aggregator): State<Arc<Aggregator>>,
+    caller: Caller,
+    Path(key): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Reply<Response> {
+    caller.require(Scope::Read)?;
+    let mut pairs = Pairs::parse(raw.as_deref())?;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Json)?;
+    let page = page_query(&mut pairs)?;
+    let query = usage_query(&aggregator, caller.tenant, &key, &mut pairs)?;
+    pairs.end()?;
+    let split = query.split.clone();
+    if format != Format::Json {
+        let rows = aggregator.usage(caller.tenant, query).await?.rows;
+        return Ok(written(format, &split, &rows)?);
+    }
+    Ok(paged(&aggregator, caller.tenant, (key, query), &page)
+        .await?
+        .into_response())
+}
+
+async fn paged(
+    aggregator: &Aggregator,
+    tenant: TenantId,
+    (key, mut query): (String, UsageQuery),
+    page: &PageQuery,
+) -> Result<Json<UsagePage>, Problem> {
+    let limit = page.rows()?;
+    let after = page.cursor.as_deref().map(read_cursor).transpose()?;
+    if let Some((start, _)) = &after {
+        query.windows.retain(|window| window.start >= *start);
+    }
+    let split = query.split.clone();
+    let mut answer = aggregator.usage(tenant, query).await?;
+    if let Some((start, group)) = &after {
+        answer
+            .rows
+            .retain(|row| (row.window.start, &row.group) > (*start, group));
+    }
+    let more = answer.rows.len() > limit;
+    answer.rows.truncate(limit);
+    let last = answer.rows.last().filter(|_| more);
+    Ok(Json(UsagePage {
+        meter: key,
+        next_cursor: last.map(|row| cursor(row.window.start, &row.group)),
+        data: answer.rows.iter().map(|row| body(&split, row)).collect(),
+        as_of: answer.as_of,
+        complete: answer.complete,
+    }))
+}
+
+fn page_query(pairs: &mut Pairs) -> Result<PageQuery, Problem> {
+    let number = |text: String| {
+        text.parse()
+            .map_err(|_| Problem::invalid("/limit", "must be a whole number"))
+    };
+    Ok(PageQuery {
+        limit: pairs.one("limit")?.map(number).transpose()?,
+        cursor: pairs.one("cursor")?,
+    })
+}
+
+/// Takes the parameters that say what is asked for.
+pub(super) fn usage_query(
+    aggregator: &Aggregator,
+    tenant: TenantId,
+    key: &str,
+    pairs: &mut Pairs,
+) -> Result<UsageQuery, Problem> {
+    let meter = aggregator.meter(tenant, key)?;
+    let customers = pairs.all("customer");
+    let mut split = Vec::new();
+    if !customers.is_empty() {
+        split.push(Split::Customer);
+    }
+    for name in pairs.all("group_by").iter().flat_map(|names| names.split(',')) {
+        let one = match name.trim() {
+            "" => continue,
+            "customer" => Split::Customer,
+            "subject" => Split::Subject,
+            dimension => Split::Dimension(dimension.to_owned()),
+        };
+        if !split.contains(&one) {
+            split.push(one);
+        }
+    }
+    let subjects = subjects(
+        aggregator.shared.directory.as_ref(),
+        tenant,
+        &customers,
+        &pairs.all("subject"),
+    );
+    Ok(UsageQuery {
+        windows: asked_windows(aggregator, tenant, pairs)?,
+        filter: pairs.keyed("filter"),
+        meter,
+        subjects,
+        split,
+    })
+}
+
+fn asked_windows(
+    aggregator: &Aggregator,
+    tenant: TenantId,
+    pairs: &mut Pairs,
+) -> Result<Vec<turnpike_domain::time::TimeRange>, Problem> {
+    let unit = pairs
+        .one("window")?
+        .map(|text| unit("/window", &text))
+        .transpose()?;
+    let zone = zone("/tz", pairs.one("tz")?.as_deref())?;
+    let from = match pairs.one("from")? {
+        Some(text) => time("/from", &text)?,
+        None if unit.is_some() => return Err(Problem::invalid("/from", "is needed with window")),
+        None => Timestamp::EPOCH,
+    };
+    let to = match pairs.one("to")? {
+        Some(text) => time("/to", &text)?,
+        None => ceil_minute(aggregator.shared.clock.now(tenant)).max(from.plus_micros(60_000_000)),
+    };
+    windows(whole_minutes(from, to)?, unit, &zone)
+}
+
+/// The subjects of customers, restricted to `named` where any are; `None` for all. A customer that is not known may be
+/// the name of a subject that is no customer's.
+pub(super) fn subjects(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    customers: &[String],
+    named: &[String],
+) -> Option<Vec<String>> {
+    if customers.is_empty() {
+        return (!named.is_empty()).then(|| named.to_vec());
+    }
+    let mut all = Vec::new();
+    for key in customers {
+        match directory.customer(tenant, key) {
+            Some(customer) if customer.subjects.is_empty() => all.push(customer.key.clone()),
+            Some(customer) => all.extend(customer.subjects.iter().cloned()),
+            None if directory.customer_of_subject(tenant, key).is_none() => all.push(key.clone()),
+            None => {}
+        }
+    }
+    all.retain(|subject| named.is_empty() || named.contains(subject));
+    Some(all)
+}
+
+pub(super) fn body(split: &[Split], row: &UsageRow) -> UsageBody {
+    let mut body = UsageBody {
+        start: row.window.start,
+        end: row.window.end,
+        customer: None,
+        subject: None,
+        group: BTreeMap::new(),
+        value: row.value,
+    };
+    for (split, text) in split.iter().zip(&row.group) {
+        match split {
+            Split::Customer => body.customer = Some(text.clone()),
+            Split::Subject => body.subject = Some(text.clone()),
+            Split::Dimension(name) => {
+                body.group.insert(name.clone(), text.clone());
+            }
+        }
+    }
+    body
+}
+
+impl UsageBody {
+    /// As cells of an export, the group as a JSON object.
+    pub(super) fn cells(&self) -> Vec<String> {
+        let group = serde_json::to_string(&self.group).unwrap_or_default();
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        vec![
+            self.start.to_string(),
+            self.end.to_string(),
+            text(&self.customer),
+            text(&self.subject),
+            group,
+            self.value.map(|value| value.to_string()).unwrap_or_default(),
+        ]
+    }
+}
+
+fn written(format: Format, split: &[Split], rows: &[UsageRow]) -> Result<Response, Problem> {
+    if format == Format::Ndjson {
+        let bodies: Vec<UsageBody> = rows.iter().map(|row| body(split, row)).collect();
+        return table::ndjson(&bodies);
+    }
+    let mut head = vec!["start".to_owned(), "end".to_owned()];
+    head.extend(split.iter().map(|split| match split {
+        Split::Customer => "customer".to_owned(),
+        Split::Subject => "subject".to_owned(),
+        Split::Dimension(name) => name.clone(),
+    }));
+    head.push("value".to_owned());
+    table::csv(
+        &head,
+        rows.iter().map(|row| {
+            let mut cells = vec![row.window.start.to_string(), row.window.end.to_string()];
+            cells.extend(row.group.iter().cloned());
+            cells.push(row.value.map(|value| value.to_string()).unwrap_or_default());
+            cells
+        }),
+    )
+}

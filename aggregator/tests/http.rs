@@ -1,0 +1,282 @@
+//! The routes of usage, as the server mounts them.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode};
+use common::{Event, TENANT, World, meter, runtime};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use turnpike_aggregator::router;
+use turnpike_domain::identity::Scope;
+use turnpike_domain::meter::Aggregation;
+use turnpike_http::{Caller, RequestId};
+
+async fn get(world: &World, scope: Scope, uri: &str, accept: &str) -> (StatusCode, String) {
+    let caller = Caller {
+        tenant: TENANT,
+        key_id: Arc::from("k"),
+        scopes: Arc::new(BTreeSet::from([scope])),
+        request_id: RequestId(Arc::from("r")),
+    };
+    let routes = router(Arc::clone(&world.aggregator))
+        .split_for_parts()
+        .0
+        .layer(Extension(caller));
+    let request = Request::get(uri)
+        .header("accept", accept)
+        .body(Body::empty())
+        .unwrap();
+    let response = routes.oneshot(request).await.unwrap();
+    let status = response.status();
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+async fn read(world: &World, uri: &str) -> Value {
+    let (status, body) = get(world, Scope::Read, uri, "*/*").await;
+    assert_eq!(status, StatusCode::OK, "{uri}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// Two customers (one with two subjects), a subject without one, on the day the clocks go forward in Berlin.
+async fn world() -> World {
+    let world = World::new(
+        2,
+        &[
+            meter(1, "tokens", Aggregation::Sum),
+            meter(2, "calls", Aggregation::Count),
+        ],
+    );
+    world.directory.add_customer("acme", &["a1", "a2"]);
+    world.directory.add_customer("globex", &["g1"]);
+    world
+        .clock
+        .set(turnpike_domain::time::Timestamp::parse("2026-04-01T00:00:00Z").unwrap());
+    let day = turnpike_domain::time::Timestamp::parse("2026-03-29T00:00:00Z")
+        .unwrap()
+        .micros()
+        / 1_000_000;
+    let event =
+        |id: u32, subject: &str, minute: i64, data: &str| Event::new(id, subject, day + minute * 60, data);
+    let events = [
+        event(1, "a1", 0, r#"{"v": "1.5", "g": "x"}"#),
+        event(2, "a2", 30, r#"{"v": 2, "g": "y"}"#),
+        event(3, "g1", 61, r#"{"v": 4, "g": "x"}"#),
+        event(4, "loose", 90, r#"{"v": 8}"#),
+        event(5, "a1", 23 * 60, r#"{"v": 16, "g": "x"}"#),
+    ];
+    world.submit(&events).await.unwrap();
+    world.aggregator.checkpoint().await.unwrap();
+    world
+}
+
+const DAY: &str = "from=2026-03-29T00:00:00Z&to=2026-03-30T00:00:00Z";
+
+fn values(answer: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    answer["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (text(&row["start"]), text(&row["value"])))
+        .collect()
+}
+
+#[test]
+fn one_row_for_all_and_rows_by_customer_subject_and_dimension() {
+    runtime().block_on(async {
+        let world = world().await;
+        let all = read(&world, &format!("/v1/meters/tokens/usage?{DAY}")).await;
+        assert_eq!(all["meter"], "tokens");
+        assert_eq!(all["complete"], true);
+        assert_eq!(all["data"], json!([{
+            "start": "2026-03-29T00:00:00Z", "end": "2026-03-30T00:00:00Z", "customer": null, "group": {}, "value": "31.5",
+        }]));
+        let by = |field: &'static str, query: &str| {
+            let uri = format!("/v1/meters/tokens/usage?{DAY}&{query}");
+            let world = &world;
+            async move {
+                let answer = read(world, &uri).await;
+                let text = |row: &Value| match field {
+                    "group" => row["group"]["g"].as_str().unwrap().to_owned(),
+                    _ => row[field].as_str().unwrap().to_owned(),
+                };
+                let rows = answer["data"].as_array().unwrap().iter();
+                rows.map(|row| format!("{}={}", text(row), row["value"].as_str().unwrap())).collect::<Vec<_>>().join(" ")
+            }
+        };
+        assert_eq!(by("customer", "group_by=customer").await, "acme=19.5 globex=4 loose=8");
+        assert_eq!(by("subject", "group_by=subject").await, "a1=17.5 a2=2 g1=4 loose=8");
+        assert_eq!(by("group", "group_by=g").await, "=8 x=21.5 y=2");
+        assert_eq!(by("customer", "customer=acme&customer=loose").await, "acme=19.5 loose=8");
+        assert_eq!(by("customer", "customer=acme&filter[g]=x&filter[g]=z").await, "acme=17.5");
+        assert_eq!(by("customer", "customer=acme&subject=a2").await, "acme=2");
+        assert_eq!(by("customer", "customer=nobody").await, "");
+        assert_eq!(by("customer", "customer=a1").await, "", "the name of another customer's subject");
+    });
+}
+
+#[test]
+fn windows_follow_the_zone_and_its_clock_changes() {
+    runtime().block_on(async {
+        let world = world().await;
+        let rows = |query: &'static str| {
+            let world = &world;
+            async move { values(&read(world, &format!("/v1/meters/tokens/usage?{query}")).await) }
+        };
+        let pair = |start: &str, value: &str| (start.to_owned(), value.to_owned());
+        assert_eq!(
+            rows("from=2026-03-28T00:00:00Z&to=2026-04-01T00:00:00Z&window=day&tz=Europe/Berlin").await,
+            [
+                pair("2026-03-28T23:00:00Z", "15.5"),
+                pair("2026-03-29T22:00:00Z", "16")
+            ]
+        );
+        assert_eq!(
+            rows("from=2026-03-29T00:00:00Z&to=2026-03-30T00:00:00Z&window=hour").await,
+            [
+                pair("2026-03-29T00:00:00Z", "3.5"),
+                pair("2026-03-29T01:00:00Z", "12"),
+                pair("2026-03-29T23:00:00Z", "16")
+            ]
+        );
+        assert_eq!(
+            rows("from=2026-01-01T00:00:00Z&to=2026-05-01T00:00:00Z&window=month&tz=Asia/Kolkata").await,
+            [pair("2026-02-28T18:30:00Z", "31.5")]
+        );
+        assert_eq!(
+            rows("from=2026-03-29T00:00:00%2B00:00&to=2026-03-29T00:02:00Z&window=minute").await,
+            [pair("2026-03-29T00:00:00Z", "1.5")]
+        );
+    });
+}
+
+#[test]
+fn pages_follow_each_other_without_gap_or_overlap() {
+    runtime().block_on(async {
+        let world = world().await;
+        let base = format!("/v1/meters/tokens/usage?{DAY}&window=hour&group_by=subject");
+        let whole = read(&world, &base).await["data"].as_array().unwrap().clone();
+        let (mut pages, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = read(&world, &format!("{base}&limit=2&cursor={cursor}")).await;
+            pages.extend(page["data"].as_array().unwrap().clone());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!(pages, whole);
+        assert_eq!(whole.len(), 5);
+    });
+}
+
+#[test]
+fn csv_and_ndjson_by_accept_or_format() {
+    runtime().block_on(async {
+        let world = world().await;
+        let uri = format!("/v1/meters/tokens/usage?{DAY}&group_by=customer");
+        let (_, csv) = get(&world, Scope::Read, &uri, "text/csv").await;
+        assert_eq!(csv.lines().next(), Some("start,end,customer,value"));
+        assert_eq!(
+            csv.lines().nth(1),
+            Some("2026-03-29T00:00:00Z,2026-03-30T00:00:00Z,acme,19.5")
+        );
+        let (_, lines) = get(&world, Scope::Read, &format!("{uri}&format=ndjson"), "text/csv").await;
+        assert_eq!(lines.lines().count(), 3);
+        let (_, export) = get(&world, Scope::Read, &format!("/v1/export/usage?{DAY}"), "*/*").await;
+        assert_eq!(
+            export.lines().next(),
+            Some("meter,start,end,customer,subject,group,value")
+        );
+        assert_eq!(export.lines().count(), 1 + 2 * 3);
+        let (_, one) = get(
+            &world,
+            Scope::Read,
+            &format!("/v1/export/usage?{DAY}&meter=calls&format=ndjson"),
+            "*/*",
+        )
+        .await;
+        let first: Value = serde_json::from_str(one.lines().next().unwrap()).unwrap();
+        assert_eq!(
+            (&first["meter"], &first["customer"], &first["value"]),
+            (&json!("calls"), &json!("acme"), &json!("3"))
+        );
+    });
+}
+
+#[test]
+fn wrong_parameters_are_named() {
+    runtime().block_on(async {
+        let world = world().await;
+        for (query, status, pointer) in [
+            ("window=hour", 422, "/from"),
+            ("from=2026-03-29T00:00:30Z", 422, "/from"),
+            ("from=2026-03-29T00:00:00Z&to=2026-03-29T00:00:00Z", 422, "/to"),
+            ("from=2026-03-29T00:00:00Z&window=week", 422, "/window"),
+            ("from=1970-01-01T00:00:00Z&window=minute", 422, "/window"),
+            ("tz=Mars/Base", 422, "/tz"),
+            ("group_by=nope", 422, "/group_by"),
+            ("filter[nope]=1", 422, "/group_by"),
+            ("limit=0", 422, "/limit"),
+            ("cursor=x", 422, "/cursor"),
+            ("colour=red", 422, "/colour"),
+        ] {
+            let (got, body) = get(
+                &world,
+                Scope::Read,
+                &format!("/v1/meters/tokens/usage?{query}"),
+                "*/*",
+            )
+            .await;
+            assert_eq!(got.as_u16(), status, "{query}: {body}");
+            let body: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(body["errors"][0]["pointer"], pointer, "{query}");
+        }
+        assert_eq!(
+            get(&world, Scope::Read, "/v1/meters/nope/usage", "*/*").await.0,
+            StatusCode::NOT_FOUND
+        );
+        for uri in [
+            "/v1/meters/tokens/usage",
+            "/v1/export/usage",
+            "/api/v1/meters/tokens/query",
+        ] {
+            assert_eq!(
+                get(&world, Scope::Ingest, uri, "*/*").await.0,
+                StatusCode::FORBIDDEN
+            );
+        }
+    });
+}
+
+#[test]
+fn openmeters_clients_get_their_shape() {
+    runtime().block_on(async {
+        let world = world().await;
+        let base = "/api/v1/meters/tokens/query";
+        let answer = read(
+            &world,
+            &format!("{base}?from=2026-03-29T00%3A00%3A00.000Z&to=2026-03-29T23%3A59%3A59Z&windowSize=DAY&groupBy=g"),
+        )
+        .await;
+        assert_eq!(answer["windowSize"], "DAY");
+        assert_eq!(answer["to"], "2026-03-30T00:00:00Z", "cut to the end of its minute");
+        assert_eq!(answer["data"][1], json!({
+            "value": 21.5, "windowStart": "2026-03-29T00:00:00Z", "windowEnd": "2026-03-30T00:00:00Z",
+            "subject": null, "groupBy": {"g": "x"},
+        }));
+        let one = read(&world, &format!("{base}?subject=a1&clientId=c")).await;
+        assert_eq!(one["data"][0]["subject"], "a1");
+        assert_eq!(one["data"][0]["value"], json!(17.5));
+        for filter in ["filterGroupBy%5Bg%5D=y", "filterGroupBy=%7B%27g%27%3A+%27y%27%7D"] {
+            assert_eq!(read(&world, &format!("{base}?{filter}")).await["data"][0]["value"], json!(2), "{filter}");
+        }
+        assert_eq!(read(&world, &format!("{base}?subject=nobody")).await["data"], json!([]));
+    });
+}
