@@ -14,4 +14,4 @@ pub(crate) use cut::{CutPoint, CutTicket, Picked, Selection, Snapshot};
 pub(crate) use plan::Plan;
 pub(crate) use read::add_up;
 pub(crate) use totals::{gone, on_another_thread};
-pub(crate) use usage::{Split, UsageAnswer, UsageQuery, UsageRow};
+pub(crate) use usage::{Split, UsageQuery, UsageRow};
