@@ -63,6 +63,8 @@ impl App {
 
     /// The same with options.
     pub async fn start_with(options: AppOptions) -> Self {
+        // The second test of a process finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
             .build()
