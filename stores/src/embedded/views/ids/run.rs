@@ -261,3 +261,78 @@ impl IdRunWriter {
         Ok(section)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use turnpike_domain::record::Position;
+
+    use super::*;
+    use crate::contract::views::{entry, name};
+    use crate::embedded::views::ids::probe;
+    use crate::fault::FaultDisk;
+
+    fn directory() -> Directory {
+        Directory::open(Arc::new(FaultDisk::new(0)), "/views/partition-00000".into()).unwrap()
+    }
+
+    fn write(directory: &Directory, entries: &BTreeMap<EventName, IdEntry>) -> IdRun {
+        let mut writer = IdRunWriter::create(directory, 1, entries.len() as u64, 16).unwrap();
+        for (name, entry) in entries {
+            writer.push(*name, *entry).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        /// Names that no hash would give: crowded at one end, in the middle, or in steps.
+        #[test]
+        fn any_names_are_found(count in 1_u64..4_000, shift in 0_u32..128, base in any::<u128>(), absent in prop::collection::vec(any::<u128>(), 50)) {
+            let entries: BTreeMap<_, _> = (0..count)
+                .map(|n| (EventName((name(n).0 >> shift).wrapping_add(base)), entry(n, n << 20)))
+                .collect();
+            let directory = directory();
+            let written = write(&directory, &entries);
+            written.verify().unwrap();
+            let run = Arc::new(IdRun::open(&directory, written.named()).unwrap());
+            run.verify().unwrap();
+            let mut names: Vec<_> = entries.keys().copied().collect();
+            names.extend(absent.into_iter().map(EventName));
+            names.extend([EventName(0), EventName(u128::MAX)]);
+            let mut found = vec![None; names.len()];
+            probe(&[run], &names, &mut found).unwrap();
+            for (name, found) in names.iter().zip(found) {
+                prop_assert_eq!(found, entries.get(name).copied());
+            }
+        }
+    }
+
+    #[test]
+    fn filters_keep_to_their_bound_as_long_as_they_can() {
+        assert_eq!(bits_per_name(1_000, 1_000_000, false), 16);
+        assert_eq!(bits_per_name(1_000, 1_000_000, true), 24);
+        assert_eq!(bits_per_name(1_000, 2_500, true), 16);
+        assert_eq!(bits_per_name(1_000, 1_999, false), 12);
+        assert_eq!(bits_per_name(1_000, 1_250, false), 10);
+        assert_eq!(bits_per_name(1_000, 0, true), 8);
+    }
+
+    #[test]
+    fn an_entry_takes_about_thirty_bytes() {
+        let entries = (0..100_000)
+            .map(|n| {
+                (
+                    name(n),
+                    entry(n, Position::new(n / 1_000 * 90_000, (n % 1_000) as u16).0),
+                )
+            })
+            .collect();
+        let run = write(&directory(), &entries);
+        let bytes = run.named().len * 10 / run.named().entries;
+        assert!(bytes <= 310, "{bytes} tenths of a byte");
+    }
+}

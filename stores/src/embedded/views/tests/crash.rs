@@ -190,3 +190,28 @@ fn fail_points_leave_a_finished_checkpoint() {
         assert_eq!(fired, 2, "{point} was not passed");
     }
 }
+
+/// The checkpoint is on disk, but its caller was told that it failed: a second try would add its rows twice.
+#[test]
+fn nothing_is_published_after_a_step_of_unknown_outcome() {
+    let states = checkpoints();
+    let disk = FaultDisk::new(0);
+    let fail = FailPoints::parse("views.after_manifest:8:error").unwrap();
+    let views = open_on(&disk, fail).unwrap();
+    assert!(matches!(play(&views, |_| {}), Err(StoreError::Poisoned(_))));
+    assert_eq!(views.position(), Position(7));
+    for _ in 0..2 {
+        assert!(matches!(finish(&views, 8), Err(StoreError::Poisoned(_))));
+    }
+    remember(&views, 9).unwrap();
+    assert!(matches!(finish(&views, 9), Err(StoreError::Poisoned(_))));
+    let known = Model {
+        ids: states[9].ids.clone(),
+        ..states[7].clone()
+    };
+    known.check(&views, NAMES);
+    drop(views);
+    let views = reopen(&disk.kill(), &states, 8);
+    play(&views, |_| {}).unwrap();
+    states[ROUNDS as usize].check(&views, NAMES);
+}
