@@ -2,3 +2,5 @@
 
 mod app;
 mod catalog;
+mod customers;
+mod subscriptions;
