@@ -86,7 +86,12 @@ impl Enforcer {
         let Some(open) = self.reservations.get(name) else {
             return Ok(());
         };
-        match self.find(&open.id, name).await? {
+        let found = match self.find(&open.id, name).await {
+            // It was never written.
+            Err(problem) if problem.code == Code::NotFound => return Ok(()),
+            found => found?,
+        };
+        match found {
             Found::Open(open, at) => match self.close(&open, at, open.expires, true).await {
                 // Its newest record is another one: it is no longer open, and was forgotten.
                 Err(_) if self.reservations.get(name).is_none() => Ok(()),

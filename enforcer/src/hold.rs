@@ -170,8 +170,7 @@ impl HoldBook {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         open.by_time.insert((hold.time, number), Arc::downgrade(&hold));
         if open.by_time.len() >= open.sweep_at {
-            open.by_time
-                .retain(|_, hold| hold.upgrade().is_some_and(|hold| hold.is_open()));
+            open.by_time.retain(|_, hold| hold.strong_count() > 0);
             open.sweep_at = open.by_time.len() * 2 + 64;
         }
         hold
@@ -186,12 +185,15 @@ impl HoldBook {
         let Some(open) = open else {
             return Vec::new();
         };
-        let open = open.lock();
-        let holds = open.by_time.range((range.start, 0)..(range.end, 0));
-        holds
+        let bounds = (range.start, 0)..(range.end, 0);
+        let mut holds: Vec<_> = open
+            .lock()
+            .by_time
+            .range(bounds)
             .filter_map(|(_, hold)| hold.upgrade())
-            .filter(|hold| hold.is_open())
-            .collect()
+            .collect();
+        holds.retain(|hold| hold.is_open());
+        holds
     }
 }
 

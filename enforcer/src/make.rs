@@ -32,19 +32,28 @@ impl Ahead {
     fn new(now: Timestamp, fine: bool) -> Self {
         let minute = now.floor_minute().plus_micros(MINUTE_US);
         let second = now.plus_micros(1_000_000 - now.micros() % 1_000_000);
-        let soon = if fine { second } else { minute };
-        let mut probes = Vec::new();
-        if soon < minute {
-            probes.push(TimeRange::new(soon, minute));
-        }
         let next = |n: i64| minute.plus_micros(n * MINUTE_US);
-        probes.extend((0..MINUTES_AHEAD).map(|n| TimeRange::new(next(n), next(n + 1))));
         Self {
-            probes,
-            soon,
+            probes: (0..MINUTES_AHEAD)
+                .map(|n| TimeRange::new(next(n), next(n + 1)))
+                .collect(),
+            // Usage is kept by minutes, so what was sent before with a time in the rest of this minute is not seen by
+            // limits per second: they bound what is decided, and such events would not have been refused either.
+            soon: if fine { second } else { minute },
             late: next(MINUTES_AHEAD),
         }
     }
+}
+
+/// The whole minutes that `range` lies in. A second that is read rather than followed counts its whole minute: too much
+/// rather than too little, and only for the first second after a start.
+fn whole_minutes(range: TimeRange) -> TimeRange {
+    let end = if range.end.is_whole_minute() {
+        range.end
+    } else {
+        range.end.floor_minute().plus_micros(MINUTE_US)
+    };
+    TimeRange::new(range.start.floor_minute(), end)
 }
 
 impl Enforcer {
@@ -151,7 +160,7 @@ impl Enforcer {
             .spans(&*self.parts.directory, track.tenant, &track.customer);
         let requests = ranges
             .iter()
-            .map(|range| request(track, &subjects, *range))
+            .map(|range| request(track, &subjects, whole_minutes(*range)))
             .collect();
         let (index, cut) = (self.index.clone(), track.clone());
         let at_cut = Box::new(move || {

@@ -13,6 +13,7 @@ use turnpike_domain::time::Timestamp;
 use crate::hold::Hold;
 
 /// An open reservation.
+#[derive(Clone)]
 pub(crate) struct Reservation {
     pub(crate) tenant: TenantId,
     pub(crate) name: EventName,

@@ -38,6 +38,9 @@ impl Enforcer {
                 past => return self.reserved_before(&entry, past, digest).await,
             }
         }
+        if let Some(unwritten) = self.reservations.get(name) {
+            self.forget(&unwritten);
+        }
         if self.reservations.len() >= RESERVATIONS_OPEN_MAX {
             return Err(Problem::new(
                 Code::Overloaded,
@@ -59,20 +62,38 @@ impl Enforcer {
         let reservation = reservation(&call, name, digest, (now, ttl_s), (reason, hold));
         let record = Record::Reserved(reservation.record());
         let nothing = Arc::new(Holds(Vec::new()));
-        match self.write(name, digest, &record, Expect::Free, &nothing).await? {
-            QuotaOutcome::Written(position) => {
-                let kept = self.reservations.insert(Reservation {
-                    position: Some(position),
-                    ..reservation
-                });
-                count("reserve", reason);
-                let outcome = Outcome::granted(&entry, &resolved, reason, now);
-                Ok(outcome.with_reservation(&kept.id, "open", kept.expires))
-            }
-            QuotaOutcome::Occupied(known) => {
+        let written = self.write(name, digest, &record, Expect::Free, &nothing).await;
+        let position = match written {
+            Ok(QuotaOutcome::Written(position)) => position,
+            Ok(QuotaOutcome::Occupied(known)) => {
                 drop(reservation);
-                self.reserved_before(&entry, known::read(&known, name)?, digest)
-                    .await
+                return self
+                    .reserved_before(&entry, known::read(&known, name)?, digest)
+                    .await;
+            }
+            Err(problem) => self.after_failure(&reservation, problem).await?,
+        };
+        let kept = self.reservations.insert(Reservation {
+            position: Some(position),
+            ..reservation
+        });
+        count("reserve", reason);
+        let outcome = Outcome::granted(&entry, &resolved, reason, now);
+        Ok(outcome.with_reservation(&kept.id, "open", kept.expires))
+    }
+
+    /// Whether a reservation was written though its call failed: its position then. Where that cannot be found out it
+    /// stays held, until its id is used again or it expires.
+    async fn after_failure(&self, reservation: &Reservation, problem: Problem) -> Result<Position, Problem> {
+        match self.lookup(reservation.name).await {
+            Ok(Some(known)) => match known::read(&known, reservation.name)? {
+                Past::Open(open) if open.digest == reservation.digest => Ok(known.position),
+                _ => Err(problem),
+            },
+            Ok(None) => Err(problem),
+            Err(_) => {
+                self.reservations.insert(reservation.clone());
+                Err(problem)
             }
         }
     }
@@ -80,6 +101,9 @@ impl Enforcer {
     async fn reserved_before(&self, entry: &Arc<Entry>, past: Past, digest: u64) -> Result<Outcome, Problem> {
         match past {
             Past::Open(open) if open.digest == digest => {
+                if self.reservations.get(open.name).is_none() {
+                    self.adopt(Reservation::clone(&open));
+                }
                 let now = self.parts.clock.now(entry.tenant);
                 let resolved = self.resolve(entry, now).await?;
                 let reason = Reason::parse(&open.reason).unwrap_or(Reason::WithinLimit);
@@ -170,6 +194,9 @@ impl Enforcer {
             return Ok(Found::Open(open.clone(), at));
         }
         let Some(known) = self.lookup(name).await? else {
+            if let Some(unwritten) = open {
+                self.forget(&unwritten);
+            }
             return Err(Problem::not_found("reservation", id));
         };
         Ok(match (known::read(&known, name)?, open) {

@@ -28,6 +28,8 @@ pub(crate) struct Track {
     /// One maker at a time; who finds it taken waits and looks again.
     pub(crate) making: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    /// Locked last: a hold may end, and touch this, while any other lock is held.
+    history: Mutex<Option<History>>,
     history_epoch: AtomicU64,
     retired: AtomicBool,
 }
@@ -41,7 +43,6 @@ struct State {
     /// Second → what was added to it since the track was registered; complete from `known_from` on.
     ahead: BTreeMap<i64, i128>,
     known_from: Timestamp,
-    history: Option<History>,
     used_at: Timestamp,
 }
 
@@ -67,6 +68,7 @@ impl Track {
             meter,
             making: tokio::sync::Mutex::new(()),
             state: Mutex::default(),
+            history: Mutex::default(),
             history_epoch: AtomicU64::new(0),
             retired: AtomicBool::new(false),
         })
@@ -82,13 +84,7 @@ impl Track {
                 state.forget_behind();
             }
         }
-        if state
-            .history
-            .as_ref()
-            .is_some_and(|history| history.span.contains(time))
-        {
-            self.history_epoch.fetch_add(1, Ordering::AcqRel);
-        }
+        self.touch(time);
         let State { ready, filling, .. } = &*state;
         slots.extend(
             ready
@@ -109,9 +105,8 @@ impl Track {
 
     /// What was counted as used at `time` may no longer be.
     pub(crate) fn touch(&self, time: Timestamp) {
-        let state = self.state.lock();
-        if state
-            .history
+        let history = self.history.lock();
+        if history
             .as_ref()
             .is_some_and(|history| history.span.contains(time))
         {
@@ -162,8 +157,8 @@ impl Track {
 
     /// What `segments` used, if that is known and still stands, with the epoch to watch.
     pub(crate) fn history(&self, segments: &[TimeRange]) -> Option<(Vec<Quantity>, u64)> {
-        let state = self.state.lock();
-        let history = state.history.as_ref()?;
+        let history = self.history.lock();
+        let history = history.as_ref()?;
         let stands = history.segments == segments && history.epoch == self.history_epoch();
         let used = history.used.as_ref().filter(|_| stands)?;
         Some((used.clone(), history.epoch))
@@ -183,7 +178,7 @@ impl Track {
         }
         state.filling.extend(slots);
         if let (Some(first), Some(last)) = (segments.first(), segments.last()) {
-            state.history = Some(History {
+            *self.history.lock() = Some(History {
                 span: TimeRange::new(first.start, last.end),
                 segments,
                 used: None,
@@ -204,7 +199,7 @@ impl Track {
         if let Some(known_from) = known_from {
             state.known_from = state.known_from.max(known_from);
         }
-        if let (Some(history), Some(used)) = (state.history.as_mut(), used) {
+        if let (Some(history), Some(used)) = (self.history.lock().as_mut(), used) {
             history.used = Some(used);
         }
         state.drop_old(now);
