@@ -15,8 +15,8 @@ use turnpike_domain::record::Watermark;
 use crate::options::Parts;
 use crate::partition::command::Command;
 use crate::partition::{Gate, Owner, Partition, Shared};
-use crate::query::gone;
 use crate::query::{Picked, Selection};
+use crate::query::{Timeline, gone};
 use crate::rows::{Counts, add_counts, counts, key};
 
 /// The partitions and their owners. Dropping it ends the owners without a last checkpoint; see
@@ -27,6 +27,8 @@ pub struct Aggregator {
     /// Held while a cut is put into all queues.
     pub(crate) cuts: Mutex<()>,
     pub(crate) closing: AtomicBool,
+    /// Where the log stood in the last minutes.
+    pub(crate) timeline: Timeline,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -55,7 +57,10 @@ impl Aggregator {
                 .unwrap_or_else(|_| Err(Problem::new(Code::Internal, "a partition did not start")))?;
             threads.push(thread);
         }
+        let now_us = shared.clock.machine_now().micros();
+        let timeline = Timeline::open(shared.log.as_ref(), shared.directory.as_ref(), now_us)?;
         Ok(Arc::new(Self {
+            timeline,
             shared,
             partitions,
             cuts: Mutex::new(()),

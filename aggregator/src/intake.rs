@@ -77,6 +77,7 @@ impl Aggregator {
     }
 
     async fn take_batch(&self, batch: Arc<EventBatch>) -> Result<Vec<Outcome>, Problem> {
+        self.mark_time();
         let picks = self.split(&batch);
         let answers = self.send_batch(&batch, picks)?;
         let mut decisions: Vec<Option<Decision>> = vec![None; batch.len()];

@@ -5,6 +5,7 @@
 
 mod aggregator;
 mod core;
+mod history;
 mod http;
 mod intake;
 mod options;

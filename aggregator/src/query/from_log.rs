@@ -6,7 +6,7 @@ use turnpike_domain::meter::aggregate::Sample;
 use turnpike_domain::meter::{Fields, Meter, TypeReader};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::log::{EventLog, Only};
-use turnpike_domain::port::usage::{TotalRequest, Totals};
+use turnpike_domain::port::usage::{GroupTotal, TotalRequest, Totals};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::record::{EventRecord, Position, Record, Watermark, decode};
 use turnpike_domain::time::{TimeRange, Timestamp};
@@ -18,6 +18,9 @@ use super::{Plan, Projection};
 use crate::Aggregator;
 use crate::rows::key;
 
+/// Where a log begins of which nothing has been deleted: at 0, or behind a header.
+const ORIGIN_OFFSET_MAX: u64 = 64;
+
 impl Aggregator {
     pub(crate) async fn read_totals_from_log(
         &self,
@@ -28,39 +31,58 @@ impl Aggregator {
         let plans = self.plans(tenant, &requests)?;
         self.shared.log.wait_durable(watermark.highest()).await?;
         let log = std::sync::Arc::clone(&self.shared.log);
-        let until = watermark.clone();
-        let rows = on_another_thread(move || {
-            let mut rows = Vec::with_capacity(plans.len());
-            let projections = plans
-                .iter()
-                .zip(&requests)
-                .map(|(plan, request)| dimensions(plan, request))
-                .collect::<Result<Vec<_>, _>>()?;
-            let closures: Vec<Box<Projection<'_>>> = projections
-                .iter()
-                .map(|at| -> Box<Projection<'_>> { Box::new(move |_, group| project(at, group)) })
-                .collect();
-            let mut sums = Vec::with_capacity(plans.len());
-            for (plan, projection) in plans.iter().zip(&closures) {
-                let reader = TypeReader::new([std::sync::Arc::clone(&plan.meter)])
-                    .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
-                sums.push(Derived {
-                    plan,
-                    reader,
-                    sums: Accumulator::new(plan, projection.as_ref()),
-                });
-            }
-            derive(log.as_ref(), tenant, &until, &mut sums)?;
-            for (derived, (plan, request)) in sums.into_iter().zip(plans.iter().zip(&requests)) {
-                rows.push(total_rows(plan, request, derived.sums.finish()?)?);
-            }
-            Ok(rows)
-        });
+        if log.first().offset() > ORIGIN_OFFSET_MAX {
+            let detail = "raw events that the sum may need have been deleted";
+            return Err(Problem::new(Code::NotFound, detail));
+        }
+        let span = Span {
+            tenant,
+            from: Position::START,
+            until: watermark.clone(),
+            only: Only::ALL,
+        };
+        let asked: Vec<_> = plans.into_iter().zip(requests).collect();
+        let rows = on_another_thread(move || derive_rows(log.as_ref(), &span, &asked));
         Ok(Totals {
             rows: rows.await?,
             watermark,
         })
     }
+}
+
+/// Which records a derivation reads.
+pub(super) struct Span {
+    pub tenant: TenantId,
+    pub from: Position,
+    pub until: Watermark,
+    pub only: Only,
+}
+
+/// The rows of each request, from the records in `span` alone.
+pub(super) fn derive_rows(
+    log: &dyn EventLog,
+    span: &Span,
+    asked: &[(Plan, TotalRequest)],
+) -> Result<Vec<Vec<GroupTotal>>, Problem> {
+    let dimensions = asked
+        .iter()
+        .map(|(plan, request)| dimensions(plan, request))
+        .collect::<Result<Vec<_>, _>>()?;
+    let projections: Vec<Box<Projection<'_>>> = dimensions
+        .iter()
+        .map(|at| -> Box<Projection<'_>> { Box::new(move |_, group| project(at, group)) })
+        .collect();
+    let mut all = Vec::with_capacity(asked.len());
+    for ((plan, _), projection) in asked.iter().zip(&projections) {
+        let reader = TypeReader::new([std::sync::Arc::clone(&plan.meter)])
+            .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+        let sums = Accumulator::new(plan, projection.as_ref());
+        all.push(Derived { plan, reader, sums });
+    }
+    derive(log, span, &mut all)?;
+    let rows = all.into_iter().zip(asked);
+    rows.map(|(derived, (plan, request))| total_rows(plan, request, derived.sums.finish()?))
+        .collect()
 }
 
 /// One request on its way through the log.
@@ -70,22 +92,17 @@ struct Derived<'p> {
     sums: Accumulator<'p>,
 }
 
-fn derive(
-    log: &dyn EventLog,
-    tenant: TenantId,
-    until: &Watermark,
-    all: &mut [Derived<'_>],
-) -> Result<(), Problem> {
+fn derive(log: &dyn EventLog, span: &Span, all: &mut [Derived<'_>]) -> Result<(), Problem> {
     let mut fields = Fields::default();
-    for block in log.read(Position::START, Only::ALL) {
+    for block in log.read(span.from, span.only) {
         let block = block?;
-        if block.position >= until.highest() {
+        if block.position >= span.until.highest() {
             break;
         }
         for (at, bytes) in block.block.records().enumerate() {
             let position = Position(block.position.0 + at as u64);
             let record = decode(bytes)?;
-            if record.tenant() != tenant || !until.contains(block.block.partition, position) {
+            if record.tenant() != span.tenant || !span.until.contains(block.block.partition, position) {
                 continue;
             }
             for derived in all.iter_mut() {

@@ -6,6 +6,7 @@ mod from_log;
 mod plan;
 mod points;
 mod read;
+mod recent;
 mod totals;
 mod usage;
 
@@ -13,5 +14,6 @@ pub(crate) use accumulate::{Projection, RowSum};
 pub(crate) use cut::{CutPoint, CutTicket, Picked, Selection, Snapshot};
 pub(crate) use plan::Plan;
 pub(crate) use read::add_up;
+pub(crate) use recent::Timeline;
 pub(crate) use totals::{gone, on_another_thread};
 pub(crate) use usage::{Split, UsageQuery, UsageRow};

@@ -25,6 +25,7 @@ impl Aggregator {
         selections: Vec<Selection>,
         at_cut: Option<Box<dyn FnOnce() + Send>>,
     ) -> Result<Vec<Snapshot>, Problem> {
+        self.mark_time();
         let selections = Arc::new(selections);
         let mut replies = Vec::with_capacity(self.partitions.len());
         {
@@ -88,7 +89,9 @@ impl Aggregator {
         at_cut: Option<Box<dyn FnOnce() + Send>>,
     ) -> Result<Totals, Problem> {
         let plans = self.plans(tenant, &requests)?;
-        for plan in &plans {
+        // Fine ranges are read from the log, which holds the past in any case.
+        let is_fine = |plan: &Plan| plan.windows.iter().any(super::recent::is_fine);
+        for plan in plans.iter().filter(|plan| !is_fine(plan)) {
             if !self.filled(&plan.meter).await {
                 let detail = format!(
                     "the meter \"{}\" is still counting the events before it was made",
@@ -97,18 +100,32 @@ impl Aggregator {
                 return Err(Problem::new(Code::Unavailable, detail));
             }
         }
-        let selections = plans.iter().map(Plan::selection).collect();
+        let (fine, whole): (Vec<Asked>, Vec<Asked>) = plans
+            .into_iter()
+            .zip(requests)
+            .enumerate()
+            .partition(|(_, (plan, _))| is_fine(plan));
+        let selections = whole.iter().map(|(_, (plan, _))| plan.selection()).collect();
         let snapshots = self.cut(selections, at_cut).await?;
         let watermark = Watermark(snapshots.iter().map(|snapshot| snapshot.position).collect());
-        let rows = on_another_thread(move || {
-            let each = plans.iter().zip(&requests).enumerate();
-            each.map(|(at, (plan, request))| total(plan, request, at, &snapshots))
+        let mut rows = vec![Vec::new(); fine.len() + whole.len()];
+        let (places, fine): (Vec<usize>, Vec<_>) = fine.into_iter().unzip();
+        for (at, found) in places
+            .into_iter()
+            .zip(self.fine_totals(tenant, fine, watermark.clone()).await?)
+        {
+            rows[at] = found;
+        }
+        let found = on_another_thread(move || {
+            let each = whole.iter().enumerate();
+            each.map(|(at, (place, (plan, request)))| Ok((*place, total(plan, request, at, &snapshots)?)))
                 .collect()
         });
-        Ok(Totals {
-            rows: rows.await?,
-            watermark,
-        })
+        let found: Vec<(usize, Vec<GroupTotal>)> = found.await?;
+        for (at, found) in found {
+            rows[at] = found;
+        }
+        Ok(Totals { rows, watermark })
     }
 
     pub(crate) fn plans(&self, tenant: TenantId, requests: &[TotalRequest]) -> Result<Vec<Plan>, Problem> {
@@ -124,6 +141,9 @@ impl Aggregator {
         requests.iter().map(plan).collect()
     }
 }
+
+/// A request with its place in the answer.
+type Asked = (usize, (Plan, TotalRequest));
 
 /// Runs what may take long away from the threads that serve requests.
 pub(crate) async fn on_another_thread<T: Send + 'static>(

@@ -1,0 +1,179 @@
+use std::collections::BTreeMap;
+
+use turnpike_domain::identity::{MeterId, TenantId};
+use turnpike_domain::port::history::{DeadLetter, DeadLetterPage};
+use turnpike_domain::problem::Problem;
+use turnpike_domain::record::{EventRecord, Position, Record, decode};
+use turnpike_domain::time::Timestamp;
+
+use crate::Aggregator;
+use crate::query::{Picked, Selection, Snapshot, on_another_thread};
+use crate::rows::{Counts, add_counts, counts, key};
+
+/// Position and meter of a dead letter; of a refused event no meter. Its order is that of the list, reversed.
+type Place = (u64, Option<MeterId>);
+
+impl Aggregator {
+    pub(super) async fn read_dead_letters(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<DeadLetterPage, Problem> {
+        let before = cursor.as_deref().map(read_cursor).transpose()?;
+        // Several letters may share the cursor's position, so that position is read again.
+        let until = before.map_or(u64::MAX, |(position, _)| position.saturating_add(1));
+        let selections = vec![
+            Selection::Notes(key::unreadables(tenant, until)),
+            Selection::Notes(key::refusals(tenant, until)),
+        ];
+        let snapshots = self.cut(selections.clone(), None).await?;
+        let log = std::sync::Arc::clone(&self.shared.log);
+        let catalog = self.shared.directory.catalog(tenant);
+        on_another_thread(move || {
+            let meters: BTreeMap<MeterId, &str> = catalog
+                .meters
+                .values()
+                .map(|meter| (meter.id, meter.key.as_str()))
+                .collect();
+            let mut letters: BTreeMap<Place, Counts> = BTreeMap::new();
+            for snapshot in &snapshots {
+                for (at, selection) in selections.iter().enumerate() {
+                    letters.extend(newest(snapshot, at, selection, before, limit + 1, &meters)?);
+                }
+            }
+            let mut page = DeadLetterPage::default();
+            for ((position, meter), reasons) in letters.into_iter().rev() {
+                if page.letters.len() >= limit {
+                    let last = page.letters.last().map(place_of);
+                    page.next_cursor = last.map(|(position, key)| {
+                        let meter = meters
+                            .iter()
+                            .find(|(_, known)| Some(**known) == key)
+                            .map_or(0, |(id, _)| id.0);
+                        format!("{position}.{}.{meter}", u8::from(key.is_some()))
+                    });
+                    break;
+                }
+                let bytes = log.fetch(Position(position))?;
+                let record = decode(&bytes)?;
+                let key = meter.and_then(|id| meters.get(&id)).copied();
+                page.letters
+                    .extend(letter(&record, Position(position), key, &reasons));
+            }
+            Ok(page)
+        })
+        .await
+    }
+}
+
+/// The newest open letters of one partition before a place.
+fn newest(
+    snapshot: &Snapshot,
+    at: usize,
+    selection: &Selection,
+    before: Option<Place>,
+    limit: usize,
+    meters: &BTreeMap<MeterId, &str>,
+) -> Result<Vec<(Place, Counts)>, Problem> {
+    let Selection::Notes(range) = selection else {
+        return Ok(Vec::new());
+    };
+    let mut memory: BTreeMap<Vec<u8>, Counts> = BTreeMap::new();
+    for picked in snapshot.memory(at, selection) {
+        if let Picked::Notes(notes) = picked.as_ref() {
+            for (key, more) in notes {
+                add_counts(memory.entry(key.clone()).or_default(), more);
+            }
+        }
+    }
+    let mut open = Vec::new();
+    let mut take = |key: &[u8], sum: &Counts| {
+        let place = (
+            key::letter_position(key).unwrap_or_default(),
+            key::letter_meter(key),
+        );
+        let listed = before.is_none_or(|before| place < before)
+            && place.1.is_none_or(|id| meters.contains_key(&id))
+            && sum.values().any(|count| *count > 0);
+        if listed {
+            open.push((place, sum.clone()));
+        }
+        open.len() >= limit
+    };
+    for row in snapshot.rows.scan_back(range.clone()) {
+        let row = row?;
+        // What memory holds behind this row comes first.
+        while let Some((key, sum)) = memory.last_key_value().filter(|(key, _)| **key > row.key) {
+            if take(key, sum) {
+                return Ok(open);
+            }
+            memory.pop_last();
+        }
+        let mut sum = counts(&row.value)?;
+        if let Some(more) = memory.remove(&row.key) {
+            add_counts(&mut sum, &more);
+        }
+        if take(&row.key, &sum) {
+            return Ok(open);
+        }
+    }
+    for (key, sum) in memory.iter().rev() {
+        if take(key, sum) {
+            break;
+        }
+    }
+    Ok(open)
+}
+
+fn place_of(letter: &DeadLetter) -> (u64, Option<&str>) {
+    match letter {
+        DeadLetter::Refused { position, .. } => (position.0, None),
+        DeadLetter::Unreadable { position, meter, .. } => (position.0, Some(meter)),
+    }
+}
+
+fn read_cursor(text: &str) -> Result<Place, Problem> {
+    let wrong = || Problem::invalid("/cursor", "is not a next_cursor of this list");
+    let mut parts = text.split('.').map(str::parse::<u64>);
+    let mut next = || parts.next().and_then(Result::ok).ok_or_else(wrong);
+    let (position, has_meter, meter) = (next()?, next()?, next()?);
+    Ok((position, (has_meter == 1).then_some(MeterId(meter as u32))))
+}
+
+fn letter(
+    record: &Record<'_>,
+    position: Position,
+    meter: Option<&str>,
+    reasons: &Counts,
+) -> Option<DeadLetter> {
+    match (record, meter) {
+        (Record::Rejected(rejected), None) => Some(DeadLetter::Refused {
+            position,
+            received: Timestamp::from_micros_clamped(rejected.received_us),
+            code: rejected.code.to_owned(),
+            detail: rejected.detail.to_owned(),
+            id: rejected.id.to_owned(),
+            raw: rejected.raw.to_vec(),
+            cut: rejected.cut,
+        }),
+        (Record::Event(event) | Record::Committed { event, .. }, Some(meter)) => {
+            Some(unreadable(event, position, meter, reasons))
+        }
+        _ => None,
+    }
+}
+
+fn unreadable(event: &EventRecord<'_>, position: Position, meter: &str, reasons: &Counts) -> DeadLetter {
+    let reason = reasons
+        .iter()
+        .find(|(_, count)| **count > 0)
+        .map(|(reason, _)| reason.as_slice());
+    DeadLetter::Unreadable {
+        position,
+        meter: meter.to_owned(),
+        source: event.source.to_owned(),
+        id: event.id.to_owned(),
+        detail: String::from_utf8_lossy(reason.unwrap_or_default()).into_owned(),
+    }
+}
