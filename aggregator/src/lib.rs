@@ -11,6 +11,7 @@ mod intake;
 mod options;
 mod partition;
 mod query;
+pub mod rebuild;
 mod registry;
 pub mod rows;
 mod windows;

@@ -1,6 +1,6 @@
 //! An aggregator over stores in memory, that can be restarted, and a directory that a test fills.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -161,6 +161,30 @@ impl World {
             &self.options,
             &self.listener,
         );
+    }
+
+    pub fn shared_views(&self) -> Vec<Arc<dyn Views>> {
+        self.views
+            .iter()
+            .map(|views| Arc::clone(views) as Arc<dyn Views>)
+            .collect()
+    }
+
+    /// Views derived anew from the log.
+    pub async fn derive(&self) -> Vec<Arc<dyn Views>> {
+        let empty = || Arc::new(MemoryViews::new(rows::merge())) as Arc<dyn Views>;
+        let views: Vec<_> = self.views.iter().map(|_| empty()).collect();
+        let parts = Parts {
+            log: Arc::clone(&self.log) as _,
+            views: views.clone(),
+            directory: Arc::clone(&self.directory) as _,
+            listener: Arc::new(NoListener),
+            clock: Arc::clone(&self.clock) as _,
+            key: KEY,
+            options: self.options.clone(),
+        };
+        turnpike_aggregator::rebuild::derive(parts).await.unwrap();
+        views
     }
 
     pub fn declare(&self, meters: &[Meter]) {
