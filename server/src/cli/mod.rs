@@ -4,13 +4,16 @@ pub(crate) mod apply;
 mod check;
 mod client;
 mod completions;
+mod doctor;
 mod export;
 mod import;
 pub(crate) mod invoice;
 mod keys;
 pub(crate) mod output;
+mod rebuild;
 mod serve;
 pub(crate) mod usage;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +45,9 @@ enum Command {
     Invoice(invoice::Invoice),
     Keys(keys::Keys),
     Export(export::Export),
+    Rebuild(rebuild::Rebuild),
+    Verify(verify::Verify),
+    Doctor(doctor::Doctor),
     Demo(crate::demo::Demo),
     Completions(completions::Completions),
 }
@@ -175,6 +181,9 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Invoice(command) => command.run().await,
         Command::Keys(command) => command.run().await,
         Command::Export(command) => command.run().await,
+        Command::Rebuild(command) => command.run().await,
+        Command::Verify(command) => command.run().await,
+        Command::Doctor(command) => command.run().await,
         Command::Demo(command) => command.run().await,
         Command::Completions(command) => {
             command.run();
@@ -219,6 +228,11 @@ mod tests {
             "turnpike keys create name --scope read --scope check",
             "turnpike export usage --format ndjson --with meter=tokens",
             "turnpike completions bash",
+            "turnpike rebuild --data-dir x",
+            "turnpike verify",
+            "turnpike verify --data-dir x --json",
+            "turnpike doctor --config f",
+            "turnpike demo --serve",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -44,6 +44,9 @@ pub enum StartError {
     /// A store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The directory of views.
+    #[error("cannot move or remove {0}: {1}")]
+    Views(String, String),
     /// A thread ended by a defect.
     #[error("a part of the engine did not start: {0}")]
     Thread(String),

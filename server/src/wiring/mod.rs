@@ -3,6 +3,7 @@
 mod data_dir;
 mod embedded;
 mod no_history;
+mod offline;
 mod services;
 mod state;
 mod stores;
@@ -10,3 +11,5 @@ mod ticks;
 
 pub use data_dir::{DataDir, DataDirError};
 pub use embedded::{Engine, EngineParts, StartError};
+pub use offline::{Offline, Rebuilt};
+pub(crate) use stores::Stores;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use turnpike_aggregator::Aggregator;
 use turnpike_billing_sync::{BillingOptions, BillingParts, BillingSync, Control, control_router};
 use turnpike_domain::port::control::{ControlStore as _, DueWork};
+use turnpike_domain::port::usage::SharedListener;
 use turnpike_domain::time::Randomness;
 use turnpike_enforcer::{Enforcer, EnforcerParts};
 use turnpike_ingest::{IngestOptions, IngestParts, IngestState};
@@ -35,18 +36,7 @@ impl Services {
             clock: clock.clone(),
             key: sql.name_key(),
         });
-        let parts = turnpike_aggregator::Parts {
-            log: stores.log.clone(),
-            views: stores.views(),
-            directory: sql.clone(),
-            listener: enforcer.clone(),
-            clock: clock.clone(),
-            key: sql.name_key(),
-            options: aggregator_options(config),
-        };
-        // It reads the log, which takes the disk's time and must not hold up a thread of the runtime.
-        let started = tokio::task::spawn_blocking(move || Aggregator::start(parts)).await;
-        let aggregator = started.map_err(|error| StartError::Thread(error.to_string()))??;
+        let aggregator = start_aggregator(config, stores, clock, enforcer.clone()).await?;
         sql.listen(aggregator.clone());
         sql.listen(enforcer.clone());
         enforcer.connect(aggregator.clone(), aggregator.clone()).await?;
@@ -114,6 +104,27 @@ impl Services {
         self.aggregator.shutdown().await?;
         Ok(())
     }
+}
+
+/// Starts the partition owners; returns once they have counted all of the log.
+pub(crate) async fn start_aggregator(
+    config: &Config,
+    stores: &Stores,
+    clock: &Arc<TenantClock>,
+    listener: SharedListener,
+) -> Result<Arc<Aggregator>, StartError> {
+    let parts = turnpike_aggregator::Parts {
+        log: stores.log.clone(),
+        views: stores.views(),
+        directory: Arc::new(stores.sql.clone()),
+        listener,
+        clock: clock.clone(),
+        key: stores.sql.name_key(),
+        options: aggregator_options(config),
+    };
+    // It reads the log, which takes the disk's time and must not hold up a thread of the runtime.
+    let started = tokio::task::spawn_blocking(move || Aggregator::start(parts)).await;
+    Ok(started.map_err(|error| StartError::Thread(error.to_string()))??)
 }
 
 fn aggregator_options(config: &Config) -> turnpike_aggregator::Options {

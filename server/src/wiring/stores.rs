@@ -1,8 +1,11 @@
+use std::path::Path;
 use std::sync::Arc;
 
+use turnpike_domain::port::StoreError;
 use turnpike_domain::port::views::Views;
 use turnpike_stores::disk::{Disk, RealDisk};
 use turnpike_stores::embedded::{EmbeddedViews, LogOptions, SegmentedLog, ViewsOptions};
+use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
 use turnpike_stores::sql::{SqlPlace, SqlStore};
 
@@ -49,21 +52,14 @@ impl Stores {
             parts.randomness.as_ref(),
             Arc::clone(fail),
         )?;
-        let mut views = Vec::new();
-        for partition in 0..data_dir.partitions() {
-            let options = ViewsOptions {
-                filter_bytes_max: FILTER_BYTES_MAX / u64::from(data_dir.partitions()),
-                ..ViewsOptions::new(data_dir.views(), partition)
-            };
-            let merge = turnpike_aggregator::rows::merge();
-            views.push(EmbeddedViews::open(
-                options,
-                merge,
-                Arc::clone(&disk),
-                Arc::clone(fail),
-            )?);
-        }
+        let views = open_views(&data_dir.views(), data_dir.partitions(), &disk, fail)?;
         Ok(Self { sql, log, views })
+    }
+
+    /// The views of a directory alone, to be read.
+    pub(crate) fn views_in(directory: &Path, partitions: u32) -> Result<Vec<Arc<EmbeddedViews>>, StoreError> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        open_views(directory, partitions, &disk, &Arc::default())
     }
 
     /// The views as the partition owners see them.
@@ -73,4 +69,25 @@ impl Stores {
             .map(|views| views.clone() as Arc<dyn Views>)
             .collect()
     }
+}
+
+fn open_views(
+    directory: &Path,
+    partitions: u32,
+    disk: &Arc<dyn Disk>,
+    fail: &Arc<FailPoints>,
+) -> Result<Vec<Arc<EmbeddedViews>>, StoreError> {
+    let open = |partition| {
+        let options = ViewsOptions {
+            filter_bytes_max: FILTER_BYTES_MAX / u64::from(partitions),
+            ..ViewsOptions::new(directory, partition)
+        };
+        EmbeddedViews::open(
+            options,
+            turnpike_aggregator::rows::merge(),
+            Arc::clone(disk),
+            Arc::clone(fail),
+        )
+    };
+    (0..partitions).map(open).collect()
 }

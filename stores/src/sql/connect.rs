@@ -63,6 +63,12 @@ pub(super) async fn writer(place: &SqlPlace) -> Result<SqliteConnection, StoreEr
     options(place).connect().await.map_err(lost)
 }
 
+/// A connection that only reads, to a database that exists.
+pub(super) async fn reader(place: &SqlPlace) -> Result<SqliteConnection, StoreError> {
+    let options = options(place).read_only(true).create_if_missing(false);
+    options.connect().await.map_err(lost)
+}
+
 pub(super) async fn readers(place: &SqlPlace) -> Result<Readers, StoreError> {
     if *place == SqlPlace::Memory {
         return Ok(Readers::Writer);

@@ -14,6 +14,7 @@ mod customer;
 mod directory;
 mod first_start;
 mod idempotency;
+mod integrity;
 mod key;
 mod settings;
 mod store;
@@ -32,6 +33,7 @@ use turnpike_domain::time::Randomness;
 
 pub use connect::SqlPlace;
 pub use first_start::FirstKey;
+pub use integrity::check_integrity;
 pub use key::{NewKey, hash_key};
 pub use write::Work;
 

@@ -1,0 +1,53 @@
+use super::{CommandError, ConfigArgs, output};
+use crate::wiring::Offline;
+
+/// Derive every view of a stopped data directory anew from its log, and compare with what was there. Exit code 5 for a
+/// difference; the new views stay, for the log is the truth.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rebuild {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Write JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Rebuild {
+    pub(crate) async fn run(self) -> Result<(), CommandError> {
+        let config = self.config.load(Vec::new())?;
+        let bar = output::progress(None, "views");
+        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        bar.set_message("reading the log");
+        let rebuilt = Offline::rebuild(&config)
+            .await
+            .map_err(|error| CommandError::failed(error.to_string()))?;
+        bar.finish_and_clear();
+        if self.json {
+            output::json(&serde_json::to_value(&rebuilt).unwrap_or_default())?;
+        } else {
+            let rows = output::thousands(rebuilt.rows_after);
+            output::line(&format!(
+                "Derived {rows} rows of views from the log; there were {}.",
+                output::thousands(rebuilt.rows_before)
+            ))?;
+        }
+        if rebuilt.different == 0 {
+            return if self.json {
+                Ok(())
+            } else {
+                output::line("They are the same.")
+            };
+        }
+        let more = rebuilt.different - rebuilt.named.len() as u64;
+        let more = if more > 0 {
+            format!("\n  and {more} more")
+        } else {
+            String::new()
+        };
+        Err(CommandError::negative(format!(
+            "{} rows were not what the log says; the old views are kept beside as views.old\n  {}{more}",
+            rebuilt.different,
+            rebuilt.named.join("\n  ")
+        )))
+    }
+}

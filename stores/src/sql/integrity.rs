@@ -1,0 +1,64 @@
+//! Whether the database's pages are sound.
+
+use sqlx::Row as _;
+use turnpike_domain::port::StoreError;
+
+use super::SqlPlace;
+use super::connect::{lost, reader};
+
+/// What SQLite's own check finds in a database that exists; nothing for a sound one. Changes nothing.
+///
+/// # Errors
+/// [`StoreError::Failed`] when the database cannot be opened or read.
+pub async fn check_integrity(place: &SqlPlace) -> Result<Vec<String>, StoreError> {
+    let mut connection = reader(place).await?;
+    let mut found = Vec::new();
+    for check in ["PRAGMA integrity_check", "PRAGMA foreign_key_check"] {
+        let rows = sqlx::query(check)
+            .fetch_all(&mut connection)
+            .await
+            .map_err(lost)?;
+        for row in rows {
+            // A row of the second check names the table that refers to what is not there.
+            let text: String = row.try_get(0).map_err(lost)?;
+            if text != "ok" {
+                found.push(format!("{check}: {text}"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::SqlStore;
+    use super::*;
+    use crate::fault::FailPoints;
+    use crate::machine::{MachineClock, MachineRandomness, TenantClock};
+
+    #[tokio::test]
+    async fn a_sound_database_passes_and_a_broken_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let place = SqlPlace::File(path.clone());
+        assert!(check_integrity(&place).await.is_err(), "there is none");
+        let clocks = Arc::new(TenantClock::new(Arc::new(MachineClock)));
+        let fail = Arc::new(FailPoints::default());
+        let store = SqlStore::open(&place, clocks, Arc::new(MachineRandomness), fail)
+            .await
+            .unwrap();
+        store.first_start(None).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        assert_eq!(check_integrity(&place).await, Ok(Vec::new()));
+        let mut bytes = std::fs::read(&path).unwrap();
+        for page in bytes.chunks_mut(4_096).skip(1) {
+            page[..512].fill(0xA5);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let broken = check_integrity(&place).await;
+        assert!(broken.is_err() || broken.is_ok_and(|found| !found.is_empty()));
+    }
+}
