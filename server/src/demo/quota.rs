@@ -36,10 +36,11 @@ impl Stage {
             "granted: {granted}; refused: {}",
             CALLERS as u64 - granted
         ));
-        let get = |name: &str| output::cell(&refusal[name]);
+        let now = self.ask().await?;
+        let get = |name: &str| output::cell(&now[name]);
         self.story.tell(&format!(
-            "a refusal says why: {}, limit {}, used {}, free again at {}",
-            get("reason"),
+            "a refusal says why: {}; limit {}, used {}, free again at {}",
+            output::cell(&refusal["reason"]),
             get("limit"),
             get("used"),
             get("resets_at")
@@ -55,13 +56,7 @@ impl Stage {
             server.kill();
         }
         self.start().await?;
-        let answer = self
-            .client()?
-            .post(
-                "/v1/quota/check",
-                json!({"customer": "acme", "feature": "batch_jobs", "amount": "1"}),
-            )
-            .await?;
+        let answer = self.ask().await?;
         let still = answer["allowed"] == false
             && answer["used"].as_str().and_then(|used| used.parse().ok()) == Some(LIMIT);
         self.story.tell(&format!(
@@ -70,5 +65,11 @@ impl Stage {
             output::cell(&answer["used"])
         ));
         self.expect(still, "the limit holds through a kill")
+    }
+
+    /// Whether one more would be granted.
+    async fn ask(&self) -> Result<Value, CommandError> {
+        let body = json!({"customer": "acme", "feature": "batch_jobs", "amount": "1"});
+        self.client()?.post("/v1/quota/check", body).await
     }
 }

@@ -21,6 +21,9 @@ impl Story {
 
     /// More of the step.
     pub(crate) fn tell(&self, text: &str) {
+        if text.is_empty() {
+            self.say("");
+        }
         for line in text.lines() {
             self.say(&format!("   {line}"));
         }

@@ -92,6 +92,7 @@ impl Services {
         });
         OpenApiRouter::new()
             .merge(turnpike_ingest::router(ingest))
+            .merge(turnpike_aggregator::router(Arc::clone(&self.aggregator)))
             .merge(turnpike_enforcer::router(Arc::clone(&self.enforcer)))
             .merge(turnpike_billing_sync::router(Arc::clone(&self.billing)))
             .merge(control_router(control))
