@@ -9,7 +9,8 @@ use super::build::Scope;
 use super::engine::BillingSync;
 use super::metered::{Cost, overflow};
 
-const DAY_US: i64 = 86_400_000_000;
+/// Microseconds of a day of 24 hours.
+pub(super) const DAY_US: i64 = 86_400_000_000;
 
 /// Closed periods to look at.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ pub(super) struct Looked {
     pub(super) listed: Vec<BilledUsage>,
 }
 
-fn days_before(at: Timestamp, days: u32) -> Timestamp {
+pub(super) fn days_before(at: Timestamp, days: u32) -> Timestamp {
     at.plus_micros(-i64::from(days) * DAY_US)
 }
 

@@ -15,6 +15,8 @@ pub struct BillingSync {
     pub(super) parts: BillingParts,
     /// One at a time per tenant.
     turns: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The day on which late usage of subscriptions that are over was last looked for.
+    pub(super) looked_on: Mutex<HashMap<TenantId, i64>>,
     checking: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -25,6 +27,7 @@ impl BillingSync {
         let billing = Arc::new(Self {
             parts,
             turns: Mutex::default(),
+            looked_on: Mutex::default(),
             checking: Mutex::default(),
         });
         let checking = tokio::spawn(check_on(Arc::downgrade(&billing)));

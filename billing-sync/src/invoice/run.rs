@@ -10,6 +10,7 @@ use turnpike_domain::port::control::{Answer, Change, PageAfter, SubscriptionFilt
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 
+use super::adjust::{DAY_US, days_before};
 use super::close::{Asked, Closed};
 use super::engine::BillingSync;
 
@@ -95,6 +96,7 @@ impl BillingSync {
     /// it; the last failure is the answer.
     pub(super) async fn bill_due(&self, tenant: TenantId) -> Result<(), Problem> {
         let _turn = self.turn(tenant).await;
+        let daily = self.takes_daily_look(tenant);
         let mut failure = None;
         let mut after = None;
         loop {
@@ -103,7 +105,7 @@ impl BillingSync {
             after = Some(last.id.clone());
             for subscription in &batch {
                 let now = self.parts.clock.now(tenant);
-                if subscription.is_settled(now) {
+                if !self.may_be_due(subscription, now, daily) {
                     continue;
                 }
                 if let Err(problem) = self.bill(tenant, subscription, now, Asked::ByClock).await {
@@ -114,6 +116,29 @@ impl BillingSync {
             }
         }
         failure.map_or(Ok(()), Err)
+    }
+}
+
+impl BillingSync {
+    /// Whether a look at the subscription can find anything to do; told without asking the store.
+    fn may_be_due(&self, subscription: &Subscription, now: Timestamp, daily: bool) -> bool {
+        let until = subscription.billed_until;
+        if subscription.is_settled(now) {
+            // Late usage of one that is over: once a day, while its look-back time lasts.
+            return daily && until > days_before(now, self.parts.options.look_back_days);
+        }
+        let running = subscription
+            .period_at(until)
+            .is_some_and(|period| period.end > now);
+        // What is charged in advance at the start leaves `billed_until` where it was.
+        until <= subscription.start || !running
+    }
+
+    /// Whether this is the first look of the day; with a test tenant's own clock each is.
+    fn takes_daily_look(&self, tenant: TenantId) -> bool {
+        let day = self.parts.clock.now(tenant).micros() / DAY_US;
+        let before = self.looked_on.lock().insert(tenant, day);
+        self.is_test(tenant) || before != Some(day)
     }
 }
 

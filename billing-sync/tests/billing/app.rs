@@ -39,14 +39,20 @@ impl App {
     pub(crate) async fn start() -> Self {
         let clock = ManualClock::new(Timestamp::parse("2026-01-01T00:00:00Z").unwrap());
         let directory = Arc::new(tempfile::tempdir().unwrap());
-        Self::on(directory, Arc::new(clock), Arc::default(), FailPoints::default()).await
+        Self::on(
+            directory,
+            Arc::new(clock),
+            Arc::default(),
+            (FailPoints::default(), 0),
+        )
+        .await
     }
 
     async fn on(
         directory: Arc<tempfile::TempDir>,
         clock: Arc<ManualClock>,
         usage: Arc<FakeUsage>,
-        fail: FailPoints,
+        (fail, check_interval_s): (FailPoints, u64),
     ) -> Self {
         let randomness = Arc::new(MachineRandomness);
         let clocks = Arc::new(TenantClock::new(clock.clone()));
@@ -70,7 +76,7 @@ impl App {
             clock: clocks.clone(),
             randomness,
             options: BillingOptions {
-                check_interval_s: 0,
+                check_interval_s,
                 ..BillingOptions::default()
             },
         });
@@ -91,12 +97,21 @@ impl App {
 
     /// The same data in a new engine, as after a crash.
     pub(crate) async fn restarted(self, fail: &str) -> Self {
-        self.billing.stop().await;
         let fail = if fail.is_empty() {
             FailPoints::default()
         } else {
             FailPoints::parse(fail).unwrap()
         };
+        self.anew((fail, 0)).await
+    }
+
+    /// A new engine that looks for what is due by itself.
+    pub(crate) async fn looking_every(self, seconds: u64) -> Self {
+        self.anew((FailPoints::default(), seconds)).await
+    }
+
+    async fn anew(self, how: (FailPoints, u64)) -> Self {
+        self.billing.stop().await;
         let (directory, clock, usage, tenant) = (
             self.directory.clone(),
             self.clock.clone(),
@@ -104,14 +119,12 @@ impl App {
             self.tenant,
         );
         drop(self);
-        Self {
-            tenant,
-            ..Self::on(directory, clock, usage, fail).await
-        }
+        let anew = Self::on(directory, clock, usage, how).await;
+        Self { tenant, ..anew }
     }
 
     /// The tenant `LAB` with its own clock, for all calls from now on.
-    pub(crate) async fn as_test_tenant(mut self, now: &str) -> Self {
+    pub(crate) async fn for_test_tenant(mut self, now: &str) -> Self {
         let tenant = Tenant {
             id: LAB,
             key: "lab".into(),

@@ -135,7 +135,7 @@ async fn a_trial_is_free() {
 
 #[tokio::test]
 async fn the_clock_of_a_test_tenant_bills_what_falls_due_on_the_way() {
-    let app = App::start().await.as_test_tenant("2026-01-01T00:00:00Z").await;
+    let app = App::start().await.for_test_tenant("2026-01-01T00:00:00Z").await;
     app.catalog(flat("arrears"), "UTC").await;
     app.subscribe(json!({})).await;
     app.usage.add("acme", "2026-01-10T00:00:00Z", "5");
@@ -184,4 +184,23 @@ async fn a_subscription_that_begins_in_the_past_leaves_time_to_send_its_usage() 
     assert_eq!(due("2026-01-01T01:10:00Z").await, ["open", "draft"]);
     assert_eq!(app.invoices().await[0]["total"], "36.00");
     assert_eq!(due("2026-01-01T02:10:00Z").await, ["open", "open"]);
+}
+
+#[tokio::test]
+async fn the_machines_clock_bills_by_itself() {
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    app.subscribe(json!({"start": "2025-11-20T00:00:00Z"})).await;
+    let app = app.looking_every(1).await;
+    for now in ["2026-01-01T00:10:00Z", "2026-01-01T01:10:00Z"] {
+        app.at(now);
+        tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
+    }
+    app.billing.stop().await;
+    let invoices = app.invoices().await;
+    assert_eq!(
+        (invoices.len(), &invoices[0]["number"]),
+        (1, &json!("INV-000001")),
+        "{invoices:?}"
+    );
 }
