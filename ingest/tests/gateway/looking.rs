@@ -5,7 +5,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use turnpike_domain::identity::Scope;
 
-use crate::rig::{Gateway, event_with};
+use crate::rig::{Answer, Gateway, event_with};
 
 fn ids(page: &Value) -> Vec<&str> {
     page["data"]
@@ -202,51 +202,83 @@ async fn another_tenant_corrects_nothing() {
     );
 }
 
-#[tokio::test]
-async fn a_replay_takes_what_has_become_valid_and_only_once() {
+/// A gateway with four dead letters: an event too early, another too early whose id is taken since, a broken line, and
+/// one of which only the beginning was kept.
+async fn with_letters() -> Gateway {
     let gateway = Gateway::new();
-    let mut early = event_with("early");
-    early["time"] = json!("2026-03-01T12:30:00Z");
-    let mut conflicting = event_with("taken");
-    conflicting["time"] = json!("2026-03-01T12:30:00Z");
-    let mut untimed = event_with("untimed");
-    untimed.as_object_mut().unwrap().remove("time");
+    let early = |id| {
+        let mut event = event_with(id);
+        event["time"] = json!("2026-03-01T12:30:00Z");
+        event
+    };
     let large = json!({"id": "large", "x": "y".repeat(5_000)});
-    let body = format!("{early}\n{conflicting}\nbroken\n{large}\n");
+    let body = format!("{}\n{}\nbroken\n{large}\n", early("early"), early("taken"));
     assert_eq!(gateway.lines(body).await.counts(), (0, 0, 0, 4));
     gateway.json(event_with("taken").to_string()).await;
+    gateway
+}
 
+async fn replay(gateway: &Gateway, body: Value) -> Answer {
+    let path = "/v1/events/dead-letters/replay";
+    gateway.post(path, "application/json", body.to_string()).await
+}
+
+#[tokio::test]
+async fn dead_letters_show_what_was_sent_and_why_it_was_refused() {
+    let gateway = with_letters().await;
     let listed = gateway.get("/v1/events/dead-letters").await;
     let letters = listed.json["data"].as_array().unwrap();
-    assert_eq!(letters.len(), 4);
+    let shown: Vec<_> = letters
+        .iter()
+        .map(|letter| (&letter["kind"], &letter["cut"], &letter["code"]))
+        .collect();
+    let refused = json!("refused");
     assert_eq!(
-        (&letters[0]["kind"], &letters[0]["cut"], &letters[0]["code"]),
-        (&json!("refused"), &json!(true), &json!("invalid_source"))
+        shown,
+        [
+            (&refused, &json!(true), &json!("invalid_source")),
+            (&refused, &json!(false), &json!("invalid_json")),
+            (&refused, &json!(false), &json!("time_in_future")),
+            (&refused, &json!(false), &json!("time_in_future")),
+        ]
     );
     assert_eq!(
-        (&letters[1]["raw"], &letters[1]["code"]),
-        (&json!("broken"), &json!("invalid_json"))
+        (&letters[1]["raw"], &letters[3]["id"]),
+        (&json!("broken"), &json!("early"))
     );
+    let first = gateway.get("/v1/events/dead-letters?limit=3").await;
+    let cursor = first.json["next_cursor"].as_str().unwrap();
+    let second = gateway
+        .get(&format!("/v1/events/dead-letters?limit=3&cursor={cursor}"))
+        .await;
     assert_eq!(
-        (&letters[3]["id"], &letters[3]["code"]),
-        (&json!("early"), &json!("time_in_future"))
+        (&second.json["data"][0], &second.json["next_cursor"]),
+        (&letters[3], &Value::Null)
     );
 
-    let replay = |body: Value| {
-        let gateway = &gateway;
-        async move {
-            gateway
-                .post(
-                    "/v1/events/dead-letters/replay",
-                    "application/json",
-                    body.to_string(),
-                )
-                .await
-                .json
-        }
+    gateway.lines(&b"\xff\xfe"[..]).await;
+    let listed = gateway.get("/v1/events/dead-letters").await;
+    let letter = &listed.json["data"][0];
+    assert_eq!(
+        (&letter["raw"], &letter["raw_base64"]),
+        (&json!("\u{fffd}\u{fffd}"), &json!("//4="))
+    );
+}
+
+#[tokio::test]
+async fn a_replay_takes_what_has_become_valid_and_only_once() {
+    let gateway = with_letters().await;
+    let counts = |accepted, conflicts, rejected| {
+        json!({
+            "accepted": accepted, "duplicates": 0, "conflicts": conflicts, "rejected": rejected, "cut": 1,
+            "unreadable": 0, "next_cursor": null,
+        })
     };
-    let nothing_passes = json!({"accepted": 0, "duplicates": 0, "conflicts": 0, "rejected": 3, "cut": 1, "unreadable": 0, "next_cursor": null});
-    assert_eq!(replay(json!({})).await, nothing_passes);
+    assert_eq!(replay(&gateway, json!({})).await.json, counts(0, 0, 3));
+    let bodiless = Request::post("/v1/events/dead-letters/replay")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(gateway.call(bodiless).await.json, counts(0, 0, 3));
     assert_eq!(
         gateway.letters().len(),
         4,
@@ -254,29 +286,51 @@ async fn a_replay_takes_what_has_become_valid_and_only_once() {
     );
 
     gateway.clock.pass(3_600_000_000);
-    let position = letters[1]["position"].clone();
-    assert_eq!(replay(json!({"positions": [position]})).await["rejected"], 1);
-    let passed = json!({"accepted": 1, "duplicates": 0, "conflicts": 1, "rejected": 1, "cut": 1, "unreadable": 0, "next_cursor": null});
-    assert_eq!(replay(json!({})).await, passed);
+    let listed = gateway.get("/v1/events/dead-letters").await;
+    let broken = listed.json["data"][1]["position"].clone();
+    assert_eq!(
+        replay(&gateway, json!({"positions": [broken]})).await.json["rejected"],
+        1
+    );
+    assert_eq!(gateway.letters().len(), 4);
+    assert_eq!(replay(&gateway, json!({})).await.json, counts(1, 1, 1));
     assert_eq!((gateway.events(), gateway.letters().len()), (2, 3));
-    let second = json!({"accepted": 0, "duplicates": 0, "conflicts": 1, "rejected": 1, "cut": 1, "unreadable": 0, "next_cursor": null});
-    assert_eq!(replay(json!({})).await, second);
+    assert_eq!(replay(&gateway, json!({})).await.json, counts(0, 1, 1));
     assert_eq!((gateway.events(), gateway.letters().len()), (2, 3));
+}
+
+#[tokio::test]
+async fn a_replay_interrupted_before_its_letters_are_gone_counts_nothing_twice() {
+    let gateway = with_letters().await;
+    gateway.clock.pass(3_600_000_000);
+    let letters = gateway.intake.log.lock().unwrap().letters.clone();
+    assert_eq!(replay(&gateway, json!({})).await.json["accepted"], 1);
+    gateway.intake.log.lock().unwrap().letters = letters;
+    let again = replay(&gateway, json!({})).await.json;
+    assert_eq!((&again["accepted"], &again["duplicates"]), (&json!(0), &json!(1)));
+    assert_eq!((gateway.events(), gateway.letters().len()), (2, 3));
+}
+
+#[tokio::test]
+async fn a_replay_is_asked_for_strictly() {
+    let gateway = Gateway::new();
     for body in [
         json!({"position": 1}),
         json!({"positions": ["x"]}),
         json!({"positions": [-1]}),
+        json!({"positions": (0..1_001).collect::<Vec<_>>()}),
         json!([]),
     ] {
-        let answer = gateway
-            .post(
-                "/v1/events/dead-letters/replay",
-                "application/json",
-                body.to_string(),
-            )
-            .await;
-        assert_eq!(answer.status.as_u16(), 422, "{body}");
+        assert_eq!(
+            replay(&gateway, body.clone()).await.status.as_u16(),
+            422,
+            "{body}"
+        );
     }
+    assert_eq!(
+        replay(&gateway, json!({"positions": [1, "2"]})).await.json["rejected"],
+        0
+    );
 }
 
 #[tokio::test]
