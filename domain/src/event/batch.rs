@@ -20,6 +20,14 @@ pub struct BatchEntry {
 }
 
 impl EventBatch {
+    /// An empty batch with room for `events` of together `bytes` in the log's encoding.
+    pub fn with_capacity(events: usize, bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            entries: Vec::with_capacity(events),
+        }
+    }
+
     /// Adds an event.
     pub fn push(&mut self, key: &NameKey, event: &EventRecord<'_>) {
         let start = self.bytes.len();
@@ -73,4 +81,164 @@ pub fn payload_digest(key: &NameKey, event: &EventRecord<'_>) -> u64 {
         time,
         event.data.as_bytes(),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{GrantRecord, decode};
+    use proptest::prelude::*;
+
+    const KEY: NameKey = NameKey([3; 16]);
+
+    fn plain() -> EventRecord<'static> {
+        EventRecord {
+            tenant: 1,
+            source: "s",
+            id: "i",
+            kind: "k",
+            subject: "u",
+            time_us: 5,
+            time_sent: true,
+            received_us: 7,
+            data: "{}",
+            extensions: "",
+            grant: None,
+        }
+    }
+
+    fn entry(event: &EventRecord<'_>) -> BatchEntry {
+        let mut batch = EventBatch::default();
+        batch.push(&KEY, event);
+        batch.entries()[0]
+    }
+
+    #[test]
+    fn a_name_is_tenant_source_and_id_alone() {
+        let name = entry(&plain()).name;
+        let same = [
+            EventRecord { kind: "x", ..plain() },
+            EventRecord {
+                subject: "x",
+                time_us: 9,
+                data: r#"{"a":1}"#,
+                ..plain()
+            },
+            EventRecord {
+                received_us: 8,
+                extensions: r#"{"a":1}"#,
+                time_sent: false,
+                ..plain()
+            },
+        ];
+        assert!(same.iter().all(|event| entry(event).name == name));
+        let others = [
+            EventRecord { tenant: 2, ..plain() },
+            EventRecord {
+                source: "i",
+                id: "s",
+                ..plain()
+            },
+            EventRecord {
+                source: "si",
+                id: "",
+                ..plain()
+            },
+        ];
+        assert!(others.iter().all(|event| entry(event).name != name));
+    }
+
+    #[test]
+    fn a_digest_is_the_payload_as_it_was_sent() {
+        let digest = |event: EventRecord<'_>| entry(&event).digest;
+        let unsent = EventRecord {
+            time_sent: false,
+            ..plain()
+        };
+        assert_eq!(
+            digest(plain()),
+            digest(EventRecord {
+                received_us: 8,
+                extensions: "{}",
+                ..plain()
+            })
+        );
+        assert_eq!(
+            digest(unsent),
+            digest(EventRecord {
+                time_us: 99,
+                ..unsent
+            }),
+            "no time was sent with either"
+        );
+        for other in [
+            unsent,
+            EventRecord {
+                kind: "u",
+                subject: "k",
+                ..plain()
+            },
+            EventRecord {
+                kind: "ku",
+                subject: "",
+                ..plain()
+            },
+            EventRecord {
+                time_us: 6,
+                ..plain()
+            },
+            EventRecord {
+                data: "{ }",
+                ..plain()
+            },
+        ] {
+            assert_ne!(digest(plain()), digest(other), "{other:?}");
+        }
+        let grant = |body_digest| GrantRecord {
+            customer: "c",
+            feature: "f",
+            amount: 1,
+            reason: "r",
+            body_digest,
+        };
+        let granted = |body_digest, time_us| EventRecord {
+            grant: Some(grant(body_digest)),
+            time_us,
+            ..plain()
+        };
+        assert_eq!(
+            digest(granted(1, 5)),
+            digest(granted(1, 6)),
+            "the time is the decision's"
+        );
+        assert_ne!(digest(granted(1, 5)), digest(granted(2, 5)));
+        assert_ne!(digest(granted(1, 5)), digest(plain()));
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_in_their_order(
+            texts in prop::collection::vec((".{0,20}", ".{0,20}", any::<i64>(), any::<bool>()), 0..20), room in 0usize..100,
+        ) {
+            let mut batch = EventBatch::with_capacity(room, room);
+            let events: Vec<EventRecord<'_>> = texts
+                .iter()
+                .map(|(source, id, time_us, time_sent)| EventRecord {
+                    source, id, time_us: *time_us, time_sent: *time_sent, data: source, extensions: id, ..plain()
+                })
+                .collect();
+            for event in &events {
+                batch.push(&KEY, event);
+            }
+            prop_assert_eq!((batch.len(), batch.is_empty()), (events.len(), events.is_empty()));
+            let mut bytes = 0;
+            for (entry, event) in batch.entries().iter().zip(&events) {
+                let record = batch.record(entry);
+                bytes += record.len();
+                prop_assert_eq!(decode(record).unwrap(), Record::Event(*event));
+                prop_assert_eq!(entry.name, KEY.name(TenantId(1), event.source, event.id));
+            }
+            prop_assert_eq!(batch.bytes_len(), bytes);
+        }
+    }
 }

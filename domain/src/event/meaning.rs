@@ -94,7 +94,11 @@ fn saturating_i64(text: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::same_json;
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::record::GrantRecord;
+    use proptest::prelude::*;
 
     #[test]
     fn spelling_does_not_matter() {
@@ -107,13 +111,17 @@ mod tests {
             (r#"{"a":0}"#, r#"{"a":-0.00}"#),
             (r#"{"a":"é"}"#, r#"{"a":"\u00e9"}"#),
             (r#"{"\u0061":1}"#, r#"{"a":1}"#),
+            (r#"{"a":9,"a":1}"#, r#"{"a":1}"#),
             ("1200e-2", "12"),
+            ("0e400", "0"),
+            ("1e+2", "1E2"),
             (
                 "123456789012345678901234567890.10",
                 "123456789012345678901234567890.1",
             ),
         ] {
             assert!(same_json(a, b), "{a} {b}");
+            assert!(same_json(b, a), "{b} {a}");
         }
     }
 
@@ -122,15 +130,194 @@ mod tests {
         for (a, b) in [
             (r#"{"a":1}"#, r#"{"a":"1"}"#),
             (r#"{"a":1}"#, r#"{"a":1,"b":null}"#),
+            (r#"{"a":1}"#, r#"{"A":1}"#),
+            (r#"{"a":1,"a":9}"#, r#"{"a":1}"#),
             ("[1,2]", "[2,1]"),
+            ("[]", "{}"),
+            ("[1]", "[1,1]"),
             (
                 "123456789012345678901234567890.1",
                 "123456789012345678901234567890.2",
             ),
             ("-1", "1"),
+            ("1e2", "1e3"),
+            ("10", "1"),
             ("true", "false"),
+            ("null", "0"),
+            ("\"true\"", "true"),
         ] {
             assert!(!same_json(a, b), "{a} {b}");
+            assert!(!same_json(b, a), "{b} {a}");
+        }
+    }
+
+    fn event(time_us: i64, time_sent: bool, body_digest: Option<u64>) -> EventRecord<'static> {
+        let grant = |body_digest| GrantRecord {
+            customer: "c",
+            feature: "f",
+            amount: 1,
+            reason: "r",
+            body_digest,
+        };
+        EventRecord {
+            tenant: 1,
+            source: "s",
+            id: "i",
+            kind: "k",
+            subject: "u",
+            time_us,
+            time_sent,
+            received_us: 0,
+            data: "{}",
+            extensions: "",
+            grant: body_digest.map(grant),
+        }
+    }
+
+    #[test]
+    fn a_time_is_compared_as_it_was_sent() {
+        assert!(same_meaning(&event(1, true, None), &event(1, true, None)));
+        assert!(same_meaning(&event(1, false, None), &event(2, false, None)));
+        assert!(!same_meaning(&event(1, true, None), &event(2, true, None)));
+        assert!(!same_meaning(&event(1, true, None), &event(1, false, None)));
+        let other_subject = EventRecord {
+            subject: "v",
+            ..event(1, true, None)
+        };
+        let other_kind = EventRecord {
+            kind: "v",
+            ..event(1, true, None)
+        };
+        assert!(!same_meaning(&event(1, true, None), &other_subject));
+        assert!(!same_meaning(&event(1, true, None), &other_kind));
+    }
+
+    #[test]
+    fn a_grant_is_compared_by_the_body_of_its_request() {
+        assert!(same_meaning(&event(1, true, Some(7)), &event(2, true, Some(7))));
+        assert!(!same_meaning(&event(1, true, Some(7)), &event(1, true, Some(8))));
+        assert!(!same_meaning(&event(1, true, Some(7)), &event(1, true, None)));
+    }
+
+    #[derive(Debug, Clone, PartialEq)]
+    enum Json {
+        Word(&'static str),
+        /// Digits × 10^power.
+        Number(i64, i32),
+        Text(String),
+        Array(Vec<Json>),
+        Object(BTreeMap<String, Json>),
+    }
+
+    fn json() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            prop::sample::select(&["true", "false", "null"][..]).prop_map(Json::Word),
+            (-1_000i64..1_000, -3i32..4).prop_map(|(digits, power)| Json::Number(digits, power)),
+            "[a-c\u{e9}\"\u{1F600}]{0,3}".prop_map(Json::Text),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Json::Array),
+                prop::collection::btree_map("[a-c\u{e9}]{0,2}", inner, 0..4).prop_map(Json::Object),
+            ]
+        })
+    }
+
+    /// Writes a value; `way` chooses among spellings that mean the same.
+    fn spell(json: &Json, way: &mut impl FnMut() -> u32, out: &mut String) {
+        let space = |way: u32, out: &mut String| out.push_str(["", " ", "\n\t"][way as usize % 3]);
+        space(way(), out);
+        match json {
+            Json::Word(word) => out.push_str(word),
+            Json::Number(digits, power) => {
+                // A zero takes no more zeros: 00 is no JSON number.
+                let shift = if *digits == 0 { 0 } else { way() % 4 };
+                let zeros = "0".repeat(shift as usize);
+                let exponent = power - shift as i32;
+                let letter = ["e", "E"][way() as usize % 2];
+                let _ = write!(
+                    out,
+                    "{digits}{zeros}{}{letter}{exponent}",
+                    ["", ".0", ".000"][way() as usize % 3]
+                );
+            }
+            Json::Text(text) => spell_text(text, way, out),
+            Json::Array(items) => {
+                out.push('[');
+                for (at, item) in items.iter().enumerate() {
+                    out.push_str(if at == 0 { "" } else { "," });
+                    spell(item, way, out);
+                }
+                out.push(']');
+            }
+            Json::Object(members) => {
+                let mut order: Vec<_> = members.iter().collect();
+                let start = way() as usize % order.len().max(1);
+                order.rotate_left(start);
+                out.push('{');
+                for (at, (key, item)) in order.into_iter().enumerate() {
+                    out.push_str(if at == 0 { "" } else { "," });
+                    spell_text(key, way, out);
+                    out.push(':');
+                    spell(item, way, out);
+                }
+                out.push('}');
+            }
+        }
+        space(way(), out);
+    }
+
+    fn spell_text(text: &str, way: &mut impl FnMut() -> u32, out: &mut String) {
+        out.push('"');
+        for c in text.chars() {
+            if c == '"' || way().is_multiple_of(2) {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            } else {
+                out.push(c);
+            }
+        }
+        out.push('"');
+    }
+
+    fn spelled(json: &Json, seed: u32) -> String {
+        let mut state = seed;
+        let mut text = String::new();
+        let mut way = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 16
+        };
+        spell(json, &mut way, &mut text);
+        text
+    }
+
+    /// The value with its numbers in one form only.
+    fn plain(json: &Json) -> Json {
+        match json {
+            Json::Number(0, _) => Json::Number(0, 0),
+            Json::Number(digits, power) if digits % 10 == 0 => plain(&Json::Number(digits / 10, power + 1)),
+            Json::Array(items) => Json::Array(items.iter().map(plain).collect()),
+            Json::Object(members) => Json::Object(
+                members
+                    .iter()
+                    .map(|(key, item)| (key.clone(), plain(item)))
+                    .collect(),
+            ),
+            other => other.clone(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_spelling_means_the_same(value in json(), one in any::<u32>(), two in any::<u32>()) {
+            let (a, b) = (spelled(&value, one), spelled(&value, two));
+            prop_assert!(same_json(&a, &b), "{a} {b}");
+        }
+
+        #[test]
+        fn equal_means_equal(a in json(), b in json(), one in any::<u32>(), two in any::<u32>()) {
+            prop_assert_eq!(same_json(&spelled(&a, one), &spelled(&b, two)), plain(&a) == plain(&b));
         }
     }
 }

@@ -129,9 +129,14 @@ impl<'k> Assembler<'k> {
 
     /// Takes the piece and begins the next.
     pub(crate) fn take(&mut self) -> Piece {
+        let following = if self.is_full() {
+            EventBatch::with_capacity(self.batch.len(), self.batch.bytes_len())
+        } else {
+            EventBatch::default()
+        };
         let piece = Piece {
             first: self.first,
-            batch: Arc::new(std::mem::take(&mut self.batch)),
+            batch: Arc::new(std::mem::replace(&mut self.batch, following)),
             refused: std::mem::take(&mut self.refused),
         };
         self.first += piece.len() as u64;

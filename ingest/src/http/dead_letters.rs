@@ -13,7 +13,7 @@ use turnpike_domain::port::intake::Outcome;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{Caller, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Caller, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply};
 
 use super::view::DeadLetterBody;
 use crate::IngestState;
@@ -129,7 +129,7 @@ pub(crate) struct ReplayAnswer {
 pub(crate) async fn replay(
     State(state): State<IngestState>,
     caller: Caller,
-    JsonBody(input): JsonBody<ReplayInput>,
+    MaybeJson(input): MaybeJson<ReplayInput>,
 ) -> Reply<Json<ReplayAnswer>> {
     caller.require(Scope::Ingest)?;
     let mut wanted = input.positions;
