@@ -43,7 +43,7 @@ pub const METER_DIMENSIONS_MAX: usize = 16;
 /// Values of one path of a meter's filter.
 pub const METER_FILTER_VALUES_MAX: usize = 1_000;
 /// Bytes of a value of a dimension, filter or distinct count; an event with a longer one is a dead letter of that meter.
-pub const METER_TEXT_BYTES_MAX: usize = 512;
+pub const METER_TEXT_BYTES_MAX: usize = 2_048;
 /// Share of the data directory's file system, in per cent, at which intake stops.
 pub const DISK_USED_PERCENT_MAX: u64 = 95;
 /// Tiers of a price.
