@@ -2,7 +2,6 @@
 
 mod data_dir;
 mod embedded;
-mod no_history;
 mod offline;
 mod services;
 mod state;

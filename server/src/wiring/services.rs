@@ -83,7 +83,7 @@ impl Services {
         });
         let ingest = IngestState::new(IngestParts {
             intake: self.aggregator.clone(),
-            history: Arc::new(super::no_history::NoHistory),
+            history: self.aggregator.clone(),
             directory: sql.clone(),
             clock: clock.clone(),
             randomness: Arc::clone(randomness),
