@@ -140,7 +140,9 @@ impl Aggregator {
             let mut sum = Counts::new();
             for picked in snapshot.memory(0, &selection) {
                 if let Picked::Notes(notes) = picked.as_ref() {
-                    notes.iter().for_each(|(_, more)| add_counts(&mut sum, more));
+                    for (_, more) in notes {
+                        add_counts(&mut sum, more);
+                    }
                 }
             }
             for row in snapshot.rows.scan(key::reservations()) {

@@ -111,6 +111,9 @@ fn meters(directory: &dyn Directory) -> Meters {
         .collect()
 }
 
+/// A key, and the sum of its values; `None` when nothing is left of them.
+type Sum = (Vec<u8>, Option<Vec<u8>>);
+
 /// The rows of all partitions, added up, in the order of their keys.
 struct Netted<'m> {
     parts: Vec<std::iter::Peekable<RowIter>>,
@@ -132,13 +135,13 @@ impl<'m> Netted<'m> {
         }
     }
 
-    /// The next key and the sum of its values; `None` for the sum when nothing is left of them.
-    fn step(&mut self) -> Option<Result<(Vec<u8>, Option<Vec<u8>>), StoreError>> {
+    /// The next key and its sum.
+    fn step(&mut self) -> Option<Result<Sum, StoreError>> {
         let mut next: Option<Vec<u8>> = None;
         for part in &mut self.parts {
             match part.peek() {
                 Some(Ok(row)) if next.as_ref().is_none_or(|known| row.key < *known) => {
-                    next = Some(row.key.clone())
+                    next = Some(row.key.clone());
                 }
                 Some(Err(error)) => return Some(Err(error.clone())),
                 _ => {}
@@ -203,12 +206,12 @@ fn describe(row: &Row, meters: &Meters) -> Result<String, Problem> {
                 "series": key::texts(series).ok_or_else(unreadable)?,
                 "bucket": bucket,
                 "events": cell.has_events(),
-                "value": hex(&row.value),
+                "value": key::hex(&row.value),
             })
         }
         None => serde_json::json!({
             "kind": if key::is_reservation(&row.key) { "reservation" } else { "dead_letter" },
-            "key": hex(&row.key),
+            "key": key::hex(&row.key),
             "position": (!key::is_reservation(&row.key)).then(|| key::letter_position(&row.key)).flatten(),
             "meter": key::letter_meter(&row.key).and_then(|meter| meters.get(&meter)),
             "value": hex_of_counts(&row.value)?,
@@ -220,10 +223,6 @@ fn describe(row: &Row, meters: &Meters) -> Result<String, Problem> {
 fn hex_of_counts(value: &[u8]) -> Result<BTreeMap<String, i64>, Problem> {
     Ok(counts(value)?
         .into_iter()
-        .map(|(note, count)| (hex(&note), count))
+        .map(|(note, count)| (key::hex(&note), count))
         .collect())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,6 +7,8 @@ use turnpike_domain::limits::USAGE_WINDOWS_MAX;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
 
+use crate::rows::key;
+
 /// Names and values of a query string, in order. What is read is taken out, so that what is left is unknown.
 pub(super) struct Pairs(Vec<(String, String)>);
 
@@ -173,7 +175,7 @@ impl Format {
     }
 
     fn accepted(accept: &str, default: Self) -> Self {
-        let media = accept
+        let mut media = accept
             .split(',')
             .map(|part| part.split(';').next().unwrap_or("").trim());
         let known = |media: &str| match media {
@@ -182,18 +184,17 @@ impl Format {
             "application/json" => Some(Self::Json),
             _ => None,
         };
-        media.filter_map(known).next().unwrap_or(default)
+        media.find_map(known).unwrap_or(default)
     }
 }
 
 /// A row's place, for a cursor: the start of its window and its group.
 pub(super) fn cursor(start: Timestamp, group: &[String]) -> String {
     let mut bytes = Vec::new();
-    group
-        .iter()
-        .for_each(|text| crate::rows::key::put_text(&mut bytes, text));
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}.{hex}", start.micros())
+    for text in group {
+        key::put_text(&mut bytes, text);
+    }
+    format!("{}.{}", start.micros(), key::hex(&bytes))
 }
 
 /// Reads what [`cursor`] wrote.
@@ -216,7 +217,7 @@ pub(super) fn read_cursor(text: &str) -> Result<(Timestamp, Vec<String>), Proble
         .chunks_exact(2)
         .map(|pair| pair[0] << 4 | pair[1])
         .collect();
-    Ok((start, crate::rows::key::texts(&bytes).ok_or_else(wrong)?))
+    Ok((start, key::texts(&bytes).ok_or_else(wrong)?))
 }
 
 #[cfg(test)]

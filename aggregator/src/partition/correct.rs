@@ -15,7 +15,7 @@ use crate::rows::{add_counts, counts, key};
 /// An event as it stands.
 enum Standing<'r> {
     /// It counts like this; its first record is at this position.
-    Counts(EventRecord<'r>, u64),
+    Counts(Box<EventRecord<'r>>, u64),
     Voided,
     /// The name is not an event's.
     NoEvent,
@@ -23,8 +23,10 @@ enum Standing<'r> {
 
 fn standing<'r>(record: &Record<'r>, position: Position) -> Standing<'r> {
     match record {
-        Record::Event(event) | Record::Committed { event, .. } => Standing::Counts(*event, position.0),
-        Record::Amend { first, after, .. } => Standing::Counts(*after, *first),
+        Record::Event(event) | Record::Committed { event, .. } => {
+            Standing::Counts(Box::new(*event), position.0)
+        }
+        Record::Amend { first, after, .. } => Standing::Counts(Box::new(*after), *first),
         Record::Void { .. } => Standing::Voided,
         _ => Standing::NoEvent,
     }
@@ -43,7 +45,7 @@ impl Owner {
         };
         let newest = self.shared.log.fetch(entry.position)?;
         let (current, first) = match standing(&decode(&newest)?, entry.position) {
-            Standing::Counts(event, first) => (event, first),
+            Standing::Counts(event, first) => (*event, first),
             Standing::NoEvent => return Ok(None),
             Standing::Voided if *change == Correction::Void => {
                 return Ok(Some(Newest {

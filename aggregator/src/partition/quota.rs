@@ -1,6 +1,6 @@
 use turnpike_domain::port::intake::{Expect, QuotaRecord};
 use turnpike_domain::problem::Problem;
-use turnpike_domain::record::decode;
+use turnpike_domain::record::{Position, decode};
 
 use super::Owner;
 use super::command::Written;
@@ -34,7 +34,7 @@ impl Owner {
         let record = decode(&quota.record)?;
         let key = self.shared.key;
         // The digest is derived from the record, as a replay derives it.
-        let entry = id_entry(&key, Default::default(), &record, |_| None);
+        let entry = id_entry(&key, Position::default(), &record, |_| None);
         let name = entry.map(|(_, entry)| (quota.name, entry.digest));
         debug_assert!(entry.is_some_and(|(name, _)| name == quota.name));
         let (position, _) = self.write(&record, name, quota.hold.as_ref())?;

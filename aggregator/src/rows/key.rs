@@ -81,6 +81,18 @@ pub(crate) fn texts(mut bytes: &[u8]) -> Option<Vec<String>> {
     Some(texts)
 }
 
+/// `bytes` in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string cannot fail.
+XX
+            text
+        })
+}
+
 fn head(kind: u8, tenant: TenantId) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
     key.push(kind);

@@ -239,8 +239,9 @@ pub(super) mod tests {
 
     fn cell_of(aggregation: Aggregation, all: &[Made]) -> Cell {
         let mut cell = Cell::new(aggregation);
-        all.iter()
-            .for_each(|made| add(&mut cell, aggregation, made, false));
+        for made in all {
+            add(&mut cell, aggregation, made, false);
+        }
         cell
     }
 

@@ -208,7 +208,9 @@ mod tests {
         fn cells_survive_the_codec(all in prop::collection::vec((made(), any::<bool>()), 0..40), cut in any::<usize>()) {
             for aggregation in ALL {
                 let mut cell = Cell::new(aggregation);
-                all.iter().for_each(|(made, back)| add(&mut cell, aggregation, made, *back));
+                for (made, back) in &all {
+                    add(&mut cell, aggregation, made, *back);
+                }
                 let mut bytes = Vec::new();
                 cell.encode(&mut bytes);
                 let read = Cell::decode(&bytes);

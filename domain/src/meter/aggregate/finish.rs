@@ -336,10 +336,10 @@ mod tests {
         fn integrals_of_parts_add_up_to_the_whole(all in prop::collection::vec(made(), 1..20), cut in 0..600i64) {
             let mut cell = Cell::new(Aggregation::TimeWeightedSum);
             // Whole seconds, so that no part is rounded.
-            all.iter().for_each(|m| {
+            for m in &all {
                 let whole = (m.0, m.1 / 1_000_000 * 1_000_000, m.2);
                 add(&mut cell, Aggregation::TimeWeightedSum, &whole, false);
-            });
+            }
             let over = |within| {
                 let mut integral = Integral::default();
                 integral.add_series(&cell, within).unwrap();
