@@ -88,7 +88,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
             // Writing to a string cannot fail.
-XX
+            let _ = write!(text, "{byte:02x}");
             text
         })
 }
