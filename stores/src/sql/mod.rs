@@ -151,4 +151,6 @@ fn write_body<T: serde::Serialize>(value: &T) -> Result<String, sqlx::Error> {
 }
 
 #[cfg(test)]
+mod billing_tests;
+#[cfg(test)]
 mod tests;
