@@ -134,9 +134,9 @@ fn check_metadata(metadata: &BTreeMap<String, String>, findings: &mut Findings) 
 
 /// The parent must be there, must not lie below the customer, and the levels are bounded.
 fn check_parent(state: &dyn ControlState, tenant: TenantId, customer: &Customer) -> Result<(), Problem> {
-    let mut above = customer.parent.clone();
+    let mut next = customer.parent.clone();
     let mut levels = 1;
-    while let Some(key) = above {
+    while let Some(key) = next.take() {
         if key == customer.key {
             return Err(Problem::invalid(
                 "/parent",
@@ -153,7 +153,7 @@ fn check_parent(state: &dyn ControlState, tenant: TenantId, customer: &Customer)
             ));
         };
         levels += 1;
-        above = parent.parent.clone();
+        next.clone_from(&parent.parent);
     }
     if customer.parent.is_some() && levels + levels_below(state, tenant, &customer.key) > CUSTOMER_LEVELS_MAX
     {

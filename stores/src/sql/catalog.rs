@@ -156,6 +156,19 @@ pub(super) async fn load(
     directory: &MemoryDirectory,
 ) -> Result<(), StoreError> {
     let mut catalogs = Catalogs::new();
+    load_definitions(connection, &mut catalogs).await?;
+    load_priced(connection, &mut catalogs).await?;
+    load_versions(connection, &mut catalogs).await?;
+    for (tenant, catalog) in catalogs {
+        directory.put_catalog(tenant, catalog);
+    }
+    Ok(())
+}
+
+async fn load_definitions(
+    connection: &mut SqliteConnection,
+    catalogs: &mut Catalogs,
+) -> Result<(), StoreError> {
     each(
         connection,
         "SELECT tenant, key, body FROM meters",
@@ -183,7 +196,10 @@ pub(super) async fn load(
             Ok(())
         },
     )
-    .await?;
+    .await
+}
+
+async fn load_priced(connection: &mut SqliteConnection, catalogs: &mut Catalogs) -> Result<(), StoreError> {
     each(
         connection,
         "SELECT tenant, key, body FROM plans ORDER BY version",
@@ -229,12 +245,7 @@ pub(super) async fn load(
             Ok(())
         },
     )
-    .await?;
-    load_versions(connection, &mut catalogs).await?;
-    for (tenant, catalog) in catalogs {
-        directory.put_catalog(tenant, catalog);
-    }
-    Ok(())
+    .await
 }
 
 /// Runs `row` for each row of three columns: the tenant and two texts.

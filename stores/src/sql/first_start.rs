@@ -32,23 +32,15 @@ impl SqlStore {
             return Ok(FirstKey::Earlier);
         }
         let at = self.inner.clocks.machine_now();
-        let (key, first) = match chosen {
-            Some(text) => {
-                if !(16..=128).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_graphic()) {
-                    return Err(Problem::invalid(
-                        "TURNPIKE_BOOTSTRAP_API_KEY",
-                        "must be 16 to 128 printable ASCII characters without spaces",
-                    ));
-                }
-                (
-                    admin_key("chosen-bootstrap", hash_key(text), at),
-                    FirstKey::Chosen,
-                )
-            }
-            None => {
-                let made = NewKey::make(self.inner.randomness.as_ref());
-                (admin_key(&made.id, made.hash, at), FirstKey::Made(made))
-            }
+        let (key, first) = if let Some(text) = chosen {
+            check_chosen(text)?;
+            (
+                admin_key("chosen-bootstrap", hash_key(text), at),
+                FirstKey::Chosen,
+            )
+        } else {
+            let made = NewKey::make(self.inner.randomness.as_ref());
+            (admin_key(&made.id, made.hash, at), FirstKey::Made(made))
         };
         let change = Change {
             tenant: TenantId::DEFAULT,
@@ -75,6 +67,16 @@ impl SqlStore {
         .await?;
         Ok(first)
     }
+}
+
+fn check_chosen(text: &str) -> Result<(), Problem> {
+    if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Problem::invalid(
+        "TURNPIKE_BOOTSTRAP_API_KEY",
+        "must be 16 to 128 printable ASCII characters without spaces",
+    ))
 }
 
 fn default_tenant(id: TenantId) -> Tenant {
