@@ -70,10 +70,18 @@ pub(crate) fn complete(document: &mut OpenApi) {
 
 /// Every operation behind a key can answer these; others it names itself.
 fn add_failures(operation: &mut Operation) {
+    // The macro reads `4XX` as a number and a suffix.
+    if let Some(response) = operation.responses.responses.remove("4") {
+        operation.responses.responses.insert("4XX".to_owned(), response);
+    }
     let secured = operation.security.as_ref().is_some_and(|all| !all.is_empty());
     let mut common = vec![("500", "A defect of the server.")];
     if secured {
         common.extend([
+            (
+                "4XX",
+                "The request cannot be served as it is: `code` and `detail` say why.",
+            ),
             ("401", "No valid API key was sent."),
             ("403", "The key lacks the scope, or the tenant is suspended."),
             ("429", "Too many calls; see Retry-After."),

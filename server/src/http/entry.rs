@@ -19,6 +19,7 @@ use super::auth::{KeyFault, NoteSecurity, authenticate};
 use super::body::{BodyPace, paced};
 use super::finish::finish;
 use super::rate::Rates;
+use super::scopes::ScopeTable;
 use crate::config::LimitsConfig;
 
 /// Paths that need no key. Compared with the route that matched, never with the text of the path, so that no spelling of a
@@ -58,6 +59,8 @@ pub(crate) struct Gate {
     pub limits: LimitsConfig,
     /// How slow a body may be.
     pub(crate) pace: BodyPace,
+    /// What each operation needs.
+    pub(crate) scopes: ScopeTable,
     pub(crate) by_key: Rates<String>,
     pub(crate) by_tenant: Rates<u32>,
     pub(crate) failures: Rates<Option<IpAddr>>,
@@ -216,6 +219,10 @@ impl Gate {
                 .by_tenant
                 .take(&key.tenant.0, tenant_limit, SECOND_US, now_us);
             taken.map_err(|wait_s| too_many("tenant", tenant_limit, wait_s))?;
+        }
+        if let Err(problem) = self.scopes.require(arrival.route(), &arrival.method, &key.scopes) {
+            self.note(arrival, Some((key.tenant, &key.id)), "security.missing_scope");
+            return Err(problem);
         }
         Ok(Caller {
             tenant: key.tenant,

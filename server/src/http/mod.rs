@@ -12,6 +12,7 @@ mod health;
 mod keys;
 mod metrics_page;
 mod rate;
+mod scopes;
 pub mod serve;
 mod tenants;
 mod test_clock;

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::body::BodyPace;
 use super::entry::{Gate, entry};
 use super::rate::Rates;
+use super::scopes::ScopeTable;
 use super::{PrometheusPage, Readiness, docs, error_pages, health, metrics_page};
 use crate::config::Config;
 
@@ -66,6 +67,7 @@ pub fn mount(
             idle: Duration::from_secs(u64::from(config.http.body_idle_timeout_s)),
             rate_min: config.http.body_rate_min,
         },
+        scopes: ScopeTable::of(&document),
         by_key: Rates::new(),
         by_tenant: Rates::new(),
         failures: Rates::new(),

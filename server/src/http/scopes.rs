@@ -1,0 +1,127 @@
+use std::collections::{BTreeSet, HashMap};
+
+use axum::http::Method;
+use turnpike_domain::identity::Scope;
+use turnpike_domain::problem::{Code, Problem};
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::path::{Operation, PathItem};
+
+/// Which scopes open which operation, as the document of the API says: checked before a handler, or the reading of a
+/// body, begins. The handlers check again what they need.
+#[derive(Debug, Default)]
+pub(crate) struct ScopeTable(HashMap<String, HashMap<Method, BTreeSet<Scope>>>);
+
+impl ScopeTable {
+    /// Reads the document. An operation that names no scope needs `admin`, so that forgetting one opens nothing.
+    pub(crate) fn of(document: &OpenApi) -> Self {
+        let routes = document.paths.paths.iter().map(|(path, item)| {
+            let methods = operations(item).map(|(method, operation)| (method, scopes(operation)));
+            (path.clone(), methods.collect())
+        });
+        Self(routes.collect())
+    }
+
+    /// An error when none of `held` opens `method` of `route`. What the document does not have is let pass: there is no
+    /// handler behind it, only 404 and 405.
+    pub(crate) fn require(
+        &self,
+        route: &str,
+        method: &Method,
+        held: &BTreeSet<Scope>,
+    ) -> Result<(), Problem> {
+        // The router answers HEAD with the handler of GET.
+        let method = if *method == Method::HEAD {
+            &Method::GET
+        } else {
+            method
+        };
+        let Some(needed) = self.0.get(route).and_then(|methods| methods.get(method)) else {
+            return Ok(());
+        };
+        if held.contains(&Scope::Admin) || !held.is_disjoint(needed) {
+            return Ok(());
+        }
+        let names: Vec<String> = needed
+            .iter()
+            .map(|scope| serde_json::to_string(scope).unwrap_or_default())
+            .collect();
+        Err(Problem::new(
+            Code::Forbidden,
+            format!("this key lacks the scope {}", names.join(" or ")),
+        ))
+    }
+}
+
+fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {
+    let all = [
+        (Method::GET, &item.get),
+        (Method::PUT, &item.put),
+        (Method::POST, &item.post),
+        (Method::DELETE, &item.delete),
+        (Method::PATCH, &item.patch),
+    ];
+    all.into_iter()
+        .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}
+
+fn scopes(operation: &Operation) -> BTreeSet<Scope> {
+    let security = serde_json::to_value(&operation.security).unwrap_or_default();
+    let named = security
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|one| one["api_key"].as_array().cloned().unwrap_or_default());
+    let named: BTreeSet<Scope> = named
+        .filter_map(|scope| serde_json::from_value(scope).ok())
+        .collect();
+    if named.is_empty() {
+        [Scope::Admin].into()
+    } else {
+        named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[utoipa::path(get, path = "/a", responses((status = 200)), security(("api_key" = ["read"])))]
+    fn one() {}
+    #[utoipa::path(post, path = "/a", responses((status = 200)), security(("api_key" = ["check", "billing"])))]
+    fn two() {}
+    #[utoipa::path(get, path = "/b", responses((status = 200)))]
+    fn three() {}
+
+    #[derive(utoipa::OpenApi)]
+    #[openapi(paths(one, two, three))]
+    struct Document;
+
+    fn opens(route: &str, method: &Method, held: &[Scope]) -> bool {
+        use utoipa::OpenApi as _;
+        let table = ScopeTable::of(&Document::openapi());
+        table
+            .require(route, method, &held.iter().copied().collect())
+            .is_ok()
+    }
+
+    #[test]
+    fn the_document_decides() {
+        assert!(opens("/a", &Method::GET, &[Scope::Read]));
+        assert!(opens("/a", &Method::HEAD, &[Scope::Read]));
+        assert!(!opens("/a", &Method::GET, &[Scope::Check, Scope::Ingest]));
+        assert!(!opens("/a", &Method::HEAD, &[Scope::Check]));
+        assert!(opens("/a", &Method::POST, &[Scope::Billing]));
+        assert!(opens("/a", &Method::POST, &[Scope::Admin]));
+        assert!(!opens("/a", &Method::POST, &[]));
+    }
+
+    #[test]
+    fn forgetting_a_scope_opens_nothing() {
+        assert!(!opens(
+            "/b",
+            &Method::GET,
+            &[Scope::Read, Scope::Check, Scope::Billing, Scope::Ingest]
+        ));
+        assert!(opens("/b", &Method::GET, &[Scope::Admin]));
+    }
+}
