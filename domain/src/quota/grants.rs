@@ -271,3 +271,231 @@ pub fn check_grant(grant: &Grant) -> Result<(), Problem> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{CalendarUnit, Zone};
+    use proptest::prelude::*;
+
+    const DAY_US: i64 = 86_400_000_000;
+
+    fn day(n: i64) -> Timestamp {
+        Timestamp::from_micros_clamped(n * DAY_US)
+    }
+
+    fn grant(id: &str, amount: i64, from: i64, until: Option<i64>) -> Grant {
+        Grant {
+            id: id.to_owned(),
+            customer: "acme".to_owned(),
+            feature: "tokens".to_owned(),
+            amount: Quantity::from_units(amount),
+            priority: 50,
+            effective_at: Some(day(from)),
+            expires_at: until.map(day),
+            recurrence: None,
+            rollover_max: None,
+        }
+    }
+
+    /// Days of 10 each.
+    fn plan(grants: &[Grant], now: Timestamp) -> Option<GrantPlan> {
+        let grants: Vec<_> = grants.iter().cloned().map(Arc::new).collect();
+        let windows = Windows {
+            zone: &Zone::UTC,
+            subscription: None,
+        };
+        let allowance = |at| {
+            let window = Zone::UTC.window(CalendarUnit::Day, at);
+            Allowance {
+                window,
+                until: Timestamp::MAX,
+                limit: Quantity::from_units(10),
+            }
+        };
+        GrantPlan::new(&grants, windows, &allowance, now).unwrap()
+    }
+
+    fn left(plan: &GrantPlan, used: &[i64]) -> Vec<(String, String)> {
+        let used: Vec<_> = used.iter().map(|n| Quantity::from_units(*n)).collect();
+        let left = plan.left(&used).into_iter();
+        left.map(|(grant, left)| (grant.id.clone(), left.to_string()))
+            .collect()
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(id, left)| ((*id).to_owned(), (*left).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn smaller_priority_then_earlier_end_is_drawn_first() {
+        let mut first = grant("late", 5, 0, None);
+        first.priority = 0;
+        let grants = [grant("z", 5, 0, Some(9)), grant("a", 5, 0, Some(8)), first];
+        let plan = plan(&grants, day(1)).unwrap();
+        assert_eq!(plan.past().len(), 1);
+        assert_eq!(
+            left(&plan, &[17]),
+            pairs(&[("late", "0"), ("a", "3"), ("z", "5")])
+        );
+        assert_eq!(left(&plan, &[4]), pairs(&[("late", "5"), ("a", "5"), ("z", "5")]));
+        // More than everything draws everything, and nothing of what comes later.
+        assert_eq!(
+            left(&plan, &[100]),
+            pairs(&[("late", "0"), ("a", "0"), ("z", "0")])
+        );
+        assert_eq!(plan.extra(&[Quantity::from_units(100)]), Quantity::ZERO);
+    }
+
+    #[test]
+    fn a_recurring_grant_is_given_anew_with_at_most_its_rollover() {
+        let mut weekly = grant("w", 5, 4, None); // 5 January 1970 was a Monday.
+        weekly.recurrence = Some(LimitPeriod::Week);
+        weekly.rollover_max = Some(Quantity::from_units(2));
+        let plan = plan(std::slice::from_ref(&weekly), day(12)).unwrap();
+        assert_eq!(plan.past().len(), 8);
+        assert_eq!(left(&plan, &[0; 8]), pairs(&[("w", "7")]));
+        assert_eq!(left(&plan, &[11, 0, 13, 0, 0, 0, 0, 0]), pairs(&[("w", "6")]));
+        assert_eq!(left(&plan, &[11, 0, 13, 0, 0, 0, 0, 15]), pairs(&[("w", "1")]));
+        weekly.rollover_max = None;
+        let plan = super::tests::plan(&[weekly], day(12)).unwrap();
+        assert_eq!(left(&plan, &[0; 8]), pairs(&[("w", "5")]));
+    }
+
+    #[test]
+    fn what_a_window_used_before_a_grant_began_is_not_drawn_from_it() {
+        let mut noon = grant("g", 5, 3, None);
+        noon.effective_at = Some(day(3).plus_micros(DAY_US / 2));
+        let now = day(3).plus_micros(DAY_US * 3 / 4);
+        let plan = plan(&[noon], now).unwrap();
+        assert_eq!(plan.past().len(), 1);
+        assert_eq!(plan.current().range.end, day(4));
+        // 13 of 10 were used in the morning: the afternoon has the grant, and no more.
+        assert_eq!(plan.extra(&[Quantity::from_units(13)]), Quantity::from_units(8));
+        assert_eq!(plan.extra(&[Quantity::from_units(4)]), Quantity::from_units(5));
+    }
+
+    #[test]
+    fn without_a_grant_that_counts_there_is_no_plan() {
+        assert!(plan(&[grant("g", 5, 3, None)], day(2)).is_none());
+        assert!(plan(&[grant("g", 5, 3, Some(5))], day(5)).is_none());
+        assert!(plan(&[grant("g", 5, 3, Some(5))], day(4)).is_some());
+    }
+
+    #[test]
+    fn a_grant_that_makes_no_sense_is_refused() {
+        let good = grant("g", 5, 3, Some(5));
+        assert_eq!(check_grant(&good), Ok(()));
+        for (pointer, bad) in [
+            (
+                "/amount",
+                Grant {
+                    amount: Quantity::ZERO,
+                    ..good.clone()
+                },
+            ),
+            (
+                "/priority",
+                Grant {
+                    priority: 101,
+                    ..good.clone()
+                },
+            ),
+            (
+                "/expires_at",
+                Grant {
+                    expires_at: good.effective_at,
+                    ..good.clone()
+                },
+            ),
+            (
+                "/recurrence",
+                Grant {
+                    recurrence: Some(LimitPeriod::Second),
+                    ..good.clone()
+                },
+            ),
+            (
+                "/rollover_max",
+                Grant {
+                    rollover_max: Some(Quantity::ONE),
+                    ..good.clone()
+                },
+            ),
+        ] {
+            assert_eq!(check_grant(&bad).unwrap_err().fields[0].pointer, pointer);
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    struct Given {
+        amount: i64,
+        from: i64,
+        days: Option<i64>,
+        priority: u8,
+        daily: bool,
+        rollover: i64,
+    }
+
+    fn given() -> impl Strategy<Value = Given> {
+        (
+            1i64..30,
+            0i64..6,
+            prop::option::of(1i64..6),
+            0u8..3,
+            any::<bool>(),
+            0i64..20,
+        )
+            .prop_map(|(amount, from, days, priority, daily, rollover)| Given {
+                amount,
+                from,
+                days,
+                priority,
+                daily,
+                rollover,
+            })
+    }
+
+    proptest! {
+        /// A customer takes whatever is granted, day by day: it never gets more than the days' allowances and all that
+        /// was ever given, and nothing that is left is more than what was given.
+        #[test]
+        fn nothing_is_sold_twice(given in prop::collection::vec(given(), 1..5), wishes in prop::collection::vec(0i64..60, 10)) {
+            let grants: Vec<_> = given.iter().enumerate().map(|(n, one)| Grant {
+                priority: one.priority,
+                recurrence: one.daily.then_some(LimitPeriod::Day),
+                rollover_max: one.daily.then(|| Quantity::from_units(one.rollover)),
+                ..grant(&n.to_string(), one.amount, one.from, one.days.map(|days| one.from + days))
+            }).collect();
+            let (mut taken, mut given_by_now) = (Vec::<i64>::new(), 0i64);
+            for (today, wish) in (0i64..).zip(&wishes) {
+                let active = |one: &&Given| one.from <= today && one.days.is_none_or(|days| today < one.from + days);
+                let fresh = given.iter().filter(active).filter(|one| one.daily || one.from == today);
+                given_by_now += fresh.map(|one| one.amount).sum::<i64>();
+                let extra = match plan(&grants, day(today)) {
+                    Some(plan) => {
+                        // The plan's past begins with the first grant's day.
+                        let past = plan.past().len();
+                        let used: Vec<_> = taken[taken.len() - past..].iter().map(|n| Quantity::from_units(*n)).collect();
+                        let left = plan.left(&used);
+                        for (one, left) in &left {
+                            prop_assert!(*left >= Quantity::ZERO && left.parts() <= one.amount.parts()
+                                + one.rollover_max.unwrap_or_default().parts());
+                        }
+                        let sum = left.iter().fold(Quantity::ZERO, |sum, (_, left)| sum.checked_add(*left).unwrap());
+                        prop_assert_eq!(plan.extra(&used), sum);
+                        sum.parts() / crate::quantity::UNIT
+                    }
+                    None => 0,
+                };
+                let take = (*wish).min(10 + extra as i64);
+                taken.push(take);
+                let drawn: i64 = taken.iter().map(|taken| (taken - 10).max(0)).sum();
+                prop_assert!(drawn <= given_by_now, "drew {drawn} of {given_by_now}");
+            }
+        }
+    }
+}
