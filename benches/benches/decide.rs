@@ -1,0 +1,196 @@
+//! T4: a quota decision in process against its floors, in turns, with 1 and 2 threads: by names against one map lookup by
+//! string (an `ArcSwap` map and a `dashmap`), by a handle against one compare-and-swap.
+//!
+//! `cargo bench -p turnpike-benches --bench decide`. Figures are nanoseconds for one call and thread, medians of five rounds;
+//! ratios are the medians of the rounds' ratios.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::float_arithmetic,
+    reason = "a bench measures real time"
+)]
+
+#[path = "../../enforcer/tests/support/mod.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use serde_json::json;
+use support::{TENANT, World};
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::time::{Clock as _, Timestamp};
+
+const CUSTOMERS: usize = 10_000;
+const FEATURES: usize = 3;
+const CALLS: usize = 2_000_000;
+const ROUNDS: usize = 5;
+
+type Names = Vec<(String, String)>;
+
+/// What is measured: what one thread does, told its number.
+type Work<'a> = &'a (dyn Fn(usize) + Sync);
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (world, names) = runtime.block_on(world());
+    let now = world.clock.machine_now();
+    println!("threads\twhat\tns\tfloor\tns\tratio");
+    for threads in [1, 2] {
+        by_names(&world, &names, now, threads);
+        runtime.block_on(by_handle(&world, now, threads));
+    }
+    Ok(())
+}
+
+async fn world() -> (World, Names) {
+    let world = World::new().await;
+    let features: Vec<String> = (0..FEATURES).map(|n| format!("feature-{n}")).collect();
+    for feature in &features {
+        world.put_feature(feature, json!({"kind": "metered", "meter": "tokens"}));
+    }
+    let limits = json!([{"limit": "100000", "period": "month"}]);
+    let entitlements: Vec<_> = features
+        .iter()
+        .map(|key| json!({"feature": key, "limits": limits}))
+        .collect();
+    world.put_plan("pro", json!(entitlements));
+    let mut names = Vec::new();
+    for number in 0..CUSTOMERS {
+        let customer = format!("customer-{number}");
+        world.directory.put_customer(&customer, json!({}));
+        world.directory.subscribe(&customer, "pro", &[]);
+        names.extend(features.iter().map(|feature| (customer.clone(), feature.clone())));
+    }
+    for (customer, feature) in &names {
+        world.enforcer.handle(TENANT, customer, feature).await.unwrap();
+    }
+    // Walked in an order that no cache line foresees.
+    let count = names.len();
+    let shuffled = (0..count).map(|n| names[n * 7_919 % count].clone()).collect();
+    (world, shuffled)
+}
+
+fn by_names(world: &World, names: &Names, now: Timestamp, threads: usize) {
+    let keys: Vec<String> = names
+        .iter()
+        .map(|(customer, feature)| format!("{customer}/{feature}"))
+        .collect();
+    let values = keys.iter().enumerate().map(|(at, key)| (key.clone(), at as u64));
+    let swapped: ArcSwap<HashMap<_, _, foldhash::fast::RandomState>> =
+        ArcSwap::from_pointee(values.clone().collect());
+    let dashed: DashMap<_, _, foldhash::fast::RandomState> = values.collect();
+    let step = |thread: usize, call: usize| (call + thread * 1_009) % keys.len();
+    let decide = |thread: usize| {
+        for call in 0..CALLS {
+            let (customer, feature) = &names[step(thread, call)];
+            black_box(
+                world
+                    .enforcer
+                    .decide(TENANT, customer, feature, Quantity::ONE, now),
+            );
+        }
+    };
+    let in_swapped = |thread: usize| {
+        for call in 0..CALLS {
+            black_box(swapped.load().get(keys[step(thread, call)].as_str()));
+        }
+    };
+    let in_dashed = |thread: usize| {
+        for call in 0..CALLS {
+            black_box(dashed.get(keys[step(thread, call)].as_str()).map(|value| *value));
+        }
+    };
+    compare(
+        threads,
+        ("decision by names", &decide),
+        ("ArcSwap map by string", &in_swapped),
+    );
+    compare(
+        threads,
+        ("decision by names", &decide),
+        ("dashmap by string", &in_dashed),
+    );
+}
+
+async fn by_handle(world: &World, now: Timestamp, threads: usize) {
+    let mut handles = Vec::new();
+    for thread in 0..threads {
+        let customer = format!("customer-{thread}");
+        let handle = world
+            .enforcer
+            .handle(TENANT, &customer, "feature-0")
+            .await
+            .unwrap();
+        handles.push(parking_lot::Mutex::new(handle));
+    }
+    let slots: Vec<Line> = (0..threads).map(|_| Line(AtomicI64::new(0))).collect();
+    let decide = |thread: usize| {
+        let mut handle = handles[thread].lock();
+        for _ in 0..CALLS {
+            black_box(handle.decide(Quantity::ONE, now));
+        }
+    };
+    let slot = |thread: usize| {
+        for _ in 0..CALLS {
+            black_box(slots[thread].take(1, i64::MAX));
+        }
+    };
+    compare(
+        threads,
+        ("decision by a handle", &decide),
+        ("one compare-and-swap", &slot),
+    );
+}
+
+/// A count on a line of its own.
+#[repr(align(128))]
+struct Line(AtomicI64);
+
+impl Line {
+    fn take(&self, amount: i64, limit: i64) -> bool {
+        let take = |used: i64| used.checked_add(amount).filter(|after| *after <= limit);
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, take)
+            .is_ok()
+    }
+}
+
+/// Nanoseconds of one call, on each of `threads`.
+fn time(threads: usize, work: Work<'_>) -> f64 {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || work(thread));
+        }
+    });
+    start.elapsed().as_secs_f64() * 1e9 / CALLS as f64
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn compare(threads: usize, ours: (&str, Work<'_>), floor: (&str, Work<'_>)) {
+    // Once without counting: caches, and what a thread sets up.
+    time(threads, ours.1);
+    time(threads, floor.1);
+    let rounds: Vec<_> = (0..ROUNDS)
+        .map(|_| (time(threads, ours.1), time(threads, floor.1)))
+        .collect();
+    let ratio = median(rounds.iter().map(|(ours, floor)| ours / floor).collect());
+    let (ours_ns, floor_ns) = rounds.into_iter().unzip();
+    let (ours_ns, floor_ns) = (median(ours_ns), median(floor_ns));
+    println!(
+        "{threads}\t{}\t{ours_ns:.1}\t{}\t{floor_ns:.1}\t{ratio:.2}",
+        ours.0, floor.0
+    );
+}
