@@ -240,38 +240,6 @@ fn too_many() -> Problem {
     )
 }
 
-/// Whether a grant may be kept: its amount, times, recurrence and rollover make sense. Points to the field that does not.
-pub fn check_grant(grant: &Grant) -> Result<(), Problem> {
-    if grant.amount <= Quantity::ZERO {
-        return Err(Problem::invalid("/amount", "must be above 0"));
-    }
-    if grant.priority > 100 {
-        return Err(Problem::invalid("/priority", "must be 0 to 100"));
-    }
-    if let (Some(start), Some(end)) = (grant.effective_at, grant.expires_at)
-        && end.floor_minute() <= start.floor_minute()
-    {
-        return Err(Problem::invalid(
-            "/expires_at",
-            "must be at least a minute after effective_at",
-        ));
-    }
-    if matches!(grant.recurrence, Some(LimitPeriod::Second | LimitPeriod::Minute)) {
-        return Err(Problem::invalid(
-            "/recurrence",
-            "must be hour, day, week, month, billing or ever",
-        ));
-    }
-    match grant.rollover_max {
-        Some(max) if max.is_negative() => Err(Problem::invalid("/rollover_max", "must not be negative")),
-        Some(_) if grant.recurrence.is_none() => Err(Problem::invalid(
-            "/rollover_max",
-            "is only for a grant with a recurrence",
-        )),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,51 +351,6 @@ mod tests {
         assert!(plan(&[grant("g", 5, 3, None)], day(2)).is_none());
         assert!(plan(&[grant("g", 5, 3, Some(5))], day(5)).is_none());
         assert!(plan(&[grant("g", 5, 3, Some(5))], day(4)).is_some());
-    }
-
-    #[test]
-    fn a_grant_that_makes_no_sense_is_refused() {
-        let good = grant("g", 5, 3, Some(5));
-        assert_eq!(check_grant(&good), Ok(()));
-        for (pointer, bad) in [
-            (
-                "/amount",
-                Grant {
-                    amount: Quantity::ZERO,
-                    ..good.clone()
-                },
-            ),
-            (
-                "/priority",
-                Grant {
-                    priority: 101,
-                    ..good.clone()
-                },
-            ),
-            (
-                "/expires_at",
-                Grant {
-                    expires_at: good.effective_at,
-                    ..good.clone()
-                },
-            ),
-            (
-                "/recurrence",
-                Grant {
-                    recurrence: Some(LimitPeriod::Second),
-                    ..good.clone()
-                },
-            ),
-            (
-                "/rollover_max",
-                Grant {
-                    rollover_max: Some(Quantity::ONE),
-                    ..good.clone()
-                },
-            ),
-        ] {
-            assert_eq!(check_grant(&bad).unwrap_err().fields[0].pointer, pointer);
-        }
     }
 
     #[derive(Debug, Clone)]

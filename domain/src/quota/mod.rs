@@ -10,6 +10,6 @@ mod window;
 
 pub use access::{Access, Level, MeteredAccess, Provision, access, chain, offered, provision, zone_of};
 pub use decision::{Decision, Figures, Reason, decide, granted};
-pub use grants::{Allowance, GrantPlan, Segment, check_grant};
+pub use grants::{Allowance, GrantPlan, Segment};
 pub use limit::EffectiveLimit;
 pub use window::{Windows, next_change};
