@@ -24,6 +24,7 @@ pub(crate) struct SendQuery {
     atomic: bool,
     /// What to wait for before the answer. `counted` is what this server always waits for.
     #[serde(default, rename = "wait")]
+    #[param(inline)]
     _wait: Option<Wait>,
 }
 

@@ -14,6 +14,7 @@ use turnpike_stores::sql::{FirstKey, SqlStore};
 use utoipa::openapi::OpenApi;
 
 use super::data_dir::{DataDir, DataDirError};
+use super::gauges;
 use super::services::Services;
 use super::state::EngineState;
 use super::stores::Stores;
@@ -103,7 +104,8 @@ impl Engine {
             log: stores.log.clone(),
             closing: AtomicBool::new(false),
         });
-        let metrics = PrometheusPage::new(Arc::new(|| {}));
+        let (log, views) = (Arc::clone(&stores.log), stores.views());
+        let metrics = PrometheusPage::new(Arc::new(move || gauges::refresh(log.as_ref(), &views)));
         let router = services.router(config, &stores, &clock, &parts.randomness);
         let gate = gate(&stores.sql, clock, parts.randomness);
         let mounted = mount(config, gate, router, state.clone(), metrics.clone());

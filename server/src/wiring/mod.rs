@@ -2,6 +2,7 @@
 
 mod data_dir;
 mod embedded;
+mod gauges;
 mod offline;
 mod services;
 mod state;

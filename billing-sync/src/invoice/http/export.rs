@@ -36,6 +36,7 @@ pub(super) enum Format {
 pub(super) struct ExportQuery {
     /// `csv` (one row per line of an invoice) or `ndjson` (one invoice per line); `csv` unless said.
     #[serde(default)]
+    #[param(inline)]
     format: Format,
 }
 

@@ -1,0 +1,313 @@
+//! The listener and what all routes share, against rude clients.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use turnpike_tests::app::{ADMIN_KEY, App, AppOptions};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_turnpike-under-test");
+
+async fn app(directory: &tempfile::TempDir, environment: &[(&str, &str)]) -> App {
+    let options = AppOptions {
+        binary: BINARY.into(),
+        directory: directory.path().to_owned(),
+        environment: environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    App::start_with(options).await
+}
+
+/// Sends bytes and reads what comes until the server closes the connection, or for `patience`.
+async fn raw(app: &App, bytes: &[u8], patience: Duration) -> Option<String> {
+    let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+    stream.write_all(bytes).await.expect("sent");
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(patience, stream.read_to_end(&mut answer)).await;
+    closed
+        .is_ok()
+        .then(|| String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_heads_and_bodies_are_given_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let limits = [
+        ("TURNPIKE_HTTP_HEADER_READ_TIMEOUT_S", "1"),
+        ("TURNPIKE_HTTP_BODY_IDLE_TIMEOUT_S", "1"),
+    ];
+    let app = app(&directory, &limits).await;
+    let patience = Duration::from_secs(5);
+    let head = raw(&app, b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ", patience).await;
+    assert!(head.is_some(), "a head that does not end keeps its connection");
+    let silent = raw(&app, b"", patience).await;
+    assert!(silent.is_some(), "a silent client keeps its connection");
+    for path in ["/v1/events", "/v1/catalog/apply"] {
+        let text = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_KEY}\r\ncontent-type: application/json\r\n\
+             content-length: 1000\r\n\r\n{{\"id\""
+        );
+        let answer = raw(&app, text.as_bytes(), patience)
+            .await
+            .expect("the connection ends");
+        let status: u16 = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
+        assert!((400..500).contains(&status), "{path}: {answer}");
+    }
+    assert_eq!(app.admin().get("/healthz").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_http_does_no_harm() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let big = format!(
+        "GET /healthz HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n",
+        "y".repeat(100_000)
+    );
+    let many = format!(
+        "GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n",
+        "a: b\r\n".repeat(500)
+    );
+    let smuggled = "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/meters HTTP/1.1\r\n\r\n";
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"\0\0\0\0\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        big.as_bytes(),
+        many.as_bytes(),
+        smuggled.as_bytes(),
+    ] {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
+        let answer = raw(&app, bytes, Duration::from_secs(2)).await.unwrap_or_default();
+        let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|one| &one[..3]).collect();
+        assert!(
+            statuses.iter().all(|status| status.starts_with('4')),
+            "{shown:?}: {answer}"
+        );
+    }
+    assert_eq!(app.admin().get("/healthz").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_ids_come_back_and_failures_are_problems() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let client = reqwest::Client::new();
+    let call = |method: Method, path: &str| client.request(method, app.url(path)).bearer_auth(ADMIN_KEY);
+    let answer = call(Method::GET, "/v1/nowhere")
+        .header("x-request-id", "mine-1")
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["x-request-id"]),
+        (404, &"mine-1".parse().expect("a value"))
+    );
+    let body: Value = answer.json().await.expect("JSON");
+    assert_eq!(
+        (&body["code"], &body["request_id"], &body["retryable"]),
+        (&json!("not_found"), &json!("mine-1"), &json!(false))
+    );
+    // An id that could break a log line is replaced.
+    let answer = call(Method::GET, "/v1/meters")
+        .header("x-request-id", "a b\"c")
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(answer.headers()["x-request-id"].to_str().expect("text").len(), 36);
+    let answer = call(Method::PATCH, "/v1/meters").send().await.expect("an answer");
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["allow"]),
+        (405, &"GET,HEAD".parse().expect("a value"))
+    );
+    let body: Value = answer.json().await.expect("JSON");
+    assert_eq!(body["code"], "method_not_allowed");
+    let head = call(Method::HEAD, "/v1/meters").send().await.expect("an answer");
+    assert_eq!(head.status(), 200);
+    let options = call(Method::OPTIONS, "/v1/meters")
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(
+        (options.status().as_u16(), &options.headers()["allow"]),
+        (204, &"GET,HEAD".parse().expect("a value"))
+    );
+    assert!(
+        !options.headers().contains_key("access-control-allow-origin"),
+        "CORS is off unless configured"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_beyond_the_limits_are_told_to_wait() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[("TURNPIKE_LIMITS_FAILED_AUTH_PER_MINUTE", "5")]).await;
+    let asked = json!({"name": "slow", "scopes": ["read"], "calls_per_second": 3});
+    let made = app.admin().created("/v1/keys", &asked).await;
+    let client = reqwest::Client::new();
+    let key = made["key"].as_str().expect("a key");
+    let (mut let_in, mut refused) = (0, 0);
+    for _ in 0..12 {
+        let answer = client
+            .get(app.url("/v1/meters"))
+            .bearer_auth(key)
+            .send()
+            .await
+            .expect("an answer");
+        match answer.status().as_u16() {
+            200 => let_in += 1,
+            429 => {
+                assert!(answer.headers().contains_key("retry-after"));
+                refused += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert!(
+        refused > 0 && (3..12).contains(&let_in),
+        "{let_in} let in, {refused} refused"
+    );
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(app.caller("no-such-key-0123456789").get("/v1/meters").await.0);
+    }
+    assert!(statuses[0] == 401 && statuses[9] == 429, "{statuses:?}");
+    assert_eq!(
+        app.admin().get("/v1/meters").await.0,
+        200,
+        "who has a key is not concerned"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browsers_are_let_in_where_configured() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(
+        &directory,
+        &[("TURNPIKE_HTTP_CORS_ORIGINS", "https://app.example.com")],
+    )
+    .await;
+    let client = reqwest::Client::new();
+    for (origin, let_in) in [
+        ("https://app.example.com", true),
+        ("https://evil.example.com", false),
+    ] {
+        let preflight = client
+            .request(Method::OPTIONS, app.url("/v1/meters"))
+            .header("origin", origin)
+            .header("access-control-request-method", "GET")
+            .send()
+            .await
+            .expect("an answer");
+        let allowed = preflight
+            .headers()
+            .get("access-control-allow-origin")
+            .is_some_and(|value| value == origin);
+        assert_eq!(allowed, let_in, "{origin}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_there_and_can_have_their_own_listener() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let event = json!({"id": "1", "source": "s", "type": "t", "subject": "c"});
+    app.admin().created("/v1/events", &event).await;
+    let (status, page) = app.caller("none").get("/metrics").await;
+    let page = page.as_str().expect("text").to_owned();
+    assert_eq!(status, 200);
+    for name in [
+        "turnpike_http_requests_total{method=\"POST\",route=\"/v1/events\",status=\"200\"} 1",
+        "turnpike_http_request_duration_seconds_bucket",
+        "turnpike_log_bytes",
+        "turnpike_log_fsync_seconds",
+        "turnpike_views_lag_bytes",
+        "turnpike_ingest_events_total{outcome=\"accepted\"} 1",
+    ] {
+        assert!(page.contains(name), "{name} in {page}");
+    }
+    drop(app);
+    let other = tempfile::tempdir().expect("a directory");
+    let app = self::app(&other, &[("TURNPIKE_HTTP_METRICS_LISTEN", "127.0.0.1:0")]).await;
+    assert_eq!(
+        app.admin().get("/metrics").await.0,
+        404,
+        "it is on its own listener alone"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documents_are_whole() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let nobody = app.caller("none");
+    let (_, page) = nobody.get("/docs").await;
+    let page = page.as_str().expect("HTML").to_owned();
+    let (_, document) = nobody.get("/openapi.json").await;
+    for path in document["paths"].as_object().expect("paths").keys() {
+        assert!(
+            page.contains(&format!("<code>{path}</code>")),
+            "{path} is not on the page"
+        );
+    }
+    for outside in ["http://", "src=", "<script", "@import", "<link"] {
+        assert!(!page.contains(outside), "the page loads something: {outside}");
+    }
+    // Every reference of the document leads somewhere.
+    let text = document.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().expect("an end");
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+    assert_eq!(nobody.get("/docs/errors/invalid_json").await.0, 200);
+    assert_eq!(nobody.get("/docs/errors/no_such_code").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_lets_what_is_under_way_finish() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = app(&directory, &[]).await;
+    // A body whose second half comes after the signal.
+    let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+    let event = br#"{"id":"late","source":"s","type":"t","subject":"c"}"#;
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_KEY}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        event.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream.write_all(&event[..20]).await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let ended = tokio::task::spawn_blocking(move || {
+        let ended = app.terminate();
+        (app, ended)
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stream.write_all(&event[20..]).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"accepted\":1"),
+        "{answer}"
+    );
+    let (mut app, (code, took)) = ended.await.expect("an end");
+    assert!(
+        code == Some(0) && took < Duration::from_secs(10),
+        "{code:?} after {took:?}"
+    );
+    app.restart().await;
+    let again: Value = serde_json::from_slice(event).expect("JSON");
+    let answer = app.admin().created("/v1/events", &again).await;
+    assert_eq!(answer["duplicates"], 1, "{answer}");
+}
