@@ -1,5 +1,7 @@
 //! The demo, as a newcomer runs it.
 
+#![expect(clippy::expect_used, reason = "a test says what it expects")]
+
 use std::process::Command;
 
 fn demo(arguments: &[&str]) -> std::process::Output {
