@@ -1,6 +1,8 @@
 //! The aggregator against a tiny model: any sequence of events, duplicates, conflicts, voids, amendments, late events,
 //! checkpoints, crashes and new meters gives the model's totals, from the views and from the raw log alike.
 
+#![cfg(test)]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! The routes of usage, as the server mounts them.
 
+#![cfg(test)]
+
 mod common;
 
 use std::collections::BTreeSet;

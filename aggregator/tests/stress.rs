@@ -1,5 +1,7 @@
 //! Reading while everything moves: writes, checkpoints that finish and fail, new meters, cuts.
 
+#![cfg(test)]
+
 mod common;
 
 use std::collections::BTreeMap;

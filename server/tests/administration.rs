@@ -1,5 +1,10 @@
 //! Tenants, test clocks, keys and the audit log over their routes, on the control store.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "helpers of tests, and stories told in one piece"
+)]
 
 use std::sync::Arc;
 

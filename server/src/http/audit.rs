@@ -123,7 +123,7 @@ async fn export(
         tenant: caller.tenant,
         filter: query.filter(),
         format,
-        next: Some(None),
+        next: Some(page_after(None)),
         administration,
     };
     let stream = futures_util::stream::try_unfold(pages, Pages::next);
@@ -142,33 +142,36 @@ struct Pages {
     tenant: TenantId,
     filter: AuditFilter,
     format: Format,
-    /// The cursor of the next page; `None` behind the last.
-    next: Option<Option<String>>,
+    /// The next page; `None` behind the last.
+    next: Option<PageAfter>,
 }
 
 impl Pages {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Problem> {
-        let Some(after) = self.next.take() else {
+        let Some(page) = self.next.take() else {
             return Ok(None);
         };
-        let first = after.is_none();
-        let page = PageAfter {
-            after,
-            rows: PAGE_ROWS_MAX,
-        };
+        let first = page.after.is_none();
         let rows = self
             .administration
             .store
             .audit(self.tenant, self.filter.clone(), page)
             .await?;
         if rows.len() == PAGE_ROWS_MAX {
-            self.next = rows.last().map(|entry| Some(entry.id.to_string()));
+            self.next = rows.last().map(|entry| page_after(Some(entry.id.to_string())));
         }
         let bytes = match self.format {
             Format::Csv => csv_of(&rows, first)?,
             Format::Ndjson => ndjson_of(&rows)?,
         };
         Ok(Some((bytes.into(), self)))
+    }
+}
+
+const fn page_after(after: Option<String>) -> PageAfter {
+    PageAfter {
+        after,
+        rows: PAGE_ROWS_MAX,
     }
 }
 

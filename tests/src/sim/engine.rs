@@ -70,7 +70,7 @@ impl Engine {
         let options = LogOptions {
             segment_bytes: 64 * 1024,
             ahead_bytes: 16 * 1024,
-            tick: Duration::from_secs(3_600),
+            tick: Duration::from_hours(1),
             ..LogOptions::new("/log")
         };
         let randomness = SeededRandomness::new(self.seed, Arc::clone(&clock));
