@@ -13,18 +13,7 @@ async fn test_tenant(app: &App) -> Caller {
     let made = admin
         .created("/v1/tenants", &json!({"key": "lab", "name": "Lab", "test": true}))
         .await;
-    let key = match made["api_key"].as_str().or_else(|| made["key_secret"].as_str()) {
-        Some(key) => key.to_owned(),
-        None => {
-            let body = json!({"tenant": "lab", "name": "lab admin", "scopes": ["admin"]});
-            let made = admin.created("/v1/keys", &body).await;
-            made["api_key"]
-                .as_str()
-                .or_else(|| made["secret"].as_str())
-                .expect("a key")
-                .to_owned()
-        }
-    };
+    let key = made["api_key"].as_str().expect("a key").to_owned();
     assert_ne!(key, ADMIN_KEY);
     app.caller(&key)
 }
