@@ -138,7 +138,7 @@ impl Worker {
                     event(
                         self.epoch,
                         number * self.load.batch as u64 + index,
-                        self.load.customers,
+                        &self.load,
                         &mut body,
                     );
                     body.push(b'\n');
@@ -147,7 +147,7 @@ impl Worker {
             }
             Job::Event => {
                 let mut body = Vec::with_capacity(256);
-                event(self.epoch, number, self.load.customers, &mut body);
+                event(self.epoch, number, &self.load, &mut body);
                 request("POST", "/v1/events", key, "application/json", &body)
             }
             Job::Check => {
@@ -204,12 +204,13 @@ pub const fn tokens(number: u64) -> u64 {
     number % 4_000
 }
 
-/// Appends event `number` of a run: 36 characters of id, three properties, about 240 bytes.
-pub fn event(epoch: u64, number: u64, customers: u32, out: &mut Vec<u8>) {
+/// Appends event `number` of a run: 36 characters of id, three properties, about 240 bytes. Times lie in the first
+/// `minutes` of January 2026.
+pub fn event(epoch: u64, number: u64, load: &Load, out: &mut Vec<u8>) {
     use std::io::Write as _;
     let (high, low) = (mix(number ^ (epoch << 48)), mix(number.wrapping_add(epoch << 40)));
-    let customer = mix(number) % u64::from(customers);
-    let second = mix(number ^ 7) % 2_600_000;
+    let customer = mix(number) % u64::from(load.customers);
+    let second = mix(number ^ 7) % (u64::from(load.minutes) * 60);
     let (day, hour, minute) = (second / 86_400 + 1, second / 3_600 % 24, second / 60 % 60);
     let written = write!(
         out,

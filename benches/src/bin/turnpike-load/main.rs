@@ -89,6 +89,9 @@ pub struct Load {
     /// Requests a second, latency from the intended send time; none: as fast as answers come, latency from the send.
     #[arg(long)]
     pub rate: Option<u64>,
+    /// Minutes that the events' times are spread over, from the start of January 2026 on; 44,640 are the whole month.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=44_640))]
+    pub minutes: u32,
     /// Number of customers.
     #[arg(long, default_value_t = 10_000)]
     pub customers: u32,
