@@ -155,7 +155,9 @@ impl Problem {
             pointer: pointer.into(),
             detail: detail.into(),
         };
-        let detail = format!("{} {}", field.pointer, field.detail);
+        let detail = format!("{} {}", field.pointer, field.detail)
+            .trim_start()
+            .to_owned();
         Self {
             fields: vec![field],
             ..Self::new(Code::Invalid, detail)

@@ -17,6 +17,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         require_json(request.headers())?;
+        require_plain(request.headers())?;
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
             let code = if too_large {
@@ -80,6 +81,21 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
+/// Only events may come compressed.
+fn require_plain(headers: &HeaderMap) -> Result<(), Problem> {
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let name = String::from_utf8_lossy(value.as_bytes());
+        if !name.trim().is_empty() && !name.trim().eq_ignore_ascii_case("identity") {
+            let detail = format!(
+                "this body is taken without Content-Encoding, not as \"{}\"",
+                name.trim()
+            );
+            return Err(Problem::new(Code::UnsupportedMediaType, detail));
+        }
+    }
+    Ok(())
+}
+
 /// Reads `bytes` as JSON; syntax is 400, a wrong field is 422 with its pointer.
 pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -87,7 +103,7 @@ pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let pointer = pointer(error.path());
         let inner = error.into_inner();
         match inner.classify() {
-            serde_json::error::Category::Data => Problem::invalid(pointer, inner.to_string()),
+            serde_json::error::Category::Data => wrong_field(pointer, &inner.to_string()),
             _ => Problem::new(Code::InvalidJson, format!("the body is not valid JSON: {inner}")),
         }
     })?;
@@ -100,17 +116,57 @@ pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
+/// A field of the wrong kind, or one that is missing: that one is pointed to where it should be.
+fn wrong_field(mut pointer: String, words: &str) -> Problem {
+    // The place in the text tells a program's author less than the pointer does.
+    let words = words.rsplit_once(" at line ").map_or(words, |(words, _)| words);
+    let missing = words
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    if let Some(name) = missing {
+        pointer.extend(["/", &escaped(name)]);
+        return Problem::invalid(pointer, "is missing");
+    }
+    Problem::invalid(pointer, words)
+}
+
+/// A key as a part of a pointer, as RFC 6901 has it.
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
 fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     let mut pointer = String::new();
     for segment in path {
         match segment {
             Segment::Seq { index } => pointer.extend(["/", &index.to_string()]),
-            Segment::Map { key } => pointer.extend(["/", &key.replace('~', "~0").replace('/', "~1")]),
+            Segment::Map { key } => pointer.extend(["/", &escaped(key)]),
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
     pointer
+}
+
+/// A parameter that cannot be, with a pointer to it: the words begin with its name, as `name: what is wrong`.
+fn wrong_parameter(text: &str) -> Problem {
+    let words = text
+        .rsplit_once("query string: ")
+        .map_or(text, |(_, words)| words);
+    let named = words.split_once(": ").map(|(name, what)| (name, what.to_owned()));
+    let repeated = words
+        .strip_prefix("duplicate field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    let missing = words
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    let found = named
+        .or_else(|| Some((repeated?, "is given more than once".to_owned())))
+        .or_else(|| Some((missing?, "is missing".to_owned())));
+    match found {
+        Some((name, what)) => Problem::invalid(format!("/{}", escaped(name)), what),
+        None => Problem::new(Code::Invalid, words),
+    }
 }
 
 /// The query string, read strictly: 422 for what cannot be.
@@ -123,7 +179,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Problem::new(Code::Invalid, rejection.body_text()).into()),
+            Err(rejection) => Err(wrong_parameter(&rejection.body_text()).into()),
         }
     }
 }
@@ -147,5 +203,115 @@ impl<S: Sync> FromRequestParts<S> for Idempotency {
             )
             .into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[serde(rename = "a/b")]
+        _value: u32,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        _inner: Vec<Inner>,
+    }
+
+    /// The pointer and words of the one wrong field.
+    fn wrong(text: &str) -> (String, String) {
+        let problem = read_json::<Outer>(text.as_bytes()).unwrap_err();
+        assert_eq!(problem.code, Code::Invalid, "{problem}");
+        let [field] = &problem.fields[..] else {
+            panic!("{problem:?}");
+        };
+        (field.pointer.clone(), field.detail.clone())
+    }
+
+    #[test]
+    fn wrong_fields_are_pointed_to() {
+        let cases = [
+            ("{}", "/_inner", "is missing"),
+            (r#"{"_inner":[{"a/b":1},{}]}"#, "/_inner/1/a~1b", "is missing"),
+            (
+                r#"{"_inner":[{"a/b":"x"}]}"#,
+                "/_inner/0/a~1b",
+                "invalid type: string \"x\", expected u32",
+            ),
+            (
+                r#"{"_inner":[],"more":1}"#,
+                "/more",
+                "unknown field `more`, expected `_inner`",
+            ),
+        ];
+        for (text, pointer, words) in cases {
+            assert_eq!(wrong(text), (pointer.to_owned(), words.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_json_is_another_matter() {
+        for text in ["", "{", r#"{"_inner":[]} x"#, "{\"_inner\":[\"\u{1}\"]}", "nul"] {
+            let problem = read_json::<Outer>(text.as_bytes()).unwrap_err();
+            assert_eq!(problem.code, Code::InvalidJson, "{text}");
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        _limit: Option<usize>,
+        _meter: String,
+    }
+
+    #[tokio::test]
+    async fn wrong_parameters_are_pointed_to() {
+        for (query, pointer) in [
+            ("_limit=abc&_meter=x", "/_limit"),
+            ("_limit=-1&_meter=x", "/_limit"),
+            ("_limit=1&_limit=2&_meter=x", "/_limit"),
+            ("_meter=x&other=1", "/other"),
+            ("", "/_meter"),
+        ] {
+            let request = Request::builder()
+                .uri(format!("/x?{query}"))
+                .body(axum::body::Body::empty());
+            let (mut parts, _) = request.unwrap().into_parts();
+            let Failure(problem) = Params::<Asked>::from_request_parts(&mut parts, &())
+                .await
+                .unwrap_err();
+            assert_eq!(problem.code, Code::Invalid, "{query}");
+            assert_eq!(
+                problem.fields.first().map(|field| field.pointer.as_str()),
+                Some(pointer),
+                "{problem}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_not_read_as_text() {
+        let with = |encoding: &str| {
+            let request = Request::builder()
+                .header("content-type", "application/json")
+                .header("content-encoding", encoding);
+            request.body(axum::body::Body::from(r#"{"_inner":[]}"#)).unwrap()
+        };
+        assert!(
+            JsonBody::<Outer>::from_request(with("identity"), &())
+                .await
+                .is_ok()
+        );
+        let Failure(problem) = JsonBody::<Outer>::from_request(with("gzip"), &())
+            .await
+            .unwrap_err();
+        assert_eq!(problem.code, Code::UnsupportedMediaType);
     }
 }

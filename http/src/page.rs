@@ -7,6 +7,7 @@ use turnpike_domain::problem::Problem;
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
     /// Rows at the most: 1 to 1,000, 100 unless said.
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,

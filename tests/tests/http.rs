@@ -270,6 +270,27 @@ async fn the_documents_are_whole() {
         let pointer = reference.split('"').next().expect("an end");
         assert!(document.pointer(pointer).is_some(), "{pointer}");
     }
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let id = operation["operationId"].as_str().expect("an id");
+            assert!(ids.insert(id.to_owned()), "{id} stands for two operations");
+            for (status, response) in operation["responses"].as_object().expect("answers") {
+                let words = response["description"].as_str().unwrap_or("");
+                assert!(!words.is_empty(), "{method} {path} {status} has no words");
+                let failed = status.starts_with(['4', '5']) && path != "/readyz";
+                let kinds: Vec<&String> = response["content"]
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|all| all.keys())
+                    .collect();
+                assert!(
+                    !failed || kinds == ["application/problem+json"],
+                    "{method} {path} {status}: {kinds:?}"
+                );
+            }
+        }
+    }
     assert_eq!(nobody.get("/docs/errors/invalid_json").await.0, 200);
     assert_eq!(nobody.get("/docs/errors/no_such_code").await.0, 404);
 }

@@ -29,9 +29,14 @@ pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
 pub struct CatalogInForce {
     /// Counts up with every change.
     pub version: u64,
-    /// Everything that is declared.
-    #[serde(flatten)]
-    pub catalog: CatalogDocument,
+    /// All meters.
+    pub meters: Vec<turnpike_domain::meter::MeterDefinition>,
+    /// All features.
+    pub features: Vec<turnpike_domain::catalog::Feature>,
+    /// All plans.
+    pub plans: Vec<turnpike_domain::catalog::Plan>,
+    /// All add-ons.
+    pub add_ons: Vec<turnpike_domain::catalog::AddOn>,
 }
 
 /// A whole catalog to be compared or applied. What it does not name is taken away.
@@ -41,6 +46,9 @@ pub struct CatalogRequest {
     /// The version of the catalog that the difference was shown for: when another is in force, nothing is applied.
     #[serde(default)]
     pub expected_version: Option<u64>,
+    /// As `GET /v1/catalog` shows it, so that its answer can be sent back whole; it is not looked at.
+    #[serde(default)]
+    pub version: Option<u64>,
     /// All meters.
     #[serde(default)]
     pub meters: Vec<turnpike_domain::meter::MeterDefinition>,
@@ -87,9 +95,13 @@ impl CatalogRequest {
 async fn show(State(control): State<Arc<Control>>, caller: Caller) -> Reply<Json<CatalogInForce>> {
     caller.require(Scope::Read)?;
     let catalog = control.directory.catalog(caller.tenant);
+    let document = CatalogDocument::of(&catalog);
     Ok(Json(CatalogInForce {
         version: catalog.version,
-        catalog: CatalogDocument::of(&catalog),
+        meters: document.meters,
+        features: document.features,
+        plans: document.plans,
+        add_ons: document.add_ons,
     }))
 }
 

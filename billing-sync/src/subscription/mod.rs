@@ -45,6 +45,7 @@ pub(crate) fn router(control: Arc<Control>) -> OpenApiRouter {
 #[serde(deny_unknown_fields)]
 struct ListQuery {
     /// Rows at the most: 1 to 1,000, 100 unless said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -236,6 +236,12 @@ async fn a_whole_catalog_is_compared_and_applied_at_once() {
     changed["expected_version"] = json!(1);
     app.post("/v1/catalog/apply", changed).await.is(200, "");
     let whole = app.get("/v1/catalog").await.is(200, "");
+    let back = app.post("/v1/catalog/diff", whole.clone()).await.is(200, "");
+    assert_eq!(
+        back["changed"],
+        json!([]),
+        "what is shown can be sent back: {back}"
+    );
     assert_eq!(
         (&whole["version"], &whole["plans"][0]["version"]),
         (&json!(2), &json!(2))

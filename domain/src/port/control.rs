@@ -208,8 +208,8 @@ pub struct AuditEntry {
     pub action: String,
     /// To what.
     pub object: String,
-    /// More.
-    #[schema(value_type = Object)]
+    /// More; null where there is none.
+    #[schema(value_type = Option<Object>)]
     pub detail: Value,
 }
 

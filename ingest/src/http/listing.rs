@@ -34,6 +34,7 @@ pub(crate) struct ListQuery {
     #[param(value_type = Option<String>, format = DateTime)]
     to: Option<Timestamp>,
     /// Events at the most: 1 to 1,000, 100 unless said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -29,6 +29,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Administration>> {
 #[serde(deny_unknown_fields)]
 struct AuditQuery {
     /// Rows at the most: 1 to 1,000, 100 unless said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,

@@ -1,8 +1,9 @@
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _};
 use axum::routing::get;
 use serde_json::Value;
@@ -19,6 +20,9 @@ pre{padding:.8rem;overflow-x:auto}table{border-collapse:collapse;width:100%;marg
 td,th{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #ddd}\
 .m{font-weight:700;text-transform:uppercase}a{color:#0645ad}nav ul{columns:2}\
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}code,pre{background:#262626}a{color:#8ab4f8}td,th,h2{border-color:#444}}";
+
+const PROBLEM: &str = "application/problem+json";
+const PROBLEM_SCHEMA: &str = "ProblemBody";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -47,25 +51,69 @@ pub(crate) fn complete(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("api_key", SecurityScheme::Http(scheme));
     let mut tags: Vec<String> = Vec::new();
-    for item in document.paths.paths.values_mut() {
+    let mut ids: BTreeSet<String> = BTreeSet::new();
+    for (path, item) in &mut document.paths.paths {
         let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-            &mut item.options,
-            &mut item.head,
-            &mut item.patch,
-            &mut item.trace,
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("delete", &mut item.delete),
+            ("patch", &mut item.patch),
         ];
-        for operation in operations.into_iter().flatten() {
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
             tags.extend(operation.tags.clone().unwrap_or_default());
+            name_apart(operation, method, path, &mut ids);
             add_failures(operation);
+            describe_answers(operation);
         }
     }
     tags.sort();
     tags.dedup();
     document.tags = Some(tags.into_iter().map(Tag::new).collect());
+}
+
+/// An operation's id is its handler's name unless said; where another has it, its method and path are.
+fn name_apart(operation: &mut Operation, method: &str, path: &str, ids: &mut BTreeSet<String>) {
+    let given = operation.operation_id.clone().unwrap_or_default();
+    if !given.is_empty() && ids.insert(given) {
+        return;
+    }
+    let words = path
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let id = std::iter::once(method).chain(words).collect::<Vec<_>>().join("_");
+    ids.insert(id.clone());
+    operation.operation_id = Some(id);
+}
+
+/// Each answer has words (the status's own where the handler gives none), and each failure is a problem.
+fn describe_answers(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if response.description.is_empty() {
+            response.description = StatusCode::from_bytes(status.as_bytes())
+                .ok()
+                .and_then(|status| status.canonical_reason())
+                .unwrap_or("The request cannot be served as it is: `code` and `detail` say why.")
+                .to_owned();
+        }
+        if status.starts_with(['4', '5']) && response.content.values().any(is_problem) {
+            response.content.clear();
+            response.content.insert(PROBLEM.to_owned(), problem_content());
+        }
+    }
+}
+
+fn is_problem(content: &RefOr<Content>) -> bool {
+    let name = Ref::from_schema_name(PROBLEM_SCHEMA).ref_location;
+    matches!(content, RefOr::T(Content { schema: Some(RefOr::Ref(one)), .. }) if one.ref_location == name)
+}
+
+fn problem_content() -> RefOr<Content> {
+    RefOr::T(Content::new(Some(RefOr::Ref(Ref::from_schema_name(
+        PROBLEM_SCHEMA,
+    )))))
 }
 
 /// Every operation behind a key can answer these; others it names itself.
@@ -89,11 +137,8 @@ fn add_failures(operation: &mut Operation) {
         ]);
     }
     for (status, description) in common {
-        let problem = Content::new(Some(RefOr::Ref(Ref::from_schema_name("ProblemBody"))));
         let mut response = Response::new(description);
-        response
-            .content
-            .insert("application/problem+json".to_owned(), RefOr::T(problem));
+        response.content.insert(PROBLEM.to_owned(), problem_content());
         operation
             .responses
             .responses
