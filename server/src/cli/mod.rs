@@ -26,7 +26,7 @@ use crate::config::{Config, ConfigError, Flags};
 
 /// Usage metering, quotas and billing.
 #[derive(Debug, Parser)]
-#[command(name = "turnpike", version, about, propagate_version = true, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "turnpike", version, propagate_version = true, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -205,6 +205,8 @@ mod tests {
 
     #[test]
     fn every_command_says_what_it_does() {
+        let about = Cli::command().get_about().map(ToString::to_string);
+        assert_eq!(about.as_deref(), Some("Usage metering, quotas and billing"));
         for command in Cli::command().get_subcommands() {
             assert!(
                 command.get_about().is_some(),

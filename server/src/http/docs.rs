@@ -23,6 +23,7 @@ td,th{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;border-bo
 
 const PROBLEM: &str = "application/problem+json";
 const PROBLEM_SCHEMA: &str = "ProblemBody";
+const REFUSED: &str = "The request cannot be served as it is: `code` and `detail` say why.";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -92,11 +93,9 @@ fn describe_answers(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if response.description.is_empty() {
-            response.description = StatusCode::from_bytes(status.as_bytes())
-                .ok()
-                .and_then(|status| status.canonical_reason())
-                .unwrap_or("The request cannot be served as it is: `code` and `detail` say why.")
-                .to_owned();
+            let words = StatusCode::from_bytes(status.as_bytes()).ok();
+            let words = words.and_then(|status| status.canonical_reason());
+            response.description = words.unwrap_or(REFUSED).into();
         }
         if status.starts_with(['4', '5']) && response.content.values().any(is_problem) {
             response.content.clear();
@@ -126,10 +125,7 @@ fn add_failures(operation: &mut Operation) {
     let mut common = vec![("500", "A defect of the server.")];
     if secured {
         common.extend([
-            (
-                "4XX",
-                "The request cannot be served as it is: `code` and `detail` say why.",
-            ),
+            ("4XX", REFUSED),
             ("401", "No valid API key was sent."),
             ("403", "The key lacks the scope, or the tenant is suspended."),
             ("429", "Too many calls; see Retry-After."),
