@@ -118,7 +118,7 @@ pub(crate) struct ReplayAnswer {
 /// at `positions`. Doing it again changes nothing: what passed is gone from the list.
 #[utoipa::path(
     post, path = "/v1/events/dead-letters/replay", tag = "Events",
-    request_body(content = ReplayInput, content_type = "application/json"),
+    request_body(content = Option<ReplayInput>, content_type = "application/json"),
     responses(
         (status = 200, body = ReplayAnswer, description = "What became of them"),
         (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "The body is invalid"),

@@ -19,14 +19,21 @@ pub(crate) struct ClientArgs {
         long,
         env = "TURNPIKE_SERVER",
         default_value = "http://127.0.0.1:8080",
-        value_name = "URL"
+        value_name = "URL",
+        global = true
     )]
     server: String,
     /// API key.
-    #[arg(long, env = "TURNPIKE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(
+        long,
+        env = "TURNPIKE_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        global = true
+    )]
     api_key: Option<String>,
     /// Write JSON to standard output instead of tables.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
@@ -115,6 +122,7 @@ impl Client {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if may_retry(response.status()) && tries < RETRIES => retry_after(&response),
                 Ok(response) => return Err(refused(&method, path, response).await),
+                Err(error) if error.is_builder() => return Err(self.no_address(&error)),
                 Err(error) if error.is_connect() || tries >= RETRIES => return Err(self.unreachable(&error)),
                 Err(_) => Duration::from_millis(200 << tries.min(4)),
             };
@@ -163,11 +171,16 @@ impl Client {
         }
     }
 
+    fn no_address(&self, error: &reqwest::Error) -> CommandError {
+        CommandError::usage(format!(
+            "no address of a server: \"{}\" ({}); give one such as http://127.0.0.1:8080 (--server, TURNPIKE_SERVER)",
+            self.base,
+            root_cause(error)
+        ))
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> CommandError {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
+        let cause = root_cause(error);
         CommandError::unreachable(format!(
             "cannot reach the server at {}: {cause}; is `turnpike serve` running there? (--server, TURNPIKE_SERVER)",
             self.base
@@ -175,9 +188,27 @@ impl Client {
     }
 }
 
-/// A text as one part of a path or query.
+fn root_cause(error: &reqwest::Error) -> &dyn std::error::Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
+}
+
+/// What RFC 3986 reserves or does not name.
+const RESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A text as one part of a path or query. A part that is dots alone would be taken for a step in the path.
 pub(crate) fn encode(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    if !text.is_empty() && text.bytes().all(|byte| byte == b'.') {
+        return "%2E".repeat(text.len());
+    }
+    percent_encoding::utf8_percent_encode(text, RESERVED).to_string()
 }
 
 fn may_retry(status: StatusCode) -> bool {
@@ -211,7 +242,9 @@ async fn refused(method: &Method, path: &str, response: Response) -> CommandErro
     }
     match status.as_u16() {
         401 => words.push_str("\nCheck --api-key or TURNPIKE_API_KEY."),
-        403 => words.push_str("\nUse a key with that scope: `turnpike keys create --scope …`."),
+        403 if problem["code"] == "forbidden" => {
+            words.push_str("\nUse a key with that scope: `turnpike keys create --scope …`.");
+        }
         _ => {}
     }
     if let Some(id) = problem["request_id"]
@@ -224,4 +257,30 @@ async fn refused(method: &Method, path: &str, response: Response) -> CommandErro
         "{method} {}: {words}",
         path.split('?').next().unwrap_or(path)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_paths_are_encoded_where_they_must_be() {
+        for (given, expected) in [
+            ("context_tokens-1.2~", "context_tokens-1.2~"),
+            ("a/b?c#d e%", "a%2Fb%3Fc%23d%20e%25"),
+            ("..", "%2E%2E"),
+            ("ü", "%C3%BC"),
+            ("2026-01-01T00:00:00+01:00", "2026-01-01T00%3A00%3A00%2B01%3A00"),
+        ] {
+            assert_eq!(encode(given), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_told_at_once() {
+        let client = Client::new("nonsense", "k").unwrap();
+        let error = client.get("/v1/meters").await.unwrap_err();
+        assert_eq!(error.code, 2, "{error}");
+        assert!(error.to_string().contains("\"nonsense\""), "{error}");
+    }
 }

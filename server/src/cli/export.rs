@@ -9,11 +9,11 @@ use reqwest::Method;
 use super::client::{Body, ClientArgs, encode};
 use super::{CommandError, output};
 
-/// Write usage or invoices as CSV or NDJSON.
+/// Write usage, invoices or the audit log as CSV or NDJSON.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
     /// What.
-    #[arg(value_parser = ["usage", "invoices"])]
+    #[arg(value_parser = ["usage", "invoices", "audit"])]
     what: String,
     /// The file; standard output unless said.
     #[arg(long, short)]
@@ -56,7 +56,11 @@ impl Export {
                     "the answer broke off: {error}; what was written is not whole"
                 ))
             })?;
-            out.write_all(&piece).map_err(failed)?;
+            match out.write_all(&piece) {
+                // A reader that went away (`| head`) has what it wanted.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written.map_err(failed)?,
+            }
             bar.inc(piece.len() as u64);
         }
         out.flush().map_err(failed)?;

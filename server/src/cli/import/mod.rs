@@ -76,7 +76,9 @@ impl Import {
         let total = std::fs::metadata(&self.file).ok().map(|meta| meta.len());
         let ended = sending.file(&self.file, total, format, mapping).await;
         let refused = sending.refused.finish()?;
-        self.report(sending.counts, refused.as_ref())?;
+        if ended.is_ok() || sending.counts != Counts::default() {
+            self.report(sending.counts, refused.as_ref())?;
+        }
         ended?;
         if refused.is_some() {
             return Err(CommandError::negative(

@@ -114,8 +114,7 @@ fn read_csv(
                 )));
             }
         }
-        let event = csv_event(&header, &record, rules, &mut ids)
-            .map_err(|why| (why, String::from_utf8_lossy(&joined(&record)).into_owned()));
+        let event = csv_event(&header, &record, rules, &mut ids).map_err(|why| (why, as_line(&record)));
         if !take(Row { number, event }) {
             return Ok(());
         }
@@ -141,6 +140,18 @@ fn csv_event(
         columns.push((name.clone(), text.to_owned()));
     }
     rules.event(&columns, || ids.next(&joined(record)))
+}
+
+/// A record as it stands in a file, for the one who corrects it.
+fn as_line(record: &csv::ByteRecord) -> String {
+    let mut out = csv::Writer::from_writer(Vec::new());
+    let written = out
+        .write_byte_record(record)
+        .ok()
+        .and_then(|()| out.into_inner().ok());
+    String::from_utf8_lossy(&written.unwrap_or_default())
+        .trim_end_matches('\n')
+        .to_owned()
 }
 
 /// A record's fields with a separator that is in none of the usual texts.
