@@ -112,6 +112,8 @@ impl App {
 
     async fn anew(self, how: (FailPoints, u64)) -> Self {
         self.billing.stop().await;
+        // A change on its way would go on beside the new engine, as it cannot beside a new process.
+        self.store.close().await.unwrap();
         let (directory, clock, usage, tenant) = (
             self.directory.clone(),
             self.clock.clone(),

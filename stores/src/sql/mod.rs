@@ -116,9 +116,14 @@ impl SqlStore {
         }
     }
 
-    /// Closes the database: what is in its write-ahead log is moved into the file.
+    /// Closes the database once the change that is being written has ended: what is in its write-ahead log is moved into
+    /// the file, and later changes are refused.
     pub async fn close(&self) -> Result<(), StoreError> {
         let mut connection = self.inner.writer.lock().await;
+        self.inner
+            .poisoned
+            .lock()
+            .get_or_insert_with(|| "the store is closed".to_owned());
         if let Readers::Pool(pool) = &self.inner.readers {
             pool.close().await;
         }
