@@ -225,12 +225,23 @@ impl<'de> Deserialize<'de> for Quantity {
 pub mod wire {
     use std::fmt;
 
-    use serde::de::{Deserializer, Error, Visitor};
+    use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-    /// The text of a decimal given as a string or as a number.
+    /// By this name `serde_json` hands out a value as it was written, so that no number passes through a float.
+    const AS_WRITTEN: &str = "$serde_json::private::RawValue";
+    /// Significant digits that every float keeps.
+    const FLOAT_DIGITS: usize = 15;
+
+    fn significant_digits(text: &str) -> usize {
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        digits.trim_matches('0').len()
+    }
+
+    /// The text of a decimal given as a string or as a number. A number is taken as it was written; where a format has
+    /// made a float of it (TOML does), one with more digits than floats keep is refused.
     pub fn decimal_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
         struct Text;
-        impl Visitor<'_> for Text {
+        impl<'de> Visitor<'de> for Text {
             type Value = String;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -250,14 +261,36 @@ pub mod wire {
             }
 
             fn visit_f64<E: Error>(self, value: f64) -> Result<String, E> {
-                if value.is_finite() {
-                    Ok(value.to_string())
-                } else {
+                let text = value.to_string();
+                if !value.is_finite() {
                     Err(E::custom("is not a finite number"))
+                } else if significant_digits(&text) > FLOAT_DIGITS {
+                    Err(E::custom(
+                        "has more digits than a number here keeps: send it as a string",
+                    ))
+                } else {
+                    Ok(text)
+                }
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<String, D::Error> {
+                inner.deserialize_any(Self)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
+                let unexpected = || A::Error::custom("must be a decimal, as a string or a number");
+                if map.next_key::<String>()?.as_deref() != Some(AS_WRITTEN) {
+                    return Err(unexpected());
+                }
+                let written: String = map.next_value()?;
+                match written.as_bytes().first() {
+                    Some(b'"') => serde_json::from_str(&written).map_err(A::Error::custom),
+                    Some(b'-' | b'0'..=b'9') => Ok(written),
+                    _ => Err(unexpected()),
                 }
             }
         }
-        deserializer.deserialize_any(Text)
+        deserializer.deserialize_newtype_struct(AS_WRITTEN, Text)
     }
 }
 
@@ -265,6 +298,48 @@ pub mod wire {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn json_numbers_are_taken_as_they_were_written() {
+        for (json, text) in [
+            (
+                "12345678901234567890.123456789012",
+                "12345678901234567890.123456789012",
+            ),
+            ("\"12.50\"", "12.5"),
+            ("\"\\u0031\"", "1"),
+            ("1e3", "1000"),
+            ("0.1", "0.1"),
+            ("-7", "-7"),
+        ] {
+            assert_eq!(
+                serde_json::from_str::<Quantity>(json).unwrap().to_string(),
+                text,
+                "{json}"
+            );
+            let value: serde_json::Value = serde_json::from_str(json).unwrap();
+            if text.len() < 16 {
+                assert_eq!(
+                    serde_json::from_value::<Quantity>(value).unwrap().to_string(),
+                    text,
+                    "{json}"
+                );
+            }
+        }
+        for json in [
+            "1.0000000000000000001",
+            "1e999",
+            "true",
+            "null",
+            "[1]",
+            "{}",
+            "{\"a\":1}",
+            "\"\"",
+        ] {
+            assert!(serde_json::from_str::<Quantity>(json).is_err(), "{json}");
+        }
+        assert_eq!(serde_json::from_str::<Option<Quantity>>("null").unwrap(), None);
+    }
 
     #[test]
     fn reads_what_the_contract_allows() {

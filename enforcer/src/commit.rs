@@ -12,7 +12,7 @@ use crate::Enforcer;
 use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count, ended, grant_record};
 use crate::entry::Entry;
 use crate::hold::Holds;
-use crate::known::Past;
+use crate::known::{Past, PastGrant};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
 use crate::reserve::{Found, changed_meanwhile};
@@ -76,17 +76,11 @@ impl Enforcer {
                     "this reservation was released before",
                 ));
             }
-            Found::Past(Past::Committed(grant, _) | Past::Granted(grant)) => {
-                let entry = self.entry(tenant, &grant.customer, &grant.feature)?;
-                // A consume has another digest than a commit of its amount.
-                let amount = amount.map_or(grant.amount, Quantity::parts);
-                let same = grant.digest == self.commit_digest(amount);
-                return if same {
-                    self.again(&entry, &grant).await
-                } else {
-                    Err(conflict())
-                };
+            Found::Past(Past::Committed { grant, expires, .. }) => {
+                let again = self.commit_again(tenant, &grant, amount).await?;
+                return Ok(again.with_reservation(id, "committed", expires));
             }
+            Found::Past(Past::Granted(grant)) => return self.commit_again(tenant, &grant, amount).await,
             Found::Past(_) => return Err(conflict()),
         };
         let amount = amount.unwrap_or(reservation.amount);
@@ -97,6 +91,22 @@ impl Enforcer {
             time: now,
         })
         .await
+    }
+
+    /// Answers a commit that was granted before as it was answered first, if it is the same.
+    async fn commit_again(
+        &self,
+        tenant: TenantId,
+        grant: &PastGrant,
+        amount: Option<Quantity>,
+    ) -> Result<Outcome, Problem> {
+        let entry = self.entry(tenant, &grant.customer, &grant.feature)?;
+        // A consume has another digest than a commit of its amount.
+        let amount = amount.map_or(grant.amount, Quantity::parts);
+        if grant.digest != self.commit_digest(amount) {
+            return Err(conflict());
+        }
+        self.again(&entry, grant).await
     }
 
     /// Commits what is held, and takes what is asked for beyond it.

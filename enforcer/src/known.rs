@@ -23,7 +23,12 @@ pub(crate) enum Past {
         reservation: Arc<Reservation>,
     },
     /// A reservation was committed.
-    Committed(PastGrant, u64),
+    Committed {
+        grant: PastGrant,
+        /// The hash of what was reserved.
+        reserved: u64,
+        expires: Timestamp,
+    },
     /// An event that no decision made.
     Foreign,
 }
@@ -70,7 +75,11 @@ pub(crate) fn read(known: &Known, name: EventName) -> Result<Past, Problem> {
         },
         Record::Committed { reservation, event } => {
             let grant = event.grant.unwrap_or(reservation.grant);
-            Past::Committed(PastGrant::of(&grant), reservation.grant.body_digest)
+            Past::Committed {
+                grant: PastGrant::of(&grant),
+                reserved: reservation.grant.body_digest,
+                expires: Timestamp::from_micros_clamped(reservation.expires_us),
+            }
         }
         Record::Rejected(_) | Record::Resolved { .. } => {
             return Err(Problem::new(

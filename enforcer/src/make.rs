@@ -33,21 +33,26 @@ impl Ahead {
         let minute = now.floor_minute().plus_micros(MINUTE_US);
         let second = now.plus_micros(1_000_000 - now.micros() % 1_000_000);
         let next = |n: i64| minute.plus_micros(n * MINUTE_US);
+        // With limits per second, the rest of this minute too: each of its seconds has to begin from something.
+        let rest = (fine && second < minute).then(|| TimeRange::new(second, minute));
+        let minutes = (0..MINUTES_AHEAD).map(|n| TimeRange::new(next(n), next(n + 1)));
         Self {
-            probes: (0..MINUTES_AHEAD)
-                .map(|n| TimeRange::new(next(n), next(n + 1)))
-                .collect(),
-            // Usage is kept by minutes, so what was sent before with a time in the rest of this minute is not seen by
-            // limits per second: they bound what is decided, and such events would not have been refused either.
+            probes: rest.into_iter().chain(minutes).collect(),
             soon: if fine { second } else { minute },
             late: next(MINUTES_AHEAD),
         }
     }
 }
 
-/// The whole minutes that `range` lies in. A second that is read rather than followed counts its whole minute: too much
-/// rather than too little, and only for the first second after a start.
-fn whole_minutes(range: TimeRange) -> TimeRange {
+/// How old a second may be that is still read exactly: usage keeps them for two minutes, and reading takes its time.
+const FINE_REACH_US: i64 = 100_000_000;
+
+/// What is read for `range`: itself, or the whole minutes that it lies in where it is a second that usage no longer
+/// keeps. Only a commit beyond an older reservation asks for such a one, and is told too much rather than too little.
+fn readable(range: TimeRange, now: Timestamp) -> TimeRange {
+    if range.start >= now.plus_micros(-FINE_REACH_US) {
+        return range;
+    }
     let end = if range.end.is_whole_minute() {
         range.end
     } else {
@@ -158,9 +163,10 @@ impl Enforcer {
         let subjects = self
             .scopes
             .spans(&*self.parts.directory, track.tenant, &track.customer);
+        let clock_now = self.parts.clock.now(track.tenant);
         let requests = ranges
             .iter()
-            .map(|range| request(track, &subjects, whole_minutes(*range)))
+            .map(|range| request(track, &subjects, readable(*range, clock_now)))
             .collect();
         let (index, cut) = (self.index.clone(), track.clone());
         let at_cut = Box::new(move || {

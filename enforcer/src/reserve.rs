@@ -110,7 +110,7 @@ impl Enforcer {
                 let outcome = Outcome::granted(entry, &resolved, reason, now);
                 Ok(outcome.with_reservation(&open.id, "open", open.expires))
             }
-            Past::Committed(_, reserved) if reserved == digest => Err(Problem::new(
+            Past::Committed { reserved, .. } if reserved == digest => Err(Problem::new(
                 Code::ReservationClosed,
                 "this reservation was committed before",
             )),
@@ -132,7 +132,7 @@ impl Enforcer {
             Found::Past(Past::Closed {
                 expired, reservation, ..
             }) => (reservation, expired),
-            Found::Past(Past::Committed(..)) => {
+            Found::Past(Past::Committed { .. }) => {
                 return Err(Problem::new(
                     Code::ReservationClosed,
                     "this reservation was committed before",

@@ -166,12 +166,39 @@ const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
+/// The reverse: year, month and day. Source: as above.
+const fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z - era * 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
+    (year, month, day)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(at) => write!(f, "{at}"),
-            Err(_) => write!(f, "{}us", self.0),
+        // By hand, for the calendar library ends a day before the year 9999 does.
+        let (seconds, fraction_us) = (self.0 / 1_000_000, self.0 % 1_000_000);
+        let (year, month, day) = civil_from_days(seconds / 86_400);
+        let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+        )?;
+        if fraction_us > 0 {
+            let digits = format!("{fraction_us:06}");
+            write!(f, ".{}", digits.trim_end_matches('0'))?;
         }
+        f.write_str("Z")
     }
 }
 
@@ -246,6 +273,19 @@ mod tests {
             ("1969-12-31T23:00:00-01:30", 1_800_000_000),
         ] {
             assert_eq!(Timestamp::parse(text).map(Timestamp::micros), Ok(us), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_day_is_written_as_it_is_read() {
+        for text in [
+            "9999-12-30T22:00:01Z",
+            "9999-12-31T23:59:00Z",
+            "9999-12-31T23:59:59.999999Z",
+            "1970-01-01T00:00:00Z",
+            "2000-02-29T12:30:00.05Z",
+        ] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
         }
     }
 

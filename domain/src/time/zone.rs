@@ -98,8 +98,9 @@ impl Zone {
     }
 
     pub(super) fn zoned(&self, at: Timestamp) -> Zoned {
+        // The calendar library ends a day before the year 9999 does.
         jiff::Timestamp::from_microsecond(at.micros())
-            .unwrap_or_default()
+            .unwrap_or(jiff::Timestamp::MAX)
             .to_zoned(self.0.clone())
     }
 
@@ -132,6 +133,9 @@ impl Zone {
     }
 
     fn hour(&self, at: Timestamp) -> TimeRange {
+        if jiff::Timestamp::from_microsecond(at.plus_micros(60 * super::MINUTE_US).micros()).is_err() {
+            return aligned(at, 60 * super::MINUTE_US);
+        }
         let local = self.zoned(at);
         let into = SignedDuration::new(
             i64::from(local.minute()) * 60 + i64::from(local.second()),
