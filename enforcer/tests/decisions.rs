@@ -476,7 +476,7 @@ async fn what_cannot_be_asked_is_refused_with_a_pointer() {
             "/v1/quota/check?status=odd",
             json!({"customer": "acme", "feature": "tokens"}),
             422,
-            Value::Null,
+            json!("/status"),
         ),
         (
             consume,

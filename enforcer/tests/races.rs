@@ -249,3 +249,29 @@ async fn a_window_that_follows_on_another_needs_no_reading() {
         world.log.granted().len().to_string()
     );
 }
+
+#[tokio::test]
+async fn a_second_is_read_exactly_after_a_restart_and_with_events_of_the_future() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "5", "period": "second"}, {"limit": "100", "period": "minute"}]));
+    world.clock.set("2026-01-10T12:00:30.2Z");
+    // Earlier and later in the same minute: neither is usage of this second.
+    world.log.tokens("acme", at("2026-01-10T12:00:29.9Z"), 4);
+    world.log.tokens("acme", at("2026-01-10T12:00:32.5Z"), 4);
+    let figures = async |world: &World| {
+        let answer = world.check("acme", "tokens", "0").await;
+        (
+            answer["limits"][0]["used"].clone(),
+            answer["limits"][1]["used"].clone(),
+        )
+    };
+    assert_eq!(figures(&world).await, (json!("0"), json!("8")));
+    assert_eq!(world.consume("one", "acme", "5").await["allowed"], true);
+    let world = world.restart().await;
+    assert_eq!(figures(&world).await, (json!("5"), json!("13")));
+    assert_eq!(world.consume("two", "acme", "1").await["allowed"], false);
+    for (time, used) in [("31", "0"), ("32", "4"), ("33", "0")] {
+        world.clock.set(&format!("2026-01-10T12:00:{time}.7Z"));
+        assert_eq!(figures(&world).await, (json!(used), json!("13")), "second {time}");
+    }
+}
