@@ -118,8 +118,8 @@ fn one_row_for_all_and_rows_by_customer_subject_and_dimension() {
         assert_eq!(by("customer", "customer=acme&customer=loose").await, "acme=19.5 loose=8");
         assert_eq!(by("customer", "customer=acme&filter[g]=x&filter[g]=z").await, "acme=17.5");
         assert_eq!(by("customer", "customer=acme&subject=a2").await, "acme=2");
-        assert_eq!(by("customer", "customer=nobody").await, "");
-        assert_eq!(by("customer", "customer=a1").await, "", "the name of another customer's subject");
+        assert_eq!(by("customer", "customer=nobody").await, "nobody=0");
+        assert_eq!(by("customer", "customer=a1").await, "a1=0", "the name of another customer's subject");
     });
 }
 
@@ -224,7 +224,7 @@ fn wrong_parameters_are_named() {
             ("from=1970-01-01T00:00:00Z&window=minute", 422, "/window"),
             ("tz=Mars/Base", 422, "/tz"),
             ("group_by=nope", 422, "/group_by"),
-            ("filter[nope]=1", 422, "/group_by"),
+            ("filter[nope]=1", 422, "/filter[nope]"),
             ("limit=0", 422, "/limit"),
             ("cursor=x", 422, "/cursor"),
             ("colour=red", 422, "/colour"),
@@ -280,5 +280,56 @@ fn openmeters_clients_get_their_shape() {
             assert_eq!(read(&world, &format!("{base}?{filter}")).await["data"][0]["value"], json!(2), "{filter}");
         }
         assert_eq!(read(&world, &format!("{base}?subject=nobody")).await["data"], json!([]));
+    });
+}
+
+#[test]
+fn without_a_window_the_range_has_its_row_even_where_nothing_happened() {
+    runtime().block_on(async {
+        let world = World::new(
+            2,
+            &[
+                meter(1, "tokens", Aggregation::Sum),
+                meter(2, "peak", Aggregation::Max),
+                meter(3, "load", Aggregation::TimeWeightedSum),
+            ],
+        );
+        world.directory.add_customer("acme", &["a1"]);
+        let day: i64 = 1_774_742_400;
+        world
+            .clock
+            .set(turnpike_domain::time::Timestamp::from_micros(day * 2_000_000).unwrap());
+        world
+            .submit(&[Event::new(1, "a1", day, r#"{"v": 3}"#)])
+            .await
+            .unwrap();
+        let rows = async |meter: &str, query: &str| {
+            let answer = read(&world, &format!("/v1/meters/{meter}/usage?{query}")).await;
+            let row = |row: &Value| (row["customer"].clone(), row["value"].clone());
+            answer["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(row)
+                .collect::<Vec<_>>()
+        };
+        let before = "from=2026-03-28T00:00:00Z&to=2026-03-29T00:00:00Z";
+        assert_eq!(rows("tokens", before).await, [(Value::Null, json!("0"))]);
+        assert_eq!(rows("peak", before).await, [(Value::Null, Value::Null)]);
+        assert_eq!(rows("load", before).await, [(Value::Null, Value::Null)]);
+        assert_eq!(rows("tokens", &format!("{before}&window=day")).await, []);
+        assert_eq!(rows("tokens", &format!("{before}&group_by=customer")).await, []);
+        assert_eq!(
+            rows("tokens", "subject=nobody").await,
+            [(Value::Null, json!("0"))]
+        );
+        assert_eq!(
+            rows("tokens", "customer=zeta&customer=acme&customer=zeta").await,
+            [(json!("acme"), json!("3")), (json!("zeta"), json!("0"))]
+        );
+        assert_eq!(
+            rows("tokens", "customer=acme&group_by=subject&to=2026-01-01T00:00:00Z").await,
+            []
+        );
     });
 }

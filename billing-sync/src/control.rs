@@ -8,6 +8,7 @@ use turnpike_domain::catalog::Customer;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{AuditNote, ControlState, ControlStore, Decision, Effect, PageAfter};
 use turnpike_domain::port::directory::Directory;
+use turnpike_domain::port::history::History;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Clock, Randomness};
 use turnpike_http::{Answered, Changing, PageQuery, Reply};
@@ -23,6 +24,8 @@ pub struct Control {
     pub clock: Arc<dyn Clock>,
     /// Identifiers.
     pub randomness: Arc<dyn Randomness>,
+    /// How far new meters are.
+    pub history: Arc<dyn History>,
 }
 
 impl Control {

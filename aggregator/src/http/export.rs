@@ -78,6 +78,7 @@ pub(crate) async fn export(
         if query.split.is_empty() {
             query.split.push(Split::Customer);
         }
+        query.always.clear();
         let split = query.split.clone();
         let answer = aggregator.usage(caller.tenant, query).await?;
         if !answer.complete {

@@ -154,6 +154,7 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pair
         subjects: subjects(aggregator.shared.directory.as_ref(), tenant, &customers, &named),
         meter,
         windows,
+        always: Vec::new(),
     };
     Ok(Asked {
         from,

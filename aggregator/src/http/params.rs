@@ -34,6 +34,13 @@ impl Pairs {
             .collect()
     }
 
+    /// Whether `name` has a value.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0
+            .iter()
+            .any(|(known, value)| known == name && !value.is_empty())
+    }
+
     /// The value of `name`; an error when it repeats.
     pub(super) fn one(&mut self, name: &str) -> Result<Option<String>, Problem> {
         let mut all = self.all(name);

@@ -46,7 +46,7 @@ pub(crate) struct UsageBody {
 pub(crate) struct UsagePage {
     /// The meter's key.
     meter: String,
-    /// The rows, by window and group. Windows without events are left out.
+    /// The rows, by window and group. Windows without events are left out; without `window` there is a row in any case.
     data: Vec<UsageBody>,
     /// Every change acknowledged before this moment is contained.
     #[schema(value_type = String, format = DateTime)]
@@ -60,7 +60,7 @@ pub(crate) struct UsagePage {
 /// Read a meter's usage.
 ///
 /// Sums of whole windows: without `window` one row covers the range, with it each window of the calendar in zone `tz`
-/// that has events. Without `customer` all subjects are summed.
+/// that has events. Without `customer` all subjects are summed; with it each customer that is named has its row.
 #[utoipa::path(
     get, path = "/v1/meters/{key}/usage", tag = "Usage",
     params(
@@ -178,13 +178,26 @@ pub(super) fn usage_query(
         &customers,
         &pairs.all("subject"),
     );
+    let always = always(pairs, &split, &customers);
     Ok(UsageQuery {
         windows: asked_windows(aggregator, tenant, pairs)?,
         filter: pairs.keyed("filter"),
         meter,
         subjects,
         split,
+        always,
     })
+}
+
+/// Without `window` the range has its row even where nothing happened: one, or one for each customer that is named.
+/// What else rows are split by is known from events alone.
+fn always(pairs: &Pairs, split: &[Split], customers: &[String]) -> Vec<Vec<String>> {
+    match split {
+        _ if pairs.has("window") => Vec::new(),
+        [] => vec![Vec::new()],
+        [Split::Customer] => customers.iter().map(|key| vec![key.clone()]).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn asked_windows(

@@ -43,7 +43,12 @@ impl Plan {
     ) -> Result<Self, Problem> {
         let filter = filter
             .iter()
-            .map(|(name, values)| Ok((dimension(&meter, name)?, values.clone())))
+            .map(|(name, values)| {
+                Ok((
+                    dimension(&meter, &format!("/filter[{name}]"), name)?,
+                    values.clone(),
+                ))
+            })
             .collect::<Result<_, Problem>>()?;
         let subjects = subjects.map(|spans| {
             let mut by_subject: BTreeMap<String, Vec<TimeRange>> = BTreeMap::new();
@@ -110,20 +115,24 @@ pub(crate) fn end_minute(end: Timestamp) -> u32 {
     end.minute() + u32::from(!end.is_whole_minute())
 }
 
-/// The index of a dimension of `meter`.
-pub(crate) fn dimension(meter: &Meter, name: &str) -> Result<usize, Problem> {
+/// The index of a dimension of `meter`, which the parameter at `pointer` names.
+pub(crate) fn dimension(meter: &Meter, pointer: &str, name: &str) -> Result<usize, Problem> {
     meter
         .group_by
         .keys()
         .position(|known| known == name)
         .ok_or_else(|| {
             let known: Vec<&str> = meter.group_by.keys().map(String::as_str).collect();
-            let detail = format!(
-                "the meter \"{}\" has no dimension \"{name}\"; it has: {}",
-                meter.key,
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
                 known.join(", ")
+            };
+            let detail = format!(
+                "names a dimension \"{name}\" that the meter \"{}\" does not have; it has: {known}",
+                meter.key
             );
-            Problem::invalid("/group_by", detail)
+            Problem::invalid(pointer, detail)
         })
 }
 

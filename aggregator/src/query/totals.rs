@@ -6,6 +6,7 @@ use turnpike_domain::meter::aggregate::Cell;
 use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::port::usage::{GroupTotal, TotalRequest, Totals};
 use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::quantity::Quantity;
 use turnpike_domain::record::Watermark;
 
 use super::accumulate::{percentile, unanswerable};
@@ -177,7 +178,7 @@ pub(super) fn dimensions(plan: &Plan, request: &TotalRequest) -> Result<Vec<usiz
     request
         .group_by
         .iter()
-        .map(|name| dimension(&plan.meter, name))
+        .map(|name| dimension(&plan.meter, "/group_by", name))
         .collect()
 }
 
@@ -200,17 +201,21 @@ pub(super) fn total_rows(
     };
     let mut rows: Vec<GroupTotal> = sums.into_iter().map(row).collect();
     if request.group_by.is_empty() && rows.is_empty() {
-        let aggregation = plan.meter.aggregation;
-        let value = match aggregation {
-            Aggregation::TimeWeightedSum => None,
-            _ => Cell::new(aggregation)
-                .finish(aggregation, percentile(plan))
-                .map_err(|error| unanswerable(&plan.meter.key, error))?,
-        };
         rows.push(GroupTotal {
             group: Vec::new(),
-            value,
+            value: empty_value(plan)?,
         });
     }
     Ok(rows)
+}
+
+/// The meter's value of a window without events.
+pub(super) fn empty_value(plan: &Plan) -> Result<Option<Quantity>, Problem> {
+    let aggregation = plan.meter.aggregation;
+    match aggregation {
+        Aggregation::TimeWeightedSum => Ok(None),
+        _ => Cell::new(aggregation)
+            .finish(aggregation, percentile(plan))
+            .map_err(|error| unanswerable(&plan.meter.key, error)),
+    }
 }

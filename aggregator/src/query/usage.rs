@@ -9,6 +9,7 @@ use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::plan::dimension;
+use super::totals::empty_value;
 use super::{Plan, RowSum, add_up, on_another_thread};
 use crate::Aggregator;
 
@@ -31,6 +32,8 @@ pub(crate) struct UsageQuery {
     pub windows: Vec<TimeRange>,
     pub filter: Vec<(String, Vec<String>)>,
     pub split: Vec<Split>,
+    /// Groups that have a row in the first window even where it has no events.
+    pub always: Vec<Vec<String>>,
 }
 
 /// One row of usage.
@@ -44,7 +47,7 @@ pub(crate) struct UsageRow {
 
 /// Usage as of a moment.
 pub(crate) struct UsageAnswer {
-    /// Ordered by window, then group; windows without events are left out.
+    /// Ordered by window, then group; windows without events are left out, but for those that are asked for `always`.
     pub rows: Vec<UsageRow>,
     pub as_of: Timestamp,
     /// Whether the meter had counted all events of the past.
@@ -63,7 +66,7 @@ impl Aggregator {
         let subjects = query.subjects.as_ref().map(spans);
         let meter = Arc::clone(&query.meter);
         let plan = Plan::new(tenant, meter, query.windows, subjects.as_deref(), &query.filter)?;
-        let split = Splits::new(&plan.meter, &query.split)?;
+        let (split, always) = (Splits::new(&plan.meter, &query.split)?, query.always);
         let complete = self.filled(&plan.meter).await;
         let snapshots = self.cut(vec![plan.selection()], None).await?;
         let as_of = self.shared.clock.now(tenant);
@@ -71,7 +74,7 @@ impl Aggregator {
         let rows = on_another_thread(move || {
             let project =
                 |subject: &str, group: &[String]| split.of(directory.as_ref(), tenant, subject, group);
-            let sums = add_up(&plan, 0, &snapshots, &project)?;
+            let sums = with_empty(add_up(&plan, 0, &snapshots, &project)?, &plan, always)?;
             let row = |sum: RowSum| UsageRow {
                 window: plan.windows[sum.window],
                 group: sum.group,
@@ -87,6 +90,22 @@ impl Aggregator {
     }
 }
 
+/// Adds a row without events for each group of `always` that has none.
+fn with_empty(mut sums: Vec<RowSum>, plan: &Plan, always: Vec<Vec<String>>) -> Result<Vec<RowSum>, Problem> {
+    if plan.windows.is_empty() || always.is_empty() {
+        return Ok(sums);
+    }
+    let value = empty_value(plan)?;
+    for group in always {
+        if !sums.iter().any(|sum| sum.window == 0 && sum.group == group) {
+            let window = 0;
+            sums.push(RowSum { window, group, value });
+        }
+    }
+    sums.sort_unstable();
+    Ok(sums)
+}
+
 enum SplitAt {
     Customer,
     Subject,
@@ -100,7 +119,7 @@ impl Splits {
         let at = |split: &Split| match split {
             Split::Customer => Ok(SplitAt::Customer),
             Split::Subject => Ok(SplitAt::Subject),
-            Split::Dimension(name) => Ok(SplitAt::Dimension(dimension(meter, name)?)),
+            Split::Dimension(name) => Ok(SplitAt::Dimension(dimension(meter, "/group_by", name)?)),
         };
         split.iter().map(at).collect::<Result<_, Problem>>().map(Self)
     }

@@ -2,9 +2,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use serde::Serialize;
 use turnpike_domain::catalog::CatalogKind;
 use turnpike_domain::identity::Scope;
 use turnpike_domain::meter::MeterDefinition;
+use turnpike_domain::port::history::Backfill;
 use turnpike_domain::problem::Problem;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
@@ -39,21 +41,34 @@ async fn list(
     Ok(Json(page_of(rows, &query)?))
 }
 
+/// A meter, and how far it has filled itself from the events before its making.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct MeterState {
+    #[serde(flatten)]
+    meter: MeterDefinition,
+    /// Until it is complete, usage is too small, and quotas and billing on this meter answer 503.
+    backfill: Backfill,
+}
+
 /// Shows a meter.
 #[utoipa::path(
     get, path = "/v1/meters/{key}", tag = "Catalog", operation_id = "get_meter", params(("key" = String, Path)),
-    responses((status = 200, body = MeterDefinition), (status = 404, body = ProblemBody)),
+    responses((status = 200, body = MeterState), (status = 404, body = ProblemBody)),
     security(("api_key" = ["read"]))
 )]
 async fn get(
     State(control): State<Arc<Control>>,
     caller: Caller,
     Path(key): Path<String>,
-) -> Reply<Json<MeterDefinition>> {
+) -> Reply<Json<MeterState>> {
     caller.require(Scope::Read)?;
     let catalog = control.directory.catalog(caller.tenant);
-    let found = catalog.meters.get(&key).map(|meter| MeterDefinition::of(meter));
-    Ok(Json(found.ok_or_else(|| Problem::not_found("meter", &key))?))
+    let meter = catalog.meters.get(&key).map(|meter| MeterDefinition::of(meter));
+    let backfill = control.history.backfill(caller.tenant, &key);
+    let state = meter
+        .zip(backfill)
+        .map(|(meter, backfill)| MeterState { meter, backfill });
+    Ok(Json(state.ok_or_else(|| Problem::not_found("meter", &key))?))
 }
 
 /// Puts a meter. A new one fills itself from the past. A definition never changes: the same again is 200, another 409.

@@ -67,6 +67,7 @@ impl App {
             directory: shared.clone(),
             clock: clocks.clone(),
             randomness: randomness.clone(),
+            history: usage.clone(),
         };
         let billing = BillingSync::start(BillingParts {
             directory: shared.clone(),

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::BoxFuture;
+use turnpike_domain::port::history::{Backfill, DeadLetterPage, EventPage, EventQuery, History};
 use turnpike_domain::port::usage::{GroupTotal, TotalRequest, Totals, UsageReader};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
@@ -23,6 +24,26 @@ struct Record {
 pub(crate) struct FakeUsage {
     records: Mutex<Vec<Record>>,
     pub(crate) deleted: Mutex<bool>,
+}
+
+/// Nothing to look at, and no meter.
+impl History for FakeUsage {
+    fn events(&self, _: TenantId, _: EventQuery) -> BoxFuture<'_, Result<EventPage, Problem>> {
+        Box::pin(async { Ok(EventPage::default()) })
+    }
+
+    fn dead_letters(
+        &self,
+        _: TenantId,
+        _: usize,
+        _: Option<String>,
+    ) -> BoxFuture<'_, Result<DeadLetterPage, Problem>> {
+        Box::pin(async { Ok(DeadLetterPage::default()) })
+    }
+
+    fn backfill(&self, _: TenantId, _: &str) -> Option<Backfill> {
+        None
+    }
 }
 
 impl FakeUsage {

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use turnpike_billing_sync::{Control, control_router};
 use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::port::BoxFuture;
+use turnpike_domain::port::history::{Backfill, DeadLetterPage, EventPage, EventQuery, History};
+use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Caller, RequestId};
 use turnpike_stores::fault::FailPoints;
@@ -38,6 +41,32 @@ impl Reply {
     }
 }
 
+/// A past in which every meter has read 30 of 40 bytes.
+pub(crate) struct HalfRead;
+
+impl History for HalfRead {
+    fn events(&self, _: TenantId, _: EventQuery) -> BoxFuture<'_, Result<EventPage, Problem>> {
+        Box::pin(async { Ok(EventPage::default()) })
+    }
+
+    fn dead_letters(
+        &self,
+        _: TenantId,
+        _: usize,
+        _: Option<String>,
+    ) -> BoxFuture<'_, Result<DeadLetterPage, Problem>> {
+        Box::pin(async { Ok(DeadLetterPage::default()) })
+    }
+
+    fn backfill(&self, _: TenantId, _: &str) -> Option<Backfill> {
+        Some(Backfill {
+            complete: false,
+            total_bytes: 40,
+            done_bytes: 30,
+        })
+    }
+}
+
 impl App {
     /// At 2026-01-15T10:00:30Z.
     pub(crate) async fn start() -> Self {
@@ -60,6 +89,7 @@ impl App {
             directory: shared,
             clock: clocks,
             randomness,
+            history: Arc::new(HalfRead),
         };
         let (router, _) = control_router(Arc::new(control)).split_for_parts();
         Self { router, store, clock }

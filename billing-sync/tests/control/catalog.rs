@@ -29,6 +29,10 @@ async fn a_catalog_is_put_listed_and_taken_away() {
 async fn a_definition_never_changes_and_a_plan_gets_versions() {
     let app = App::with_catalog().await;
     app.put("/v1/meters/tokens", tokens()).await.is(200, "");
+    let shown = app.get("/v1/meters/tokens").await.is(200, "");
+    assert_eq!(shown["event_type"], tokens()["event_type"]);
+    let backfill = json!({"complete": false, "total_bytes": 40, "done_bytes": 30});
+    assert_eq!(shown["backfill"], backfill);
     let mut other = tokens();
     other["value"] = json!("$.other");
     app.put("/v1/meters/tokens", other).await.is(409, "immutable");

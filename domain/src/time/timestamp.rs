@@ -263,6 +263,17 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn the_last_hours_of_the_year_9999_are_written_as_they_are_read() {
+        for text in [
+            "9999-12-30T21:59:59.999999Z",
+            "9999-12-30T23:59:59.5Z",
+            "9999-12-31T23:59:00Z",
+        ] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
     fn reads_rfc_3339() {
         for (text, us) in [
             ("1970-01-01T00:00:00Z", 0),

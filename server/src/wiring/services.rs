@@ -70,6 +70,7 @@ impl Services {
             directory: sql.clone(),
             clock: clock.clone(),
             randomness: Arc::clone(randomness),
+            history: self.aggregator.clone(),
         });
         let due: Vec<Arc<dyn DueWork>> = vec![self.enforcer.clone(), self.billing.clone()];
         let administration = Arc::new(Administration {
