@@ -47,7 +47,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     if second.is_some() {
         return None;
     }
-    let (scheme, key) = first.to_str().ok()?.split_once(' ')?;
+    // Not `to_str`, which is for ASCII alone: a chosen key may have any printable characters.
+    let (scheme, key) = std::str::from_utf8(first.as_bytes()).ok()?.split_once(' ')?;
     let key = key.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
@@ -98,7 +99,8 @@ mod tests {
     fn fault(values: &[&str]) -> Option<KeyFault> {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            let value = axum::http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            headers.append(header::AUTHORIZATION, value);
         }
         authenticate(&One, &headers).err()
     }
@@ -107,6 +109,11 @@ mod tests {
     fn headers_are_read_strictly() {
         assert_eq!(fault(&["Bearer secret"]), None);
         assert_eq!(fault(&["bearer  secret "]), None);
+        assert_eq!(
+            fault(&["Bearer ключ с пробелом"]),
+            Some(KeyFault::Refused(KeyRefusal::Unknown)),
+            "read as a key, though not a valid one"
+        );
         let no_bearer = [
             &[][..],
             &["secret"],

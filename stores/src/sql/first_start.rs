@@ -70,12 +70,14 @@ impl SqlStore {
 }
 
 fn check_chosen(text: &str) -> Result<(), Problem> {
-    if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+    // A header cannot carry blanks at an end.
+    let printable = !text.chars().any(char::is_control) && text.trim() == text;
+    if printable && (16..=128).contains(&text.chars().count()) {
         return Ok(());
     }
     Err(Problem::invalid(
         "TURNPIKE_BOOTSTRAP_API_KEY",
-        "must be 16 to 128 printable ASCII characters without spaces",
+        "must be 16 to 128 printable characters, without blanks at its ends",
     ))
 }
 

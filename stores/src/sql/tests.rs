@@ -62,9 +62,17 @@ async fn the_first_start_makes_a_tenant_and_a_key_and_later_ones_nothing() {
 #[tokio::test]
 async fn an_operator_may_choose_the_first_key() {
     let store = open(&SqlPlace::Memory, FailPoints::default()).await.unwrap();
-    for bad in ["short", "has a space in it 123", &"x".repeat(129)] {
+    for bad in [
+        "short",
+        "has a tab\tin it 123",
+        " blanks at its ends ",
+        &"x".repeat(129),
+    ] {
         assert!(store.first_start(Some(bad)).await.is_err(), "{bad}");
     }
+    let spaced = open(&SqlPlace::Memory, FailPoints::default()).await.unwrap();
+    spaced.first_start(Some("ключ с пробелами внутри")).await.unwrap();
+    assert!(spaced.authenticate("ключ с пробелами внутри").is_ok());
     assert_eq!(
         store.first_start(Some("tp_chosen_by_operator")).await.unwrap(),
         FirstKey::Chosen
