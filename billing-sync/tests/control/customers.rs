@@ -194,9 +194,15 @@ async fn overrides_and_grants_are_put_and_taken_back() {
         let problem = app.put(&path, body.clone()).await.is(422, "invalid");
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
     }
-    app.put("/v1/customers/acme/overrides/tokens", json!({"odd": 1}))
-        .await
-        .is(422, "invalid");
+    for (body, pointer) in [
+        (json!({"odd": 1}), "/odd"),
+        (json!({"limits": [{"limit": "x"}]}), "/limits/0/limit"),
+        (json!({"limits": [{"limit": "1", "odd": 1}]}), "/limits/0/odd"),
+    ] {
+        let path = "/v1/customers/acme/overrides/tokens";
+        let problem = app.put(path, body.clone()).await.is(422, "invalid");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
+    }
     app.delete("/v1/customers/acme/overrides/sso").await.is(204, "");
     app.get("/v1/customers/acme/overrides/sso")
         .await

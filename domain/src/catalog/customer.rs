@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entitlement, LimitPeriod};
+use super::{Entitlement, Limit, LimitPeriod};
 use crate::money::Currency;
 use crate::quantity::Quantity;
 use crate::time::Timestamp;
@@ -51,7 +51,7 @@ pub struct Customer {
 
 /// What replaces a plan's entitlement for one customer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "FlatOverride", deny_unknown_fields)]
 pub struct Override {
     /// The customer's key; taken from the path.
     #[serde(default)]
@@ -62,6 +62,43 @@ pub struct Override {
     /// Whether the feature is taken away altogether.
     #[serde(default)]
     pub revoked: bool,
+}
+
+/// An override as it is read: field by field, for serde's `flatten` forgets where in the text a wrong one stood.
+#[derive(Deserialize)]
+#[serde(rename = "Override", deny_unknown_fields)]
+struct FlatOverride {
+    #[serde(default)]
+    customer: String,
+    #[serde(default)]
+    feature: String,
+    #[serde(default)]
+    limits: Vec<Limit>,
+    #[serde(default)]
+    value: Option<String>,
+    #[serde(default)]
+    revoked: bool,
+}
+
+impl From<FlatOverride> for Override {
+    fn from(flat: FlatOverride) -> Self {
+        let FlatOverride {
+            customer,
+            feature,
+            limits,
+            value,
+            revoked,
+        } = flat;
+        Self {
+            customer,
+            entitlement: Entitlement {
+                feature,
+                limits,
+                value,
+            },
+            revoked,
+        }
+    }
 }
 
 /// An amount of a feature given to one customer on top.
