@@ -19,6 +19,8 @@ pub(super) struct Looked {
     pub(super) adjusted: Vec<BilledUsage>,
     /// A difference is told, but not billed: too long ago.
     pub(super) listed: Vec<BilledUsage>,
+    /// The lines that say so.
+    pub(super) lines: Vec<Line>,
 }
 
 pub(super) fn days_before(at: Timestamp, days: u32) -> Timestamp {
@@ -47,7 +49,11 @@ impl BillingSync {
         let (adjusted, listed) = billed
             .into_iter()
             .partition(|billed| billed.period.end >= horizon || Some(billed.period.end) == last);
-        Ok(Looked { adjusted, listed })
+        Ok(Looked {
+            adjusted,
+            listed,
+            lines,
+        })
     }
 }
 

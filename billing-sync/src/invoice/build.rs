@@ -13,6 +13,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::adjust::{self, Looked};
 use super::charges::{Charge, Due, dues};
+use super::commitment::Settling;
 use super::engine::BillingSync;
 use super::metered::{self, Cost};
 
@@ -68,9 +69,17 @@ impl BillingSync {
             period: scope.period,
             subjects,
         };
-        maker
-            .built(&due, &looked, rows, scope.subscription)
-            .map(|built| Built { watermark, ..built })
+        let mut built = maker.built(&due, &looked, rows, scope.subscription)?;
+        let settling = Settling {
+            subscription: scope.subscription,
+            catalog: &catalog,
+            closing: (!scope.over).then_some(scope.period),
+            earlier: &looked.lines,
+            lines: &built.lines,
+        };
+        let settled = settling.lines()?;
+        built.lines.extend(settled.into_iter().map(Line::sealed));
+        Ok(Built { watermark, ..built })
     }
 
     async fn totals(

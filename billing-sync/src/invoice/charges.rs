@@ -75,8 +75,7 @@ fn is_charged(subscription: &Subscription, at: Timestamp) -> bool {
 }
 
 fn flat(subscription: &Subscription, phase: &Phase, charge: Charge, period: TimeRange) -> Due {
-    let zone = Zone::parse(&subscription.timezone).unwrap_or(Zone::UTC);
-    let whole = Cycle::new(phase.anchor, zone, phase.interval, phase.interval_count).period_at(period.start);
+    let whole = whole_period(subscription, phase, period.start);
     let length = |range: TimeRange| range.end.micros() - range.start.micros();
     Due::Flat {
         charge,
@@ -84,6 +83,12 @@ fn flat(subscription: &Subscription, phase: &Phase, charge: Charge, period: Time
         part_us: length(period),
         whole_us: length(whole),
     }
+}
+
+/// The whole period around `at`, however early it is cut short.
+pub(super) fn whole_period(subscription: &Subscription, phase: &Phase, at: Timestamp) -> TimeRange {
+    let zone = Zone::parse(&subscription.timezone).unwrap_or(Zone::UTC);
+    Cycle::new(phase.anchor, zone, phase.interval, phase.interval_count).period_at(at)
 }
 
 fn phase_charges(

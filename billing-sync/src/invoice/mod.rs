@@ -4,6 +4,7 @@ mod adjust;
 mod build;
 mod charges;
 mod close;
+mod commitment;
 mod due;
 mod engine;
 mod http;

@@ -13,6 +13,7 @@ use turnpike_domain::quantity::Quantity;
 use turnpike_domain::record::Watermark;
 
 use super::build::flat_amount;
+use super::commitment;
 use super::metered::{self, Cost};
 
 /// What came of deriving an invoice again.
@@ -54,7 +55,7 @@ impl Verifier {
         };
         let mut rows = rows.into_iter();
         for (at, line) in invoice.lines.iter().enumerate() {
-            let rows = line.basis.subjects().and_then(|_| rows.next());
+            let rows = line.basis.usage().and_then(|_| rows.next());
             differences.extend(compare_line(invoice, at, line, rows.as_deref())?);
         }
         Ok(Verification {
@@ -89,7 +90,8 @@ impl Verifier {
 
     /// What adjustments say was billed before must be what earlier invoices say.
     async fn compare_earlier(&self, tenant: TenantId, invoice: &Invoice) -> Result<Vec<Difference>, Problem> {
-        let adjusts = |line: &&Line| matches!(line.basis, Basis::Adjustment { .. });
+        let adjusts =
+            |line: &&Line| matches!(line.basis, Basis::Adjustment { .. } | Basis::Commitment { .. });
         let Some(first) = invoice
             .lines
             .iter()
@@ -104,25 +106,34 @@ impl Verifier {
             ends_after: first,
             number_below: invoice.number,
         };
-        let billed = sum_billed(self.store.billed_lines(tenant, filter).await?.iter())?;
+        let lines = self.store.billed_lines(tenant, filter).await?;
+        let billed = sum_billed(lines.iter())?;
         let mut differences = Vec::new();
         for (at, line) in invoice.lines.iter().enumerate() {
-            let Basis::Adjustment {
-                billed_quantity,
-                billed_amount,
-                ..
-            } = &line.basis
-            else {
-                continue;
-            };
-            let same = |b: &&_| same_price(b, line);
-            let (quantity, amount) = billed
-                .iter()
-                .find(same)
-                .map_or((Quantity::ZERO, 0), |billed| (billed.quantity, billed.amount));
             let pointer = format!("/lines/{at}/billed_before");
-            differences.extend(Difference::of(&pointer, quantity, billed_quantity));
-            differences.extend(Difference::of(pointer, amount, billed_amount));
+            match &line.basis {
+                Basis::Adjustment {
+                    billed_quantity,
+                    billed_amount,
+                    ..
+                } => {
+                    let same = billed.iter().find(|billed| same_price(billed, line));
+                    let before = same.map(|billed| (billed.quantity, billed.amount));
+                    let (quantity, amount) = before.unwrap_or_default();
+                    differences.extend(Difference::of(&pointer, quantity, billed_quantity));
+                    differences.extend(Difference::of(pointer, amount, billed_amount));
+                }
+                Basis::Commitment {
+                    billed_amount,
+                    settled_amount,
+                    ..
+                } => {
+                    let before = commitment::charged(&lines, line.period.start)?;
+                    differences.extend(Difference::of(&pointer, before.others, billed_amount));
+                    differences.extend(Difference::of(pointer, before.settled, settled_amount));
+                }
+                _ => {}
+            }
         }
         Ok(differences)
     }
@@ -136,10 +147,10 @@ impl Verifier {
         let mut requests = Vec::new();
         let catalog = self.directory.catalog(tenant);
         for line in &invoice.lines {
-            let Some(subjects) = line.basis.subjects() else {
+            let Some((price, subjects)) = line.basis.usage() else {
                 continue;
             };
-            let request = metered::request(line.basis.price(), subjects, line.period)?;
+            let request = metered::request(price, subjects, line.period)?;
             if !catalog.meters.contains_key(&request.meter) {
                 return Ok(Err("meter_deleted"));
             }
@@ -196,6 +207,11 @@ fn compare_line(
                 quantity.ok_or_else(metered::overflow)?,
                 amount.ok_or_else(metered::overflow)?,
             )
+        }
+        Basis::Commitment { .. } => {
+            let others = commitment::charged(&invoice.lines, line.period.start)?.others;
+            let amount = commitment::amount(&line.basis, others, invoice.currency)?;
+            (Quantity::ZERO, amount)
         }
     };
     let text = |minor: i64| invoice.currency.format_amount(minor);

@@ -255,11 +255,12 @@ async fn an_invoice_without_a_total_is_paid_and_a_plan_without_prices_makes_none
 #[tokio::test]
 async fn one_that_cannot_be_billed_fails_the_run_by_name_and_keeps_no_other_from_it() {
     let app = january().await;
-    let percentage = json!({"currency": "USD", "prices": [
-        {"key": "share", "meter": "tokens", "model": "percentage", "rate_percent": "1"}]});
-    app.put("/v1/plans/share", percentage).await;
+    let dear = json!({"currency": "USD", "prices": [
+        {"key": "dear", "meter": "tokens", "model": "per_unit", "unit_amount": "999999999999999999"}]});
+    app.put("/v1/plans/dear", dear).await;
     app.put("/v1/customers/other", json!({})).await;
-    let other = app.subscribe(json!({"customer": "other", "plan": "share"})).await;
+    let other = app.subscribe(json!({"customer": "other", "plan": "dear"})).await;
+    app.usage.add("other", "2026-01-02T00:00:00Z", "1000000");
     app.at("2026-02-02T00:00:00Z");
     let run = app.run("2026-02-01T00:00:00Z").await;
     assert_eq!(
@@ -267,12 +268,7 @@ async fn one_that_cannot_be_billed_fails_the_run_by_name_and_keeps_no_other_from
         (&json!("failed"), &json!(1), &json!(1))
     );
     assert_eq!(run["failures"][0]["subscription"], other["id"]);
-    assert!(
-        run["failures"][0]["detail"]
-            .as_str()
-            .unwrap()
-            .contains("percentage")
-    );
+    assert!(run["failures"][0]["detail"].as_str().unwrap().contains("amount"));
 }
 
 #[tokio::test]

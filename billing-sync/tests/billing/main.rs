@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may end early")]
 
 mod app;
+mod commitment;
 mod exactly_once;
 mod life;
 mod oracle;

@@ -175,6 +175,33 @@ async fn nonsense_is_refused_with_a_pointer() {
             plan(|p| p["minimum_commitment"] = json!("0.001")),
             "/minimum_commitment",
         ),
+        (
+            "/v1/plans/p",
+            plan(|p| p["credits"] = json!({"amount": "10.00", "expires_after_days": 30})),
+            "/credits",
+        ),
+        (
+            "/v1/plans/p",
+            plan(|p| {
+                p["minimum_commitment"] = json!("100");
+                p["prices_by_currency"] = json!({"EUR": []});
+            }),
+            "/minimum_commitment",
+        ),
+        (
+            "/v1/plans/p",
+            plan(|p| {
+                p["prices"][1] =
+                    json!({"key": "share", "meter": "tokens", "model": "percentage", "rate_percent": "1"});
+            }),
+            "/prices/1/model",
+        ),
+        (
+            "/v1/add-ons/a",
+            json!({"currency": "USD", "prices": [
+                {"key": "share", "meter": "tokens", "model": "percentage", "rate_percent": "1"}]}),
+            "/prices/0/model",
+        ),
         ("/v1/plans/p", plan(|p| p["currency"] = json!("usd")), "/currency"),
     ] {
         let problem = app.put(path, body.clone()).await.is(422, "invalid");

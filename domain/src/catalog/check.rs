@@ -168,12 +168,14 @@ impl Plan {
         check_entitlements(&self.entitlements, catalog, &mut findings);
         if let Some(amount) = &self.minimum_commitment {
             check_amount("/minimum_commitment", amount, self.currency, &mut findings);
-        }
-        if let Some(credits) = &self.credits {
-            check_amount("/credits/amount", &credits.amount, self.currency, &mut findings);
-            if credits.expires_after_days == Some(0) {
-                findings.add("/credits/expires_after_days", "must be at least 1");
+            if !self.prices_by_currency.is_empty() {
+                let detail = "is an amount of one currency, and the plan has prices in several: make a plan for each currency";
+                findings.add("/minimum_commitment", detail);
             }
+        }
+        if self.credits.is_some() {
+            let detail = "cannot be given by a plan yet, they come with a later release: leave them out";
+            findings.add("/credits", detail);
         }
         findings
     }

@@ -26,14 +26,14 @@ pub struct BilledUsage {
 pub fn sum_billed<'a>(lines: impl Iterator<Item = &'a Line>) -> Result<Vec<BilledUsage>, RatingError> {
     let mut sums: BTreeMap<(TimeRange, String, String), BilledUsage> = BTreeMap::new();
     for line in lines {
-        let Some(subjects) = line.basis.subjects() else {
+        let Some((price, subjects)) = line.basis.usage() else {
             continue;
         };
         let key = (line.period, line.source.clone(), line.price.clone());
         let sum = sums.entry(key).or_insert_with(|| BilledUsage {
             period: line.period,
             source: line.source.clone(),
-            price: line.basis.price().clone(),
+            price: price.clone(),
             subjects: subjects.to_vec(),
             quantity: Quantity::ZERO,
             amount: 0,

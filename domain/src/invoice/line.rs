@@ -123,26 +123,41 @@ pub enum Basis {
         /// Minor units billed before.
         billed_amount: i64,
     },
+    /// What is missing to the plan's minimum commitment for the line's period: the share of the commitment, less what
+    /// earlier invoices and the other lines of this one charge for that period, never below zero, less what was settled.
+    Commitment {
+        /// The commitment of a whole period, in minor units.
+        commitment: i64,
+        /// Microseconds of the line's period.
+        part_us: i64,
+        /// Microseconds of the whole period.
+        whole_us: i64,
+        /// Minor units that earlier invoices charge for the period, without its commitment.
+        billed_amount: i64,
+        /// Minor units that earlier invoices charge for the period's commitment.
+        settled_amount: i64,
+    },
 }
 
 impl Basis {
-    /// The price as it was.
-    pub const fn price(&self) -> &Price {
+    /// The price as it was; none for a commitment.
+    pub const fn price(&self) -> Option<&Price> {
         match self {
+            Self::Commitment { .. } => None,
             Self::Recurring { price, .. }
             | Self::Usage { price, .. }
             | Self::Minimum { price, .. }
-            | Self::Adjustment { price, .. } => price,
+            | Self::Adjustment { price, .. } => Some(price),
         }
     }
 
-    /// Whose events it counts; none for a flat price.
-    pub fn subjects(&self) -> Option<&[String]> {
+    /// Price and subjects of a line that counts events; none for another.
+    pub fn usage(&self) -> Option<(&Price, &[String])> {
         match self {
-            Self::Recurring { .. } => None,
-            Self::Usage { subjects, .. }
-            | Self::Minimum { subjects, .. }
-            | Self::Adjustment { subjects, .. } => Some(subjects),
+            Self::Recurring { .. } | Self::Commitment { .. } => None,
+            Self::Usage { price, subjects }
+            | Self::Minimum { price, subjects }
+            | Self::Adjustment { price, subjects, .. } => Some((price, subjects)),
         }
     }
 }

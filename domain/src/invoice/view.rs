@@ -47,7 +47,7 @@ pub struct LineView {
     /// Where the price is declared: `plan/<key>@<version>` or `add_on/<key>@<version>`.
     pub source: String,
     /// The price as it was applied.
-    pub terms: Price,
+    pub terms: Option<Price>,
     /// What of the log its usage contains; none for a flat price.
     pub watermark: Option<String>,
     /// The hash of the line.
@@ -122,8 +122,8 @@ impl From<&Invoice> for InvoiceView {
             amount: amount(line.amount),
             period: line.period.into(),
             source: line.source.clone(),
-            terms: line.basis.price().clone(),
-            watermark: line.basis.subjects().and(watermark.clone()),
+            terms: line.basis.price().cloned(),
+            watermark: line.basis.usage().and(watermark.clone()),
             hash: line.hash.clone(),
         };
         Self {

@@ -80,7 +80,7 @@ pub trait BillingStore: Send + Sync {
         round: u32,
     ) -> Stored<'_, Option<Invoice>>;
 
-    /// Lines of usage, minimum and adjustment of locked invoices, in the order of the invoices.
+    /// Lines of recurring prices, usage, minimum and adjustment of locked invoices, in the order of the invoices.
     fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Vec<Line>>;
 
     /// Ids of invoices that are locked but not yet final, oldest first.

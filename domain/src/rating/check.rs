@@ -133,6 +133,11 @@ impl Price {
         if !is_key(&self.key) {
             errors.add("/key", "must be 1 to 128 letters, digits or one of _-.:@/+");
         }
+        if self.per_event() {
+            let detail = "\"percentage\" charges each event by itself, which invoices cannot do yet (a price preview can): \
+                          take \"graduated_percentage\" with one tier for a rate of the total";
+            errors.add("/model", detail);
+        }
         let is_flat = matches!(self.model, Model::Flat(_));
         let meter = match &self.meter {
             None if is_flat => {

@@ -194,7 +194,7 @@ pub(super) async fn billed(
     let sql = format!(
         "{LINE} JOIN invoices i ON i.tenant = l.tenant AND i.id = l.invoice \
          WHERE i.tenant = $1 AND i.subscription = $2 AND i.status <> 'draft' \
-         AND l.kind IN ('usage', 'minimum', 'adjustment') AND l.period_end_us > $3 \
+         AND l.kind IN ('recurring', 'proration', 'usage', 'minimum', 'adjustment') AND l.period_end_us > $3 \
          AND ($4 IS NULL OR i.number < $4) ORDER BY i.period_end_us, i.round, l.line"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
