@@ -27,6 +27,8 @@ pub struct Aggregator {
     /// Held while a cut is put into all queues.
     pub(crate) cuts: Mutex<()>,
     pub(crate) closing: AtomicBool,
+    /// The block that keeps the oldest segment.
+    pub(crate) keeper: Mutex<Option<crate::retention::Keeper>>,
     /// Where the log stood in the last minutes.
     pub(crate) timeline: Timeline,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -64,6 +66,7 @@ impl Aggregator {
             shared,
             partitions,
             cuts: Mutex::new(()),
+            keeper: Mutex::new(None),
             closing: AtomicBool::new(false),
             threads: Mutex::new(threads),
         }))
@@ -110,6 +113,7 @@ impl Aggregator {
         let first = self.shared.log.first().offset();
         let mut sum = Backfill {
             complete: true,
+            lacks_before: None,
             total_bytes: 0,
             done_bytes: 0,
         };
@@ -120,6 +124,7 @@ impl Aggregator {
                 continue;
             };
             sum.complete &= extent.is_complete();
+            sum.lacks_before = sum.lacks_before.max(extent.lacks_before);
             sum.total_bytes += extent.since.offset().saturating_sub(first);
             sum.done_bytes += extent
                 .next

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 use turnpike_domain::event::{BatchEntry, EventBatch, same_meaning};
 use turnpike_domain::identity::{EventName, TenantId};
-use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::intake::{
     Correction, Intake, Known, Outcome, QuotaOutcome, QuotaRecord, Rejection,
 };
 use turnpike_domain::port::log::EventLog;
 use turnpike_domain::port::views::IdEntry;
+use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::record::{EventRecord, GrantRecord, Position, Record, decode};
 use turnpike_domain::time::Timestamp;
@@ -270,7 +270,7 @@ impl Aggregator {
         on_another_thread(move || {
             let fetch = |entry: Option<IdEntry>| {
                 entry
-                    .map(|entry| known(entry, log.fetch(entry.position)?))
+                    .map(|entry| known(entry, kept(log.as_ref(), entry.position)?))
                     .transpose()
             };
             entries.into_iter().map(fetch).collect()
@@ -305,10 +305,9 @@ fn compared(
     else {
         return Ok(outcome(decision, true));
     };
-    let newest = log.fetch(known.position)?;
-    let first = match decode(&newest)? {
-        Record::Void { first, .. } | Record::Amend { first, .. } => log.fetch(Position(first))?,
-        _ => newest,
+    let Some(first) = first_payload(log, known.position)? else {
+        // The payload that came first has been deleted; what has another hash is taken for another.
+        return Ok(outcome(decision, false));
     };
     let sent = decode(batch.record(entry))?;
     let same = match (event_of(&decode(&first)?), event_of(&sent)) {
@@ -316,6 +315,33 @@ fn compared(
         _ => false,
     };
     Ok(outcome(decision, same))
+}
+
+/// The record of an event as it was sent first, from its newest one; `None` where it has been deleted.
+fn first_payload(log: &dyn EventLog, newest: Position) -> Result<Option<Vec<u8>>, Problem> {
+    let fetch = |position| match log.fetch(position) {
+        Ok(record) => Ok(Some(record)),
+        Err(StoreError::Gone(_)) => Ok(None),
+        Err(error) => Err(Problem::from(error)),
+    };
+    let Some(newest) = fetch(newest)? else {
+        return Ok(None);
+    };
+    match decode(&newest)? {
+        Record::Void { first, .. } | Record::Amend { first, .. } => fetch(Position(first)),
+        _ => Ok(Some(newest)),
+    }
+}
+
+/// The record at `position`; [`Code::TooOld`] where it has been deleted.
+pub(crate) fn kept(log: &dyn EventLog, position: Position) -> Result<Vec<u8>, Problem> {
+    log.fetch(position).map_err(|error| match error {
+        StoreError::Gone(_) => Problem::new(
+            Code::TooOld,
+            "the id is known, but its raw record lies before the horizon of retention and has been deleted",
+        ),
+        other => other.into(),
+    })
 }
 
 fn event_of<'r>(record: &Record<'r>) -> Option<EventRecord<'r>> {

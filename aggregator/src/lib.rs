@@ -13,6 +13,7 @@ mod partition;
 mod query;
 pub mod rebuild;
 mod registry;
+mod retention;
 pub mod rows;
 mod windows;
 

@@ -11,6 +11,7 @@ use turnpike_domain::meter::{Meter, Readers};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::record::Position;
+use turnpike_domain::time::Timestamp;
 
 /// Which records a meter counts in this partition: all before `next`, and all from `since` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(crate) struct Extent {
     pub since: Position,
     /// How far the backfill has come; `since` when it is complete.
     pub next: Position,
+    /// Raw events timed before this had been deleted when the meter was made: it may lack them, for ever.
+    pub lacks_before: Option<Timestamp>,
 }
 
 impl Extent {
@@ -51,7 +54,47 @@ struct Meta {
     extents: Vec<(u32, u64, u64)>,
 }
 
+/// The same where meters were made after raw events had been deleted; written only then.
+#[derive(Encode, Decode, Default)]
+struct CutMeta {
+    version: u32,
+    extents: Vec<(u32, u64, u64)>,
+    /// Meter, and the time in microseconds before which it may lack events.
+    lacks: Vec<(u32, i64)>,
+}
+
 const META_VERSION: u32 = 1;
+const CUT_META_VERSION: u32 = 2;
+
+impl CutMeta {
+    fn read(meta: &[u8]) -> Result<Self, Problem> {
+        let standard = bincode::config::standard();
+        let damaged = |error: bincode::error::DecodeError| {
+            Problem::new(
+                Code::Internal,
+                format!("the views' meters cannot be read: {error}"),
+            )
+        };
+        let (version, _): (u32, usize) = bincode::decode_from_slice(meta, standard).map_err(damaged)?;
+        match version {
+            META_VERSION => {
+                let (meta, _): (Meta, usize) = bincode::decode_from_slice(meta, standard).map_err(damaged)?;
+                Ok(Self {
+                    version,
+                    extents: meta.extents,
+                    lacks: Vec::new(),
+                })
+            }
+            CUT_META_VERSION => Ok(bincode::decode_from_slice(meta, standard).map_err(damaged)?.0),
+            newer => {
+                let detail = format!(
+                    "the views' meters have version {newer}, this program knows up to {CUT_META_VERSION}"
+                );
+                Err(Problem::new(Code::Internal, detail))
+            }
+        }
+    }
+}
 
 impl Registry {
     /// The extents of the last checkpoint, before any meter is known.
@@ -60,30 +103,20 @@ impl Registry {
         if meta.is_empty() {
             return Ok(registry);
         }
-        let read: Result<(Meta, usize), _> = bincode::decode_from_slice(meta, bincode::config::standard());
-        let meta = match read {
-            Ok((meta, _)) if meta.version == META_VERSION => meta,
-            Ok((meta, _)) => {
-                let detail = format!(
-                    "the views' meters have version {}, this program knows {META_VERSION}",
-                    meta.version
-                );
-                return Err(Problem::new(Code::Internal, detail));
-            }
-            Err(error) => {
-                return Err(Problem::new(
-                    Code::Internal,
-                    format!("the views' meters cannot be read: {error}"),
-                ));
-            }
-        };
+        let meta = CutMeta::read(meta)?;
         let mut extents = registry.extents.write();
         for (meter, since, next) in meta.extents {
             let extent = Extent {
                 since: Position(since),
                 next: Position(next),
+                lacks_before: None,
             };
             extents.insert(MeterId(meter), extent);
+        }
+        for (meter, before_us) in meta.lacks {
+            if let Some(extent) = extents.get_mut(&MeterId(meter)) {
+                extent.lacks_before = Some(Timestamp::from_micros_clamped(before_us));
+            }
         }
         drop(extents);
         Ok(registry)
@@ -97,16 +130,28 @@ impl Registry {
             .iter()
             .map(|(id, extent)| (*id, *extent))
             .collect();
+        let lacks: Vec<_> = sorted
+            .iter()
+            .filter_map(|(id, extent)| Some((id.0, extent.lacks_before?.micros())))
+            .collect();
         let extents = sorted
             .into_iter()
             .map(|(id, extent)| (id.0, extent.since.0, extent.next.0))
             .collect();
-        let meta = Meta {
-            version: META_VERSION,
-            extents,
+        let standard = bincode::config::standard();
+        let encoded = if lacks.is_empty() {
+            let version = META_VERSION;
+            bincode::encode_to_vec(Meta { version, extents }, standard)
+        } else {
+            let meta = CutMeta {
+                version: CUT_META_VERSION,
+                extents,
+                lacks,
+            };
+            bincode::encode_to_vec(meta, standard)
         };
         // Writing to a vector cannot fail.
-        bincode::encode_to_vec(meta, bincode::config::standard()).unwrap_or_default()
+        encoded.unwrap_or_default()
     }
 
     pub(crate) fn extents(&self) -> SharedExtents {
@@ -114,12 +159,13 @@ impl Registry {
     }
 
     /// Takes over a tenant's meters as they are declared now. A new one counts from `at` on; `first` is the first
-    /// position of the log, where its backfill begins. Returns the meters that are gone.
+    /// position of the log, where its backfill begins, and events before the time `deleted` may be missing there.
+    /// Returns the meters that are gone.
     pub(crate) fn refresh(
         &mut self,
         directory: &dyn Directory,
         tenant: TenantId,
-        first: Position,
+        (first, deleted): (Position, Option<Timestamp>),
         at: Position,
     ) -> Result<Vec<MeterId>, Problem> {
         let meters: Vec<Arc<Meter>> = directory.catalog(tenant).meters.values().cloned().collect();
@@ -136,7 +182,11 @@ impl Registry {
         let mut extents = self.extents.write();
         for meter in &meters {
             let next = first.min(at);
-            extents.entry(meter.id).or_insert(Extent { since: at, next });
+            extents.entry(meter.id).or_insert(Extent {
+                since: at,
+                next,
+                lacks_before: deleted,
+            });
         }
         for id in &gone {
             extents.remove(id);
@@ -190,6 +240,23 @@ impl Registry {
             // Their paths were read when the tenant was refreshed.
             .filter_map(|(tenant, meters)| Some((tenant, Readers::new(meters).ok()?)))
             .collect()
+    }
+
+    /// Notes that events before the time `deleted` were gone before the meters of a backfill came to them.
+    pub(crate) fn note_lack(&self, meters: &[MeterId], deleted: Option<Timestamp>) {
+        let mut extents = self.extents.write();
+        for id in meters {
+            if let Some(extent) = extents.get_mut(id) {
+                extent.lacks_before = extent.lacks_before.max(deleted);
+            }
+        }
+    }
+
+    /// The position from which on open backfills have yet to read.
+    pub(crate) fn unread(extents: &SharedExtents) -> Option<Position> {
+        let extents = extents.read();
+        let open = extents.values().filter(|extent| !extent.is_complete());
+        open.map(|extent| extent.next).min()
     }
 
     /// Notes that the meters of a backfill have come to `next`.

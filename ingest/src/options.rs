@@ -15,6 +15,8 @@ pub struct IngestOptions {
     pub dead_letters_per_s: u32,
     /// Refused events of a tenant that may be kept at once after a quiet time.
     pub dead_letters_burst: u32,
+    /// Days that raw events are kept: those that count for an earlier time are refused. 0: for ever.
+    pub retention_days: u32,
 }
 
 impl Default for IngestOptions {
@@ -26,6 +28,7 @@ impl Default for IngestOptions {
             body_total_s_max: 300,
             dead_letters_per_s: 100,
             dead_letters_burst: 1_000,
+            retention_days: 0,
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::decode::cloudevents::{Defaults, Origin};
 use crate::decode::{Kept, Piece, Refused};
 use crate::letters::LetterGate;
 
+const DAY_US: i64 = 86_400_000_000;
+
 /// What the gateway is made from.
 pub struct IngestParts {
     /// The way into the log.
@@ -92,8 +94,17 @@ impl IngestState {
             key: &self.key,
             tenant,
             now,
+            horizon: self.horizon(now),
             received: now,
             defaults,
+        }
+    }
+
+    /// The time before which events are refused, on a clock that shows `now`.
+    pub(crate) fn horizon(&self, now: Timestamp) -> Timestamp {
+        match i64::from(self.0.parts.options.retention_days) {
+            0 => Timestamp::from_micros_clamped(i64::MIN),
+            days => now.plus_micros(-days * DAY_US),
         }
     }
 

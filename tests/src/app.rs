@@ -29,7 +29,7 @@ impl AppOptions {
     pub fn small(binary: &str, directory: &Path) -> Self {
         let small = [
             ("TURNPIKE_ENGINE_CHECKPOINT_EVENTS", "500"),
-            ("TURNPIKE_ENGINE_SEGMENT_BYTES", "1048576"),
+            ("TURNPIKE_ENGINE_SEGMENT_BYTES", "65536"),
         ];
         let environment = small
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -123,6 +123,11 @@ impl App {
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running server").id()
+    }
+
+    /// Sets a variable of the environment for all later starts.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.options.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts again on the same data directory with a fail point armed. False: it died before it was ready.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use turnpike_domain::identity::{MeterId, TenantId};
+use turnpike_domain::port::StoreError;
 use turnpike_domain::port::history::{DeadLetter, DeadLetterPage};
 use turnpike_domain::problem::Problem;
 use turnpike_domain::record::{EventRecord, Position, Record, decode};
@@ -55,7 +56,11 @@ impl Aggregator {
                     });
                     break;
                 }
-                let bytes = log.fetch(Position(position))?;
+                let bytes = match log.fetch(Position(position)) {
+                    // Past its retention.
+                    Err(StoreError::Gone(_)) => continue,
+                    bytes => bytes?,
+                };
                 let record = decode(&bytes)?;
                 let key = meter.and_then(|id| meters.get(&id)).copied();
                 page.letters

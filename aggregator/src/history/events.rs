@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use turnpike_domain::identity::{EventName, NameKey, TenantId};
+use turnpike_domain::port::StoreError;
 use turnpike_domain::port::history::{EventPage, EventQuery, EventStatus, EventView};
 use turnpike_domain::port::log::{EventLog, Only, StoredBlock};
 use turnpike_domain::port::views::Views;
@@ -88,7 +89,10 @@ impl Search {
             return Ok(page);
         };
         self.log.wait_durable_blocking(Position(position.0 + 1))?;
-        let bytes = self.log.fetch(position)?;
+        let bytes = match self.log.fetch(position) {
+            Err(StoreError::Gone(_)) => return Ok(page),
+            bytes => bytes?,
+        };
         page.events.extend(self.wanted(&decode(&bytes)?, position));
         Ok(page)
     }

@@ -53,6 +53,11 @@ pub(crate) struct UsagePage {
     as_of: Timestamp,
     /// Whether the meter has counted all events of the time before it was made; until then values are too small.
     complete: bool,
+    /// Only where raw events had been deleted by retention before the meter was made: those timed before this are not
+    /// counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    lacks_before: Option<Timestamp>,
     /// Send as `cursor` for the next page; null on the last.
     next_cursor: Option<String>,
 }
@@ -133,7 +138,8 @@ async fn paged(
         next_cursor: last.map(|row| cursor(row.window.start, &row.group)),
         data: answer.rows.iter().map(|row| body(&split, row)).collect(),
         as_of: answer.as_of,
-        complete: answer.complete,
+        complete: answer.complete && answer.lacks_before.is_none(),
+        lacks_before: answer.lacks_before,
     }))
 }
 

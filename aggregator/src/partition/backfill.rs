@@ -51,6 +51,9 @@ impl Owner {
             left -= 1;
             self.backfill_block(&readers, &block)?;
         }
+        if log.first() > task.from {
+            self.registry.note_lack(&task.meters, log.horizon());
+        }
         self.registry.advance(&task.meters, next);
         metrics::counter!("turnpike_backfill_slices_total").increment(1);
         Ok(())

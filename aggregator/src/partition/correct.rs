@@ -43,7 +43,7 @@ impl Owner {
         let Some(entry) = self.probe(name)? else {
             return Ok(None);
         };
-        let newest = self.shared.log.fetch(entry.position)?;
+        let newest = crate::intake::kept(self.shared.log.as_ref(), entry.position)?;
         let (current, first) = match standing(&decode(&newest)?, entry.position) {
             Standing::Counts(event, first) => (*event, first),
             Standing::NoEvent => return Ok(None),

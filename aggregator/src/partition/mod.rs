@@ -217,7 +217,8 @@ impl Owner {
 
     /// Takes note of a tenant's meters.
     fn refresh(&mut self, tenant: TenantId) {
-        let first = self.shared.log.first();
+        let log = &self.shared.log;
+        let first = (log.first(), log.horizon());
         match self
             .registry
             .refresh(self.shared.directory.as_ref(), tenant, first, self.applied)

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use turnpike_domain::meter::Fields;
-use turnpike_domain::port::log::{Only, StoredBlock};
+use turnpike_domain::port::log::{EventLog, Only, StoredBlock};
 use turnpike_domain::port::views::Views;
-use turnpike_domain::problem::Problem;
+use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::record::{Position, decode};
 
 use super::checkpoint::Checkpoints;
@@ -16,6 +16,40 @@ use crate::core::{Changes, id_entry};
 use crate::registry::Registry;
 use crate::windows::Memory;
 
+/// Views are never newer than the log, nor older than its beginning: else what lies between is missing, and a sum would
+/// silently be wrong.
+fn check_positions(number: u32, log: &dyn EventLog, views: Position) -> Result<(), Problem> {
+    let (first, end) = (log.first(), log.end());
+    if views > end {
+        let detail = format!(
+            "the views of partition {number} contain the log up to offset {}, but the log ends at offset {}: segments are \
+             missing at its end, or log/ and views/ are of different backups; restore both from the same one",
+            views.offset(),
+            end.offset()
+        );
+        return Err(Problem::new(Code::Internal, detail));
+    }
+    if views < first && log.horizon().is_some() {
+        let detail = format!(
+            "the views of partition {number} contain the log up to offset {}, but the log begins at offset {}: what lay \
+             before was deleted by retention and stood in the views alone; restore views/ from a backup",
+            views.offset(),
+            first.offset()
+        );
+        return Err(Problem::new(Code::Internal, detail));
+    }
+    if views < first && first.offset() > crate::query::ORIGIN_OFFSET_MAX {
+        let detail = format!(
+            "the log begins at offset {}, but the views of partition {number} contain it up to offset {} only: segments \
+             are missing at its beginning; restore log/ from a backup",
+            first.offset(),
+            views.offset()
+        );
+        return Err(Problem::new(Code::Internal, detail));
+    }
+    Ok(())
+}
+
 impl Owner {
     /// An owner that stands at the last checkpoint of `views`.
     pub(crate) fn open(
@@ -24,6 +58,7 @@ impl Owner {
         views: Arc<dyn Views>,
         commands: Sender<Command>,
     ) -> Result<Self, Problem> {
+        check_positions(number, shared.log.as_ref(), views.position())?;
         let registry = Registry::restore(&views.meta())?;
         let mut owner = Self {
             number,

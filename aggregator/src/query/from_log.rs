@@ -3,7 +3,7 @@
 
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::meter::aggregate::Sample;
-use turnpike_domain::meter::{Fields, Meter, TypeReader};
+use turnpike_domain::meter::{Aggregation, Fields, Meter, TypeReader};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::log::{EventLog, Only};
 use turnpike_domain::port::usage::{GroupTotal, TotalRequest, Totals};
@@ -19,7 +19,7 @@ use crate::Aggregator;
 use crate::rows::key;
 
 /// Where a log begins of which nothing has been deleted: at 0, or behind a header.
-const ORIGIN_OFFSET_MAX: u64 = 64;
+pub(crate) const ORIGIN_OFFSET_MAX: u64 = 64;
 
 impl Aggregator {
     pub(crate) async fn read_totals_from_log(
@@ -31,10 +31,7 @@ impl Aggregator {
         let plans = self.plans(tenant, &requests)?;
         self.shared.log.wait_durable(watermark.highest()).await?;
         let log = std::sync::Arc::clone(&self.shared.log);
-        if log.first().offset() > ORIGIN_OFFSET_MAX {
-            let detail = "raw events that the sum may need have been deleted";
-            return Err(Problem::new(Code::NotFound, detail));
-        }
+        check_kept(log.as_ref(), &plans, &requests)?;
         let span = Span {
             tenant,
             from: Position::START,
@@ -48,6 +45,23 @@ impl Aggregator {
             watermark,
         })
     }
+}
+
+/// An error when a sum may need events that have been deleted. All of those counted for times before the horizon; a
+/// time-weighted sum carries a value in from any time before its range.
+fn check_kept(log: &dyn EventLog, plans: &[Plan], requests: &[TotalRequest]) -> Result<(), Problem> {
+    let missing = (log.first().offset() > ORIGIN_OFFSET_MAX).then_some(Timestamp::MAX);
+    let Some(horizon) = log.horizon().or(missing) else {
+        return Ok(());
+    };
+    let carried = plans
+        .iter()
+        .any(|plan| plan.meter.aggregation == Aggregation::TimeWeightedSum);
+    if carried || requests.iter().any(|request| request.range.start < horizon) {
+        let detail = format!("raw events before {horizon} have been deleted, and the sum may need them");
+        return Err(Problem::new(Code::NotFound, detail));
+    }
+    Ok(())
 }
 
 /// Which records a derivation reads.
@@ -176,7 +190,6 @@ impl Given<'_> {
         spans: &[TimeRange],
         sums: &mut Accumulator<'_>,
     ) -> Result<(), StoreError> {
-        use turnpike_domain::meter::Aggregation;
         use turnpike_domain::meter::aggregate::Cell;
         let Some(row) = sums.row(self.subject, self.group)? else {
             return Ok(());

@@ -93,7 +93,8 @@ fn is_test(directory: &dyn Directory, tenant: TenantId) -> bool {
     directory.tenant(tenant).is_some_and(|tenant| tenant.test)
 }
 
-fn received_us(record: &Record<'_>) -> i64 {
+/// When a record came, in microseconds; the beginning of time where it does not say.
+pub(crate) fn received_us(record: &Record<'_>) -> i64 {
     match record {
         Record::Event(event) | Record::Committed { event, .. } => event.received_us,
         Record::Void { at_us, .. } | Record::Amend { at_us, .. } | Record::Released { at_us, .. } => *at_us,

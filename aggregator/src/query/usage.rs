@@ -52,6 +52,8 @@ pub(crate) struct UsageAnswer {
     pub as_of: Timestamp,
     /// Whether the meter had counted all events of the past.
     pub complete: bool,
+    /// Where the query reaches before it: events timed before this may be missing.
+    pub lacks_before: Option<Timestamp>,
 }
 
 impl Aggregator {
@@ -68,6 +70,11 @@ impl Aggregator {
         let plan = Plan::new(tenant, meter, query.windows, subjects.as_deref(), &query.filter)?;
         let (split, always) = (Splits::new(&plan.meter, &query.split)?, query.always);
         let complete = self.filled(&plan.meter).await;
+        let start = plan.windows.iter().map(|window| window.start).min();
+        let lacks_before = self
+            .extent_of(plan.meter.id)
+            .lacks_before
+            .filter(|lacks| start.is_some_and(|start| start < *lacks));
         let snapshots = self.cut(vec![plan.selection()], None).await?;
         let as_of = self.shared.clock.now(tenant);
         let directory = Arc::clone(&self.shared.directory);
@@ -86,6 +93,7 @@ impl Aggregator {
             rows: rows.await?,
             as_of,
             complete,
+            lacks_before,
         })
     }
 }

@@ -69,6 +69,16 @@ pub fn check_time(time: Timestamp, now: Timestamp) -> Result<(), Problem> {
     Err(problem(Code::TimeInFuture, "time", &detail))
 }
 
+/// An error when `time` lies before the horizon of retention.
+pub fn check_kept(time: Timestamp, horizon: Timestamp) -> Result<(), Problem> {
+    if time >= horizon {
+        return Ok(());
+    }
+    let detail =
+        format!("lies before {horizon}, where raw events are no longer kept (engine.retention_days)");
+    Err(problem(Code::TooOld, "time", &detail))
+}
+
 fn problem(code: Code, attribute: &str, detail: &str) -> Problem {
     Problem {
         fields: vec![FieldError {

@@ -128,8 +128,12 @@ pub struct DeadLetterPage {
 /// How far a meter has filled itself from the events before its making.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Backfill {
-    /// Whether every event ever accepted is counted.
+    /// Whether every event ever accepted is counted, as far as raw events are kept.
     pub complete: bool,
+    /// Events timed before this may be missing: they had been deleted by retention when the meter was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub lacks_before: Option<Timestamp>,
     /// Bytes of the log that were there before the meter.
     pub total_bytes: u64,
     /// How many of them have been read.

@@ -2,7 +2,7 @@
 
 use super::{BoxFuture, StoreError};
 use crate::record::Position;
-use crate::time::TimeRange;
+use crate::time::{TimeRange, Timestamp};
 
 /// Records that a partition owner hands over together: at most [`crate::limits::BLOCK_RECORDS_MAX`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,8 +122,12 @@ pub trait EventLog: Send + Sync {
     fn fetch(&self, position: Position) -> Result<Vec<u8>, StoreError>;
 
     /// Deletes whole segments in which every record lies before `before`, never the last segment.
-    /// Returns the first position that is still kept.
-    fn retain(&self, before: Position) -> Result<Position, StoreError>;
+    /// Returns the first position that is still kept. Every event before `before` counts for a time before `horizon`,
+    /// which is kept durably before anything is deleted.
+    fn retain(&self, before: Position, horizon: Timestamp) -> Result<Position, StoreError>;
+
+    /// Events that count for a time before this may have been deleted, no others; `None` while nothing has been.
+    fn horizon(&self) -> Option<Timestamp>;
 
     /// The first position that is still kept.
     fn first(&self) -> Position;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use turnpike_domain::event::{Attribute, EventBatch, read_time};
+use turnpike_domain::event::{Attribute, EventBatch, check_kept, read_time};
 use turnpike_domain::identity::{NameKey, TenantId};
 use turnpike_domain::limits::{EVENT_BYTES_MAX, EVENT_EXTENSIONS_MAX, JSON_DEPTH_MAX};
 use turnpike_domain::problem::{Code, FieldError, Problem};
@@ -42,6 +42,8 @@ pub(crate) struct Origin<'k> {
     pub(crate) tenant: TenantId,
     /// The tenant's clock: it bounds the future, and dates events that come without a time.
     pub(crate) now: Timestamp,
+    /// Events that count for an earlier time are refused.
+    pub(crate) horizon: Timestamp,
     /// When the event was received first; another than `now` only for a dead letter that is tried again.
     pub(crate) received: Timestamp,
     pub(crate) defaults: &'k dyn Defaults,
@@ -207,6 +209,7 @@ impl EventReader {
         let subject = name(Attribute::Subject, attributes.subject)?;
         specversion(attributes.specversion)?;
         let time = time(attributes.time, origin.now)?;
+        check_kept(time.unwrap_or(origin.received), origin.horizon)?;
         let record = EventRecord {
             tenant: origin.tenant.0,
             source: &source,

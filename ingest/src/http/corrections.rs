@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use serde::Deserialize;
+use turnpike_domain::event::check_kept;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::CONTROL_BODY_BYTES_MAX;
 use turnpike_domain::port::intake::Correction;
@@ -96,7 +97,11 @@ pub(crate) async fn amend(
     let tenant = caller.tenant;
     let mut ticket = state.admission().ticket(tenant);
     let body = whole::read(&state, request, encoding, CONTROL_BODY_BYTES_MAX, &mut ticket).await?;
-    let change = read_amendment(&body, state.clock.now(tenant))?;
+    let now = state.clock.now(tenant);
+    let change = read_amendment(&body, now)?;
+    if let Correction::Amend { time: Some(time), .. } = &change {
+        check_kept(*time, state.horizon(now))?;
+    }
     Ok(Json(correct(&state, tenant, &path, change).await?))
 }
 

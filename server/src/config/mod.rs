@@ -72,6 +72,8 @@ pub struct EngineConfig {
     pub segment_bytes: u64,
     pub checkpoint_events: u64,
     pub checkpoint_interval_s: u64,
+    pub retention_days: u32,
+    pub retention_check_interval_s: u64,
     pub queue_events_max: usize,
     pub queue_bytes_max: usize,
 }
@@ -190,13 +192,14 @@ impl Config {
         let positive = [
             self.engine.checkpoint_events,
             self.engine.checkpoint_interval_s,
+            self.engine.retention_check_interval_s,
             self.engine.queue_events_max as u64,
             self.engine.queue_bytes_max as u64,
             self.ingest.in_flight_bytes_max as u64,
         ];
         if positive.contains(&0) {
             return fail(
-                "engine.checkpoint_*, engine.queue_* and ingest.in_flight_bytes_max must be at least 1",
+                "engine.checkpoint_*, engine.retention_check_interval_s, engine.queue_* and ingest.in_flight_bytes_max must be at least 1",
             );
         }
         if self.telemetry.otlp_sample_percent > 100 {

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::control::ControlStore as _;
 use turnpike_domain::problem::Problem;
-use turnpike_domain::time::{Clock, Randomness};
+use turnpike_domain::time::{Clock, Randomness, Timestamp};
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
 use turnpike_stores::sql::{FirstKey, SqlStore};
@@ -22,7 +22,7 @@ use super::ticks::Ticks;
 use crate::config::Config;
 use crate::http::{GateParts, PrometheusPage, metrics_only, mount, recorder};
 
-const DAY_US: i64 = 86_400_000_000;
+pub(super) const DAY_US: i64 = 86_400_000_000;
 
 /// What is injected into an engine.
 pub struct EngineParts {
@@ -48,6 +48,11 @@ pub enum StartError {
     /// The directory of views.
     #[error("cannot move or remove {0}: {1}")]
     Views(String, String),
+    /// The views hold what the log no longer does.
+    #[error(
+        "the views cannot be derived anew: raw events before {0} were deleted by retention, and what was counted of them stands in the views alone; they were left as they are (if they are damaged, restore views/ from a backup)"
+    )]
+    NotDerivable(Timestamp),
     /// A thread ended by a defect.
     #[error("a part of the engine did not start: {0}")]
     Thread(String),
@@ -99,6 +104,7 @@ impl Engine {
             async move { enforcer.tick().await }
         });
         keep_audit(&mut ticks, &stores.sql, &clock, config);
+        super::retention::keep_events(&mut ticks, &services.aggregator, &stores.sql, &clock, config);
         let state = Arc::new(EngineState {
             sql: stores.sql.clone(),
             log: stores.log.clone(),

@@ -8,6 +8,7 @@ use turnpike_domain::invoice::Invoice;
 use turnpike_domain::port::billing::{BillingStore as _, InvoiceFilter};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::port::directory::Directory as _;
+use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::port::usage::NoListener;
 use turnpike_domain::port::views::{Row, Views as _};
 use turnpike_stores::fault::FailPoints;
@@ -104,6 +105,10 @@ impl Offline {
     /// ones are removed when they are the same, else kept beside as `views.old`.
     pub async fn rebuild(config: &Config) -> Result<Rebuilt, StartError> {
         let before = Self::open(config).await?;
+        if let Some(horizon) = before.stores.log.horizon() {
+            before.close().await?;
+            return Err(StartError::NotDerivable(horizon));
+        }
         let (path, old) = (before.data_dir.views(), before.data_dir.path().join("views.old"));
         let data_dir = before.close().await?;
         remove(&old)?;

@@ -144,6 +144,7 @@ fn ingest_options(config: &Config) -> IngestOptions {
         in_flight_bytes_max: config.ingest.in_flight_bytes_max,
         dead_letters_per_s: config.ingest.dead_letters_per_s,
         dead_letters_burst: config.ingest.dead_letters_burst,
+        retention_days: config.engine.retention_days,
         body_idle_s_max: u64::from(config.http.body_idle_timeout_s),
         ..IngestOptions::default()
     }

@@ -295,7 +295,13 @@ fn retention_deletes_only_what_lies_before(subject: &Subject) {
     let log = &subject.log;
     let stored: Vec<_> = (1..50).map(|size| append(&**log, block(size, 20))).collect();
     let keep = stored[30].position;
-    let first = log.retain(keep).unwrap();
+    assert_eq!(log.horizon(), None);
+    log.retain(Position::START, Timestamp::from_micros_clamped(9))
+        .unwrap();
+    assert_eq!(log.horizon(), None, "nothing was deleted");
+    let horizon = Timestamp::from_micros_clamped(7_000_000);
+    let first = log.retain(keep, horizon).unwrap();
+    assert_eq!(log.horizon(), (first > stored[0].position).then_some(horizon));
     assert_eq!(log.first(), first);
     let kept = read_all(&**log);
     assert!(
@@ -306,7 +312,7 @@ fn retention_deletes_only_what_lies_before(subject: &Subject) {
         assert!(stored.position < first);
         assert!(matches!(log.fetch(stored.position), Err(StoreError::Gone(_))));
     }
-    log.retain(Position(u64::MAX)).unwrap();
+    log.retain(Position(u64::MAX), Timestamp::MAX).unwrap();
     assert!(log.first() <= log.end());
     append(&**log, block(0, 1));
     assert_eq!(log.health(), LogHealth::Healthy);

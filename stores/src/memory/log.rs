@@ -6,6 +6,7 @@ use turnpike_domain::limits::BLOCK_RECORDS_MAX;
 use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only, StoredBlock};
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
+use turnpike_domain::time::Timestamp;
 
 /// Where the first block starts, so that no record stands at [`Position::START`].
 const FIRST_OFFSET: u64 = 64;
@@ -32,6 +33,7 @@ struct State {
     held: bool,
     full: bool,
     poisoned: bool,
+    horizon: Option<Timestamp>,
 }
 
 impl Default for MemoryLog {
@@ -55,6 +57,7 @@ impl MemoryLog {
                 held: false,
                 full: false,
                 poisoned: false,
+                horizon: None,
             }),
             changed: watch::Sender::new(()),
         }
@@ -65,7 +68,9 @@ impl MemoryLog {
         let state = self.state.lock();
         let durable = state.durable;
         let kept = state.blocks.iter().filter(|block| block.next.offset() <= durable);
-        Self::with_blocks(kept.cloned().collect(), durable)
+        let log = Self::with_blocks(kept.cloned().collect(), durable);
+        log.state.lock().horizon = state.horizon;
+        log
     }
 
     /// Holds durability back: what is appended from now on stays not durable until it is switched off.
@@ -190,14 +195,21 @@ impl EventLog for MemoryLog {
             .ok_or_else(|| StoreError::Gone(format!("no record at position {}", position.0)))
     }
 
-    fn retain(&self, before: Position) -> Result<Position, StoreError> {
+    fn retain(&self, before: Position, horizon: Timestamp) -> Result<Position, StoreError> {
         let mut state = self.state.lock();
         let keep = state
             .blocks
             .partition_point(|block| block.next.offset() <= before.offset());
         let keep = keep.min(state.blocks.len().saturating_sub(1));
+        if keep > 0 {
+            state.horizon = state.horizon.max(Some(horizon));
+        }
         state.blocks.drain(..keep);
         Ok(first(&state))
+    }
+
+    fn horizon(&self) -> Option<Timestamp> {
+        self.state.lock().horizon
     }
 
     fn first(&self) -> Position {

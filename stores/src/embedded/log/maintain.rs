@@ -4,9 +4,11 @@ use std::path::Path;
 
 use turnpike_domain::port::StoreError;
 use turnpike_domain::record::Position;
+use turnpike_domain::time::Timestamp;
 
 use super::Shared;
 use super::format::Header;
+use super::horizon;
 use super::recovery;
 use super::segment::failed;
 use super::walk::Walk;
@@ -76,15 +78,20 @@ pub fn verify(
 
 impl Shared {
     /// Deletes segments that end at or before `before`, the oldest first, so that a stop in between leaves no gap.
-    pub(super) fn retain(&self, before: Position) -> Result<Position, StoreError> {
-        let _one_at_a_time = self.retention.lock();
+    pub(super) fn retain(&self, before: Position, horizon: Timestamp) -> Result<Position, StoreError> {
+        let mut kept = self.retention.lock();
         let directory = &self.options.directory;
-        while self
-            .segments
-            .all()
-            .get(1)
-            .is_some_and(|second| second.start <= before.offset())
-        {
+        let is_past = || {
+            let segments = self.segments.all();
+            segments
+                .get(1)
+                .is_some_and(|second| second.start <= before.offset())
+        };
+        if is_past() && *kept < Some(horizon) {
+            horizon::write(&*self.disk, directory, horizon)?;
+            *kept = Some(horizon);
+        }
+        while is_past() {
             let Some(segment) = self.segments.pop_first() else {
                 break;
             };

@@ -6,6 +6,7 @@
 
 mod format;
 mod group;
+mod horizon;
 mod maintain;
 mod payload;
 mod queue;
@@ -29,7 +30,7 @@ use tokio::sync::watch;
 use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only};
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
-use turnpike_domain::time::{Clock, Randomness};
+use turnpike_domain::time::{Clock, Randomness, Timestamp};
 
 use self::format::{SEGMENT_HEADER, SegmentHeader, VERSION};
 use self::group::Target;
@@ -103,8 +104,8 @@ struct Shared {
     durable: AtomicU64,
     poison: OnceLock<String>,
     cache: read::Cache,
-    /// Held while segments are deleted.
-    retention: Mutex<()>,
+    /// Before which time events may have been deleted. Held while segments are.
+    retention: Mutex<Option<Timestamp>>,
 }
 
 impl SegmentedLog {
@@ -127,6 +128,7 @@ impl SegmentedLog {
             tail,
         } = opened;
         let end = tail.end;
+        let horizon = horizon::read(&*disk, &options.directory)?;
         let shared = Arc::new(Shared {
             space: Space {
                 disk: Arc::clone(&disk),
@@ -159,7 +161,7 @@ impl SegmentedLog {
             durable: AtomicU64::new(Position::new(end, 0).0),
             poison: OnceLock::new(),
             cache: read::Cache::default(),
-            retention: Mutex::new(()),
+            retention: Mutex::new(horizon),
         });
         shared.measure();
         let writer = Writer {
@@ -433,8 +435,12 @@ impl EventLog for SegmentedLog {
         self.shared.fetch(position)
     }
 
-    fn retain(&self, before: Position) -> Result<Position, StoreError> {
-        self.shared.retain(before)
+    fn retain(&self, before: Position, horizon: Timestamp) -> Result<Position, StoreError> {
+        self.shared.retain(before, horizon)
+    }
+
+    fn horizon(&self) -> Option<Timestamp> {
+        *self.shared.retention.lock()
     }
 
     fn first(&self) -> Position {

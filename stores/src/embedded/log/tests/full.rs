@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::time::Instant;
 
+use turnpike_domain::time::Timestamp;
+
 use super::*;
 use crate::contract::log::{append, read_all};
 use turnpike_domain::port::log::StoredBlock;
@@ -152,7 +154,7 @@ fn fill_and_free(mount: &Path) {
     let log = open_with(options, RealDisk).unwrap();
     assert_eq!(read_all(&*log), stored, "a full disk can be opened and read");
     let middle = stored[stored.len() / 2].position;
-    log.retain(middle).unwrap();
+    log.retain(middle, Timestamp::MAX).unwrap();
     wait_for_health(&log);
     append(&*log, long(100));
 }
