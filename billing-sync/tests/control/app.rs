@@ -60,6 +60,7 @@ impl History for HalfRead {
 
     fn backfill(&self, _: TenantId, _: &str) -> Option<Backfill> {
         Some(Backfill {
+            lacks_before: None,
             complete: false,
             total_bytes: 40,
             done_bytes: 30,
