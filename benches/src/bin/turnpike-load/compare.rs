@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::engine::{API_KEY, Engine};
-use crate::floor::{Floor, serve};
+use crate::floor::{Floor, FloorProcess};
 use crate::job::{Job, run};
 use crate::stats::Summary;
 use crate::{Failure, Load, verify};
@@ -24,17 +24,16 @@ pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Res
             run(Job::Ingest, engine.address, API_KEY, &fill, 99).await?
         );
     }
-    let floor = match Floor::of(job) {
-        Some(floor) => Some(serve(floor, directory.path()).await?.0),
-        None => None,
-    };
+    let floor = Floor::of(job)
+        .map(|floor| FloorProcess::start(floor, directory.path()))
+        .transpose()?;
     let (mut ratios, mut acknowledged) = (Vec::new(), 0);
     for round in 0..rounds {
         let ours = run(job, engine.address, API_KEY, load, round as u64 + 1).await?;
         println!("engine {ours}");
         acknowledged += check(job, &engine, &ours, acknowledged).await?;
-        if let Some(address) = floor {
-            let least = run(job, address, API_KEY, load, round as u64 + 1).await?;
+        if let Some(floor) = &floor {
+            let least = run(job, floor.address, API_KEY, load, round as u64 + 1).await?;
             println!("floor  {least}");
             ratios.push(ours.rate() / least.rate());
         }

@@ -1,9 +1,10 @@
 //! The floors: the least work that any program must do for a job, on the same runtime and framework.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use axum::Router;
@@ -38,6 +39,41 @@ impl Floor {
             Job::Check => Some(Self::Json),
             Job::Usage | Job::Top => None,
         }
+    }
+}
+
+/// A floor in a process of its own, as the engine has one. Killed when dropped.
+pub struct FloorProcess {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl FloorProcess {
+    /// Starts this program as `floor`.
+    pub fn start(floor: Floor, directory: &Path) -> Result<Self, Failure> {
+        let name = floor.to_possible_value().ok_or("a floor has no name")?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["floor", name.get_name(), "--directory"])
+            .arg(directory)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().ok_or("no output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let address = line
+            .trim()
+            .strip_prefix("listening on ")
+            .ok_or("the floor did not start")?
+            .parse()?;
+        Ok(Self { child, address })
+    }
+}
+
+impl Drop for FloorProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
