@@ -332,3 +332,36 @@ async fn sigterm_lets_what_is_under_way_finish() {
     let answer = app.admin().created("/v1/events", &again).await;
     assert_eq!(answer["duplicates"], 1, "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_of_an_event_or_decision_answers_as_first() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let client = reqwest::Client::new();
+    let send = |path: &'static str, key: &'static str, body: Value| {
+        let request = client.post(app.url(path)).bearer_auth(ADMIN_KEY);
+        let request = request.header("idempotency-key", key).json(&body);
+        async move {
+            let answer = request.send().await.expect("an answer");
+            let status = answer.status().as_u16();
+            let again = answer.headers().contains_key("idempotent-replayed");
+            (status, again, answer.json::<Value>().await.expect("JSON"))
+        }
+    };
+    let event = |id: &str| json!({"id": id, "source": "s", "type": "t", "subject": "x"});
+    let first = send("/v1/events", "k", event("1")).await;
+    assert_eq!((first.0, first.1, &first.2["accepted"]), (200, false, &json!(1)));
+    let again = send("/v1/events", "k", event("1")).await;
+    assert_eq!((again.0, again.1, again.2), (200, true, first.2));
+    let other = send("/v1/events", "k", event("2")).await;
+    assert_eq!((other.0, &other.2["code"]), (409, &json!("idempotency_conflict")));
+    let elsewhere = send("/v1/quota/consume", "k", json!({})).await;
+    assert_eq!(
+        (elsewhere.0, &elsewhere.2["code"]),
+        (409, &json!("idempotency_conflict"))
+    );
+    // A refused call keeps nothing, so that the key is free for the right one.
+    assert_eq!(send("/v1/events", "free", json!({"id": "3"})).await.0, 422);
+    let right = send("/v1/events", "free", event("3")).await;
+    assert_eq!((right.0, &right.2["accepted"]), (200, &json!(1)));
+}

@@ -12,6 +12,7 @@ mod health;
 mod keys;
 mod metrics_page;
 mod rate;
+mod repeat;
 mod scopes;
 pub mod serve;
 mod tenants;

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::body::BodyPace;
 use super::entry::{Gate, entry};
 use super::rate::Rates;
+use super::repeat::{Repeats, repeats};
 use super::scopes::ScopeTable;
 use super::{PrometheusPage, Readiness, docs, error_pages, health, metrics_page};
 use crate::config::Config;
@@ -35,6 +36,8 @@ pub struct GateParts {
     pub keys: Arc<dyn turnpike_domain::port::control::ApiKeys>,
     /// The tenants.
     pub directory: Arc<dyn turnpike_domain::port::directory::Directory>,
+    /// Where answers are kept for repeats.
+    pub store: Arc<dyn turnpike_domain::port::control::ControlStore>,
     /// Where security events are kept.
     pub security: super::auth::NoteSecurity,
 }
@@ -56,6 +59,10 @@ pub fn mount(
     let (router, mut document) = all.split_for_parts();
     docs::complete(&mut document);
     let document = Arc::new(document);
+    let kept = Arc::new(Repeats {
+        store: parts.store,
+        clock: Arc::clone(&parts.clock),
+    });
     let gate = Arc::new(Gate {
         clock: parts.clock,
         randomness: parts.randomness,
@@ -76,6 +83,7 @@ pub fn mount(
         .merge(docs::router(&document))
         .merge(error_pages::router())
         .layer(DefaultBodyLimit::max(CONTROL_BODY_BYTES_MAX))
+        .layer(from_fn_with_state(kept, repeats))
         .layer(from_fn_with_state(gate, entry));
     if !config.http.cors_origins.is_empty() {
         router = router.layer(cors(&config.http.cors_origins));

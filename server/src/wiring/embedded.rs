@@ -155,6 +155,7 @@ fn gate(sql: &SqlStore, clock: Arc<TenantClock>, randomness: Arc<dyn Randomness>
         randomness,
         keys: Arc::new(sql.clone()),
         directory: Arc::new(sql.clone()),
+        store: Arc::new(sql.clone()),
         security: Arc::new(move |event| noted.note_security(event)),
     }
 }
