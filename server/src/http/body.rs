@@ -3,6 +3,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
+use futures_util::StreamExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -15,8 +16,16 @@ pub(crate) struct BodyPace {
     pub(crate) rate_min: u32,
 }
 
+/// Bytes of a refused body that are still read and thrown away.
+const LINGER_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// How long they may take.
+const LINGER: Duration = Duration::from_secs(10);
+
 /// A body that ends with an error when its sender is too slow. It sets no timer while bytes are there already.
-pub(crate) fn paced(body: Body, pace: BodyPace) -> Body {
+///
+/// Where `lingers`, what nobody reads of it is read on for a while and thrown away: a client that sends all before it
+/// looks for an answer would see a broken connection instead of the refusal. Source: RFC 9112, section 9.6.
+pub(crate) fn paced(body: Body, pace: BodyPace, lingers: bool) -> Body {
     if body.is_end_stream() {
         return body;
     }
@@ -26,6 +35,7 @@ pub(crate) fn paced(body: Body, pace: BodyPace) -> Body {
         idle: None,
         waited: Duration::ZERO,
         read: 0,
+        lingers,
     })
 }
 
@@ -37,6 +47,8 @@ struct PacedBody {
     /// Waits that ended with bytes, counted whole: an upper bound of the time spent.
     waited: Duration,
     read: u64,
+    /// Whether there may be bytes that are still to be read when nobody wants them any more.
+    lingers: bool,
 }
 
 /// The sender of a body was too slow.
@@ -71,8 +83,9 @@ impl HttpBody for PacedBody {
                 let left = sleep.deadline().saturating_duration_since(started_now());
                 this.waited += allowed.saturating_sub(left);
             }
-            if let Some(Ok(frame)) = &frame {
-                this.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+            match &frame {
+                Some(Ok(frame)) => this.read += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Some(Err(_)) | None => this.lingers = false,
             }
             return Poll::Ready(frame);
         }
@@ -82,6 +95,7 @@ impl HttpBody for PacedBody {
             .get_or_insert_with(|| (Box::pin(tokio::time::sleep(allowance)), allowance));
         ready!(sleep.as_mut().poll(cx));
         this.idle = None;
+        this.lingers = false;
         Poll::Ready(Some(Err(axum::Error::new(TooSlow))))
     }
 
@@ -91,6 +105,29 @@ impl HttpBody for PacedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl Drop for PacedBody {
+    fn drop(&mut self) {
+        if !self.lingers || self.inner.is_end_stream() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let rest = std::mem::take(&mut self.inner);
+            runtime.spawn(tokio::time::timeout(LINGER, throw_away(rest)));
+        }
+    }
+}
+
+async fn throw_away(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let mut read = 0;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        read += chunk.len() as u64;
+        if read > LINGER_BYTES_MAX {
+            return;
+        }
     }
 }
 
@@ -104,6 +141,9 @@ fn started_now() -> tokio::time::Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use http_body_util::BodyExt as _;
 
     use super::*;
@@ -129,13 +169,14 @@ mod tests {
         let body = paced(
             dripping(50, &[b'x'; 100], Duration::from_millis(90)),
             pace(100, 1_000),
+            false,
         );
         assert_eq!(body.collect().await.unwrap().to_bytes().len(), 5_000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_it() {
-        let body = paced(dripping(3, b"x", Duration::from_millis(150)), pace(100, 0));
+        let body = paced(dripping(3, b"x", Duration::from_millis(150)), pace(100, 0), false);
         let error = body.collect().await.unwrap_err();
         assert!(error.to_string().contains("too slowly"), "{error}");
     }
@@ -144,15 +185,44 @@ mod tests {
     async fn dripping_ends_it_too() {
         let drip = || dripping(500, b"x", Duration::from_millis(90));
         assert!(
-            paced(drip(), pace(100, 0)).collect().await.is_ok(),
+            paced(drip(), pace(100, 0), false).collect().await.is_ok(),
             "without a rate it may drip for ever"
         );
-        assert!(paced(drip(), pace(100, 1_000)).collect().await.is_err());
+        assert!(paced(drip(), pace(100, 1_000), false).collect().await.is_err());
     }
 
     #[tokio::test]
     async fn what_is_there_needs_no_timer() {
-        let body = paced(Body::from("abc"), pace(1, 1_000_000));
+        let body = paced(Body::from("abc"), pace(1, 1_000_000), false);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+    }
+
+    /// A body of 1 MiB pieces that counts those that were read.
+    fn counted(pieces: usize, read: Arc<AtomicUsize>) -> Body {
+        let piece = Bytes::from(vec![b'x'; 1024 * 1024]);
+        Body::from_stream(futures_util::stream::iter(0..pieces).map(move |_| {
+            read.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, std::io::Error>(piece.clone())
+        }))
+    }
+
+    async fn read_after_refusal(pieces: usize, lingers: bool) -> usize {
+        let read = Arc::new(AtomicUsize::new(0));
+        let mut body = paced(counted(pieces, Arc::clone(&read)), pace(100, 0), lingers);
+        assert!(body.frame().await.unwrap().is_ok());
+        drop(body);
+        tokio::time::sleep(2 * LINGER).await;
+        read.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_body_is_read_on_for_a_while() {
+        assert_eq!(read_after_refusal(65, true).await, 65);
+        assert_eq!(
+            read_after_refusal(1_000, true).await,
+            130,
+            "the first, and one beyond the bound"
+        );
+        assert_eq!(read_after_refusal(65, false).await, 1);
     }
 }

@@ -182,7 +182,9 @@ impl Gate {
         }
         request.extensions_mut().insert(arrival.id.clone());
         let pace = self.pace;
-        let response = next.run(request.map(|body| paced(body, pace))).await;
+        // Who asks before sending a body reads the refusal first.
+        let lingers = !request.headers().contains_key(axum::http::header::EXPECT);
+        let response = next.run(request.map(|body| paced(body, pace, lingers))).await;
         let lacks_scope = response
             .extensions()
             .get::<Failure>()
