@@ -1,5 +1,7 @@
 //! Retention: raw events go, what was counted stays, and nobody takes what is left for all there was.
 
+#![cfg(test)]
+
 mod common;
 
 use common::{Event, TENANT, World, at, meter, quantity, range, request};

@@ -276,6 +276,14 @@ async fn a_directory_in_use_or_of_another_format_is_refused_by_name() {
     assert!(told.contains("format version 9"), "{told}");
 }
 
+/// Flips a byte in the middle of a file, for good.
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(path, bytes).expect("written");
+}
+
 /// Flips a byte in the middle of a file, does something, and flips it back.
 fn flipped<T>(path: &Path, at: impl Fn(usize) -> usize, work: impl FnOnce() -> T) -> T {
     let good = std::fs::read(path).expect("a file");
@@ -290,20 +298,28 @@ fn flipped<T>(path: &Path, at: impl Fn(usize) -> usize, work: impl FnOnce() -> T
 
 /// The largest file below a directory whose name ends so.
 fn largest(directory: &Path, end: &str) -> PathBuf {
-    let mut found: Vec<(u64, PathBuf)> = Vec::new();
-    let mut open = vec![directory.to_owned()];
+    let found = files(directory)
+        .into_iter()
+        .filter(|path| path.to_string_lossy().ends_with(end));
+    found
+        .max_by_key(|path| path.metadata().expect("a file").len())
+        .unwrap_or_else(|| panic!("no {end} file"))
+}
+
+/// All files below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![directory.to_owned()]);
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(&directory).expect("a directory") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.to_string_lossy().ends_with(end) {
-                found.push((path.metadata().expect("a file").len(), path));
+            } else {
+                found.push(path);
             }
         }
     }
-    found.sort();
-    found.pop().unwrap_or_else(|| panic!("no {end} file")).1
+    found
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -344,6 +360,23 @@ async fn damage_is_found_and_named_and_a_good_directory_is_called_good() {
     let (code, told) = flipped(&run_file, |len| len / 2, doctor);
     assert_eq!(code, Some(5), "{told}");
     assert!(told.contains(&name(&run_file)), "{told}");
+    // Views that cannot be read are derived anew: the damaged ones are set aside, and a second rebuild finds nothing.
+    damage(&run_file);
+    let rebuild = || run(&["rebuild", "--data-dir", &place]);
+    let (code, told) = rebuild();
+    assert!(code == Some(5) && told.contains(&name(&run_file)), "{told}");
+    let (code, told) = rebuild();
+    assert_eq!(code, Some(0), "{told}");
+    for manifest in files(&data.join("views"))
+        .iter()
+        .filter(|path| name(path).contains("manifest"))
+    {
+        damage(manifest);
+    }
+    let (code, told) = rebuild();
+    assert!(code == Some(5) && told.contains("manifest"), "{told}");
+    let (code, told) = doctor();
+    assert_eq!(code, Some(0), "{told}");
     // A good directory still serves after all that.
     app.restart().await;
     assert_eq!(count(&app).await, 1_000);

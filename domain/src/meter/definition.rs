@@ -85,6 +85,14 @@ pub struct MeterDefinition {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, Vec<String>>)]
     pub filter: BTreeMap<String, Vec<FilterValue>>,
+    /// How far the meter is, as a GET shows it: taken, so that what was shown can be sent back, and not looked at.
+    #[serde(default, skip_serializing, deserialize_with = "ignored")]
+    #[schema(ignore)]
+    pub backfill: (),
+}
+
+fn ignored<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    serde::de::IgnoredAny::deserialize(deserializer).map(drop)
 }
 
 /// A value of a filter: a string, number or boolean, kept as the text that it is compared by. A number stands as its
@@ -147,6 +155,7 @@ impl MeterDefinition {
                 .iter()
                 .map(|(path, all)| (path.clone(), values(all)))
                 .collect(),
+            backfill: (),
         }
     }
 
@@ -279,6 +288,15 @@ mod tests {
         let definition: MeterDefinition =
             serde_json::from_str(json).map_err(|error| Problem::invalid("", error.to_string()))?;
         definition.into_meter(MeterId(7))
+    }
+
+    #[test]
+    fn what_was_shown_can_be_sent_back() {
+        let shown =
+            r#"{"key": "m", "event_type": "t", "aggregation": "count", "backfill": {"complete": true}}"#;
+        let read: MeterDefinition = serde_json::from_str(shown).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap().get("backfill"), None);
+        assert!(serde_json::from_str::<MeterDefinition>(&shown.replace("backfill", "other")).is_err());
     }
 
     #[test]

@@ -31,6 +31,12 @@ impl Rebuild {
                 output::thousands(rebuilt.rows_before)
             ))?;
         }
+        if let Some(damage) = &rebuilt.damage {
+            return Err(CommandError::negative(format!(
+                "the views that were there could not be read: {damage}\nThe new ones are in their place; the damaged ones are kept \
+                 beside as views.old"
+            )));
+        }
         if rebuilt.different == 0 {
             return if self.json {
                 Ok(())

@@ -43,6 +43,9 @@ pub struct Rebuilt {
     pub different: u64,
     /// The first of them, by name.
     pub named: Vec<String>,
+    /// Why the views that were there could not be read, where that was so: then they were not compared, or not wholly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 impl Offline {
@@ -103,35 +106,60 @@ impl Offline {
 
     /// Derives every view anew from the log, and compares them with those that were there. The new ones stay; the old
     /// ones are removed when they are the same, else kept beside as `views.old`.
+    /// Views that cannot be read are set aside likewise, and what is wrong with them is told.
     pub async fn rebuild(config: &Config) -> Result<Rebuilt, StartError> {
-        let before = Self::open(config).await?;
-        if let Some(horizon) = before.stores.log.horizon() {
-            before.close().await?;
-            return Err(StartError::NotDerivable(horizon));
-        }
-        let (path, old) = (before.data_dir.views(), before.data_dir.path().join("views.old"));
-        let data_dir = before.close().await?;
+        let (data_dir, mut damage) = Self::lock_stopped(config).await?;
+        let (path, old) = (data_dir.views(), data_dir.path().join("views.old"));
         remove(&old)?;
-        std::fs::rename(&path, &old)
-            .map_err(|error| StartError::Views(old.display().to_string(), error.to_string()))?;
-        let after = Self::open_dir(config, data_dir).await?;
-        let was = Stores::views_in(&old, after.data_dir.partitions())?;
+        rename(&path, &old)?;
+        let after = match Self::open_dir(config, data_dir).await {
+            Ok(after) => after,
+            Err(error) => {
+                // The fault is not in the views, or the log alone cannot give them: all stays as it was.
+                remove(&path)?;
+                rename(&old, &path)?;
+                return Err(error);
+            }
+        };
         after.aggregator.checkpoint().await?;
         let mut rebuilt = Rebuilt::default();
-        for (partition, (was, is)) in was.iter().zip(&after.stores.views).enumerate() {
-            compare(
-                partition,
-                was.rows().scan(everything()),
-                is.rows().scan(everything()),
-                &mut rebuilt,
-            )?;
+        if damage.is_none() {
+            damage = after
+                .compare_with(&old, &mut rebuilt)
+                .err()
+                .map(|error| error.to_string());
         }
-        drop(was);
         after.close().await?;
-        if rebuilt.different == 0 {
+        rebuilt.damage = damage;
+        if rebuilt.different == 0 && rebuilt.damage.is_none() {
             remove(&old)?;
         }
         Ok(rebuilt)
+    }
+
+    /// Locks a data directory whose views contain the whole log, or says why they cannot be opened.
+    async fn lock_stopped(config: &Config) -> Result<(DataDir, Option<String>), StartError> {
+        match Self::open(config).await {
+            Ok(before) => {
+                let horizon = before.stores.log.horizon();
+                let data_dir = before.close().await?;
+                horizon.map_or(Ok((data_dir, None)), |horizon| {
+                    Err(StartError::NotDerivable(horizon))
+                })
+            }
+            Err(error @ StartError::DataDir(_)) => Err(error),
+            Err(error) => Ok((DataDir::open(&config.data_dir)?, Some(error.to_string()))),
+        }
+    }
+
+    /// Compares the rows of the views in another directory with those of this one.
+    fn compare_with(&self, old: &Path, rebuilt: &mut Rebuilt) -> Result<(), StartError> {
+        let was = Stores::views_in(old, self.data_dir.partitions())?;
+        for (partition, (was, is)) in was.iter().zip(&self.stores.views).enumerate() {
+            let (was, is) = (was.rows().scan(everything()), is.rows().scan(everything()));
+            compare(partition, was, is, rebuilt)?;
+        }
+        Ok(())
     }
 
     /// Ends all threads; the directory stays locked until what is returned is dropped.
@@ -141,6 +169,10 @@ impl Offline {
         self.stores.sql.close().await?;
         Ok(self.data_dir)
     }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), StartError> {
+    std::fs::rename(from, to).map_err(|error| StartError::Views(to.display().to_string(), error.to_string()))
 }
 
 fn remove(directory: &Path) -> Result<(), StartError> {
