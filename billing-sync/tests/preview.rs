@@ -105,6 +105,16 @@ async fn every_model_answers() {
             "9",
             "9.00",
         ),
+        (
+            json!({"price": matrix, "quantity": "10", "dimensions": {"region": "eu"}, "already_billed_quantity": "7"}),
+            "1",
+            "1.00",
+        ),
+        (
+            json!({"price": {"model": "flat", "amount": "29"}, "already_billed_quantity": "1"}),
+            "0",
+            "0.00",
+        ),
     ] {
         let mut body = body;
         body["currency"] = json!("USD");
@@ -116,6 +126,66 @@ async fn every_model_answers() {
             "{body}"
         );
     }
+}
+
+/// Nothing, the ends of tiers and what lies beside them, parts of a unit, and much, in currencies of all decimals.
+#[tokio::test]
+async fn edges_of_every_model() {
+    let tiers = json!([{"up_to": "100", "unit_amount": "0.1", "flat_amount": "5"}, {"up_to": "200", "unit_amount": "0.05"},
+        {"unit_amount": "0.000000000000001", "flat_amount": "1"}]);
+    let graduated = json!({"model": "graduated", "tiers": tiers});
+    let volume = json!({"model": "volume", "tiers": tiers});
+    let rates = json!({"model": "graduated_percentage", "tiers": [{"up_to": "10", "rate_percent": "1"}, {"rate_percent": "0.5"}]});
+    let package = |round: &str| json!({"model": "package", "package_size": "1000", "package_amount": "1", "included": "10", "round": round});
+    let bounded =
+        json!({"model": "per_unit", "unit_amount": "0.5", "minimum_amount": "2", "maximum_amount": "10"});
+    for (shape, currency, quantity, unrounded, amount) in [
+        (&graduated, "USD", "0", "5", "5.00"),
+        (&graduated, "USD", "100", "15", "15.00"),
+        (&graduated, "USD", "100.5", "15.025", "15.03"),
+        (&graduated, "USD", "200", "20", "20.00"),
+        (
+            &graduated,
+            "USD",
+            "200.000000000001",
+            "21.000000000000000000000000001",
+            "21.00",
+        ),
+        (&graduated, "JPY", "100.5", "15.025", "15"),
+        (&graduated, "KWD", "100.5", "15.025", "15.025"),
+        (&volume, "USD", "0", "5", "5.00"),
+        (&volume, "USD", "100", "15", "15.00"),
+        (&volume, "USD", "100.5", "5.025", "5.03"),
+        (&volume, "USD", "1000000000000000", "2", "2.00"),
+        (&rates, "KWD", "10.01", "0.10005", "0.100"),
+        (&rates, "USD", "0", "0", "0.00"),
+        (&package("up"), "USD", "10", "0", "0.00"),
+        (&package("up"), "USD", "10.000000000001", "1", "1.00"),
+        (&package("up"), "USD", "1010", "1", "1.00"),
+        (&package("down"), "USD", "1009.9", "0", "0.00"),
+        (&package("down"), "USD", "1010", "1", "1.00"),
+        (&bounded, "USD", "0", "2", "2.00"),
+        (&bounded, "USD", "4", "2", "2.00"),
+        (&bounded, "USD", "20.01", "10", "10.00"),
+        (&bounded, "XAF", "7", "3.5", "4"),
+    ] {
+        let body = json!({"currency": currency, "price": shape, "quantity": quantity});
+        let (status, answer) = price(body.clone()).await;
+        assert_eq!(status, StatusCode::OK, "{body} {answer}");
+        let found = (&answer["unrounded"], &answer["amount"]["amount"]);
+        assert_eq!(found, (&json!(unrounded), &json!(amount)), "{body}");
+    }
+    let bounds = json!({"model": "percentage", "rate_percent": "10", "fixed_amount": "0.5", "min_per_event": "1.75",
+        "max_per_event": "12"});
+    let amounts = json!(["0", "1", "12.5", "115", "1000000"]);
+    let (_, answer) = price(json!({"currency": "USD", "price": bounds, "amounts": amounts})).await;
+    let lines: Vec<&Value> = answer["lines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| &line["amount"])
+        .collect();
+    assert_eq!(lines, ["1.75", "1.75", "1.75", "12", "12"], "{answer}");
 }
 
 #[tokio::test]
@@ -159,6 +229,18 @@ async fn what_is_wrong_is_pointed_at() {
         (
             json!({"currency": "usd", "price": per_unit, "quantity": "1"}),
             "/currency",
+        ),
+        (
+            json!({"currency": "XXX", "price": per_unit, "quantity": "1"}),
+            "/currency",
+        ),
+        (
+            json!({"currency": "JPY", "price": {"model": "flat", "amount": "1.5"}}),
+            "/price/amount",
+        ),
+        (
+            json!({"currency": "JPY", "price": {"model": "per_unit", "unit_amount": "1", "minimum_amount": "0.1"}, "quantity": "1"}),
+            "/price/minimum_amount",
         ),
         (
             json!({"currency": "USD", "price": {"model": "flat", "amount": "0.001"}}),

@@ -14,15 +14,24 @@ const ZERO_DECIMAL: [&str; 16] = [
 /// Currencies with a minor unit of a thousandth. Source: ISO 4217.
 const THREE_DECIMAL: [&str; 7] = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"];
 
-/// An ISO 4217 code of three capital letters.
+/// The codes that money is billed in. Source: ISO 4217, list one, less funds, metals, testing and "no currency"; those
+/// that were replaced in 2025 and 2026 (ANG, BGN) stay, for amounts of before.
+const CODES: &str = "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD \
+    CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL \
+    HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA \
+    MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB \
+    RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU \
+    UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG";
+
+/// An ISO 4217 code of a currency that money is billed in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency([u8; 3]);
 
 /// Why a text is no money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
-    /// Not three capital letters.
-    #[error("is not a currency code of three capital letters")]
+    /// Not the code of a currency.
+    #[error("is not the ISO 4217 code of a currency, such as USD")]
     Currency,
     /// Not a decimal.
     #[error("is not a decimal amount")]
@@ -42,10 +51,10 @@ impl Currency {
     /// US dollars.
     pub const USD: Self = Self(*b"USD");
 
-    /// Reads a code.
+    /// Reads a code, in capital letters.
     pub fn parse(code: &str) -> Result<Self, MoneyError> {
         match <[u8; 3]>::try_from(code.as_bytes()) {
-            Ok(bytes) if bytes.iter().all(u8::is_ascii_uppercase) => Ok(Self(bytes)),
+            Ok(bytes) if CODES.split(' ').any(|known| known == code) => Ok(Self(bytes)),
             _ => Err(MoneyError::Currency),
         }
     }
@@ -236,7 +245,18 @@ mod tests {
             usd.parse_amount("99999999999999999999"),
             Err(MoneyError::Overflow)
         );
-        assert_eq!(Currency::parse("usd"), Err(MoneyError::Currency));
+        for code in ["usd", "XXX", "XTS", "XAU", "US", "USDT", "", "USD ", "DEM", "Ü$"] {
+            assert_eq!(Currency::parse(code), Err(MoneyError::Currency), "{code}");
+        }
+    }
+
+    #[test]
+    fn the_codes_are_distinct_and_those_of_other_decimals_are_among_them() {
+        let codes: Vec<&str> = CODES.split(' ').collect();
+        assert!(codes.is_sorted_by(|a, b| a < b) && codes.iter().all(|code| code.len() == 3));
+        for code in ZERO_DECIMAL.iter().chain(&THREE_DECIMAL) {
+            assert!(codes.contains(code), "{code}");
+        }
     }
 
     proptest! {

@@ -113,22 +113,16 @@ async fn show(State(control): State<Arc<Control>>, caller: Caller) -> Reply<Json
 )]
 async fn diff(
     State(control): State<Arc<Control>>,
-    changing: Changing,
+    caller: Caller,
     JsonBody(body): JsonBody<CatalogRequest>,
-) -> Reply<Answered> {
-    changing.require(Scope::Admin)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    let mut change = changing.change(control.clock.as_ref(), &body);
-    change.idempotency = None;
-    let decide = move |state: &dyn ControlState| {
-        let current = state.catalog(at.0);
-        body.check_version(&current)?;
-        let plan = apply_document(&current, body.document(), &state.catalog_use(at.0, at.1), || {
-            MeterId(0)
-        })?;
-        Ok(Decision::unchanged(answer_of(&plan.diff)?))
-    };
-    Ok(Answered(control.store.change(change, Box::new(decide)).await?))
+) -> Reply<Json<CatalogDiff>> {
+    caller.require(Scope::Admin)?;
+    let (tenant, now) = (caller.tenant, control.clock.now(caller.tenant));
+    let current = control.directory.catalog(tenant);
+    body.check_version(&current)?;
+    let used = control.store.catalog_use(tenant, now);
+    let plan = apply_document(&current, body.document(), &used, || MeterId(0))?;
+    Ok(Json(plan.diff))
 }
 
 /// Makes the catalog what the body declares, all of it or nothing, and answers with what was done.

@@ -144,7 +144,7 @@ fn phase_charges(
     for used in &phase.add_ons {
         let found = catalog.add_on(&used.key, used.version);
         let add_on = found.ok_or_else(|| gone("add-on", &used.key, used.version))?;
-        if add_on.currency != subscription.currency {
+        if add_on.currency != subscription.currency && !add_on.prices.is_empty() {
             return Err(no_prices("add-on", &used.key));
         }
         let source = format!("add_on/{}@{}", used.key, used.version);

@@ -13,8 +13,8 @@ use super::engine::BillingSync;
 use super::verify::Verifier;
 
 impl BillingSync {
-    /// The next invoice of a customer's subscription (the newest that is not billed to its end unless said), as it
-    /// would be now. Nothing is kept.
+    /// The invoice that falls due next of a customer's subscriptions, or of the one that is named, as it would be now.
+    /// Nothing is kept.
     pub async fn upcoming(
         &self,
         tenant: TenantId,
@@ -28,26 +28,27 @@ impl BillingSync {
             )
         };
         let catalog = self.parts.directory.catalog(tenant);
+        let mut next = None;
         for candidate in self.candidates(tenant, customer, subscription)? {
             let closed_until = self.closed_until(tenant, &candidate.id).await?;
-            let Some(period) = next_period(&candidate, &catalog, closed_until)? else {
-                continue;
-            };
-            let scope = Scope {
-                tenant,
-                subscription: &candidate,
-                period,
-                looked_from: period.end,
-                over: false,
-            };
-            let built = self.build(scope).await?;
-            let draft = self.draft(&scope, 0, built)?;
-            return Ok(Invoice {
-                id: String::new(),
-                ..draft
-            });
+            let period = next_period(&candidate, &catalog, closed_until)?;
+            let due = period.map(|period| (period, candidate));
+            next = next.into_iter().chain(due).min_by_key(|(period, _)| period.end);
         }
-        Err(nothing())
+        let (period, candidate) = next.ok_or_else(nothing)?;
+        let scope = Scope {
+            tenant,
+            subscription: &candidate,
+            period,
+            looked_from: period.end,
+            over: false,
+        };
+        let built = self.build(scope).await?;
+        let draft = self.draft(&scope, 0, built)?;
+        Ok(Invoice {
+            id: String::new(),
+            ..draft
+        })
     }
 
     fn candidates(

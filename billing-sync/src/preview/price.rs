@@ -95,6 +95,11 @@ pub(super) async fn preview_price(
     }))
 }
 
+fn both(already: Quantity, new: Quantity) -> Result<Quantity, Problem> {
+    let total = already.checked_add(new);
+    total.ok_or_else(|| Problem::new(Code::Overflow, "the quantity is too large"))
+}
+
 impl PricePreviewRequest {
     fn rate(&self) -> Result<Rated, Problem> {
         self.check()?;
@@ -102,16 +107,24 @@ impl PricePreviewRequest {
         if already.is_zero() {
             return Ok(rate(&self.price, &self.usage()?, self.currency)?);
         }
-        let Usage::Total(quantity) = self.usage()? else {
-            return Err(Problem::invalid(
-                "/already_billed_quantity",
-                "is only for prices of a total",
-            ));
+        let (before, now) = match self.usage()? {
+            Usage::Events(_) => {
+                let detail = "stands beside quantity only: each event of amounts is charged by itself";
+                return Err(Problem::invalid("/already_billed_quantity", detail));
+            }
+            Usage::Total(new) => (Usage::Total(already), Usage::Total(both(already, new)?)),
+            Usage::Groups(new) => {
+                let before = new.iter().map(|(group, _)| (group.clone(), already));
+                let now = new
+                    .iter()
+                    .map(|(group, new)| Ok((group.clone(), both(already, *new)?)));
+                (
+                    Usage::Groups(before.collect()),
+                    Usage::Groups(now.collect::<Result<_, Problem>>()?),
+                )
+            }
         };
-        let total = already
-            .checked_add(quantity)
-            .ok_or_else(|| Problem::new(Code::Overflow, "the quantity is too large"))?;
-        Ok(rate_step(&self.price, already, total, self.currency)?)
+        Ok(rate_step(&self.price, &before, &now, self.currency)?)
     }
 
     fn check(&self) -> Result<(), Problem> {

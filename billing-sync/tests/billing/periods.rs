@@ -204,3 +204,49 @@ async fn the_machines_clock_bills_by_itself() {
         "{invoices:?}"
     );
 }
+
+#[tokio::test]
+async fn a_run_ends_on_a_whole_minute_and_one_of_the_future_bills_what_has_ended() {
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    app.subscribe(json!({})).await;
+    let asked = json!({"period_end": "2026-02-01T00:00:01Z"});
+    let (status, problem) = app.call("POST", "/v1/billing/runs", asked).await;
+    let pointer = &problem["errors"][0]["pointer"];
+    assert_eq!((status, pointer), (422, &json!("/period_end")), "{problem}");
+    app.at("2026-02-15T00:00:00Z");
+    let run = app.run("2030-01-01T00:00:00Z").await;
+    assert_eq!((&run["status"], &run["invoices"]), (&json!("done"), &json!(1)));
+}
+
+#[tokio::test]
+async fn an_add_on_without_prices_is_billed_in_any_currency() {
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    app.put("/v1/add-ons/badge", json!({"currency": "EUR"})).await;
+    app.subscribe(json!({"add_ons": ["badge"]})).await;
+    app.at("2026-02-02T00:00:00Z");
+    let run = app.run("2026-02-01T00:00:00Z").await;
+    assert_eq!(
+        (&run["status"], &run["invoices"]),
+        (&json!("done"), &json!(1)),
+        "{run}"
+    );
+}
+
+#[tokio::test]
+async fn the_invoice_to_come_is_the_one_that_falls_due_first() {
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    let first = app.subscribe(json!({})).await;
+    app.at("2026-01-20T00:00:00Z");
+    let cancel = format!("/v1/subscriptions/{}/cancel", first["id"].as_str().unwrap());
+    app.post(&cancel, json!({"at": "now"})).await;
+    let second = app.subscribe(json!({})).await;
+    let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
+    assert_eq!(upcoming["subscription"], first["id"]);
+    app.at("2026-01-21T00:00:00Z");
+    app.run("2026-01-21T00:00:00Z").await;
+    let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
+    assert_eq!(upcoming["subscription"], second["id"]);
+}

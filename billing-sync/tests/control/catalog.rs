@@ -304,6 +304,38 @@ async fn a_catalog_that_is_wrong_anywhere_is_not_applied_at_all() {
 }
 
 #[tokio::test]
+async fn a_difference_is_shown_while_a_change_is_being_written() {
+    let app = App::start().await;
+    let app = &app;
+    app.post("/v1/catalog/apply", document()).await.is(200, "");
+    let (entered, is_in) = tokio::sync::oneshot::channel();
+    let (leave, may_leave) = std::sync::mpsc::channel::<()>();
+    let store = app.store.clone();
+    let change = turnpike_stores::contract::control::change(TenantId::DEFAULT, None);
+    let writing = std::thread::spawn(move || {
+        let decide = Box::new(move |_: &dyn turnpike_domain::port::control::ControlState| {
+            entered.send(()).unwrap();
+            may_leave.recv().unwrap();
+            Ok(turnpike_domain::port::control::Decision::unchanged(Value::Null))
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime
+            .block_on(turnpike_domain::port::control::ControlStore::change(
+                &store, change, decide,
+            ))
+            .unwrap();
+    });
+    is_in.await.unwrap();
+    let diff = app.post("/v1/catalog/diff", document()).await.is(200, "");
+    assert_eq!(diff["created"], json!([]));
+    leave.send(()).unwrap();
+    writing.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_crash_inside_an_application_leaves_the_old_catalog() {
     let directory = tempfile::tempdir().unwrap();
     let place = SqlPlace::File(directory.path().join("control.sqlite"));

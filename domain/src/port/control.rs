@@ -150,7 +150,7 @@ pub trait ControlState: Directory {
     /// A tenant's number. Each call gives another.
     fn next_tenant_id(&self) -> TenantId;
 
-    /// What refers to a tenant's catalog at `now`. Looks at all of its customers: for rare changes only.
+    /// What refers to a tenant's catalog at `now`.
     fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse;
 
     /// The tenant with this key.
@@ -232,6 +232,10 @@ pub trait ControlStore: Send + Sync {
     /// [`crate::problem::Code::IdempotencyConflict`]. When it answers, the change is durable, in the [`Directory`], and
     /// listeners were told.
     fn change(&self, change: Change, decide: Decide) -> BoxFuture<'_, Result<Answer, Problem>>;
+
+    /// What refers to a tenant's catalog at `now`, for showing what a change would do. The change itself asks
+    /// [`ControlState::catalog_use`].
+    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse;
 
     /// Customers in the order of their keys, erased ones left out.
     fn list_customers(

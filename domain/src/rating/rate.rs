@@ -148,20 +148,21 @@ fn bounded(price: &Price, amount: &Exact) -> Exact {
 }
 
 /// One bill of several in a period: f(`already` + what is new) − f(`already`), where `total` is `already` + what is new.
+/// For a matrix price both are of the same combinations.
 ///
 /// The minor amount is the difference of the two rounded amounts, so that the bills of a period sum to the bill of
 /// its total. `already` of zero means that nothing was billed: then it is f(`total`), with what is charged at no usage.
 pub fn rate_step(
     price: &Price,
-    already: Quantity,
-    total: Quantity,
+    already: &Usage,
+    total: &Usage,
     currency: Currency,
 ) -> Result<Rated, RatingError> {
-    let whole = rate(price, &Usage::Total(total), currency)?;
-    if already.is_zero() {
+    let whole = rate(price, total, currency)?;
+    if already.total()?.is_zero() {
         return Ok(whole);
     }
-    let billed = rate(price, &Usage::Total(already), currency)?;
+    let billed = rate(price, already, currency)?;
     let difference = |a: i64, b: i64| a.checked_sub(b).ok_or(RatingError::Overflow);
     Ok(Rated {
         unrounded: &whole.unrounded - &billed.unrounded,

@@ -94,16 +94,17 @@ fn matrix_prices_by_combination() {
 
 #[test]
 fn steps_show_only_what_is_new() {
+    let of = |text| Usage::Total(quantity(text));
     let tiers = json!([{"up_to": "5", "flat_amount": "100"}, {"up_to": "10", "flat_amount": "50"},
         {"up_to": "15", "unit_amount": "5"}, {"unit_amount": "1"}]);
     let graduated = price(json!({"model": "graduated", "tiers": tiers}));
-    let step = rate_step(&graduated, quantity("12"), quantity("22"), Currency::USD).unwrap();
+    let step = rate_step(&graduated, &of("12"), &of("22"), Currency::USD).unwrap();
     let shown: Vec<String> = step.lines.iter().map(|line| line.amount.to_string()).collect();
     assert_eq!((shown, step.minor), (vec!["15".to_owned(), "7".to_owned()], 2200));
     let volume = price(
         json!({"model": "volume", "tiers": [{"up_to": "10", "unit_amount": "2"}, {"unit_amount": "1"}]}),
     );
-    let step = rate_step(&volume, quantity("10"), quantity("11"), Currency::USD).unwrap();
+    let step = rate_step(&volume, &of("10"), &of("11"), Currency::USD).unwrap();
     let shown: Vec<String> = step.lines.iter().map(|line| line.amount.to_string()).collect();
     assert_eq!(
         (shown, step.minor),
@@ -297,7 +298,8 @@ proptest! {
         let price = case.price();
         let (mut already, mut billed) = (0, 0);
         for cut in cuts {
-            let step = rate_step(&price, total_of(already), total_of(cut), Currency::USD).unwrap();
+            let (before, now) = (Usage::Total(total_of(already)), Usage::Total(total_of(cut)));
+            let step = rate_step(&price, &before, &now, Currency::USD).unwrap();
             let shown: Exact = step.lines.iter().map(|line| line.amount.clone()).sum();
             prop_assert_eq!(&shown, &step.unrounded);
             prop_assert!(case.kind == 5 || already == 0 || step.minor >= 0);

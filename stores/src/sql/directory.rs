@@ -17,6 +17,7 @@ use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryList
 use turnpike_domain::time::Timestamp;
 
 use super::key::{hash_key, id_of};
+use super::uses::Uses;
 use crate::machine::TenantClock;
 
 #[derive(Default)]
@@ -47,6 +48,7 @@ struct Room {
     subscribers: DashMap<String, String>,
     overrides: DashMap<String, BTreeMap<String, Arc<Override>>>,
     grants: DashMap<String, BTreeMap<String, Arc<Grant>>>,
+    uses: Uses,
 }
 
 impl Room {
@@ -61,6 +63,7 @@ impl Room {
             subscribers: DashMap::new(),
             overrides: DashMap::new(),
             grants: DashMap::new(),
+            uses: Uses::default(),
         }
     }
 
@@ -84,8 +87,7 @@ impl Room {
         if let Some((_, before)) = self.customers.remove(key) {
             self.unlink(&before);
         }
-        self.overrides.remove(key);
-        self.grants.remove(key);
+        self.remove_entitlements(key);
     }
 
     /// Removes what leads to `customer` from its subjects and its parent.
@@ -102,32 +104,46 @@ impl Room {
         }
     }
 
-    fn catalog_use(&self, now: Timestamp) -> CatalogUse {
-        let mut used = CatalogUse::default();
-        for subscriptions in &self.subscriptions {
-            for subscription in subscriptions.value() {
-                if subscription.is_settled(now) {
-                    continue;
-                }
-                for phase in subscription.phases() {
-                    used.plans.insert((phase.plan.clone(), phase.plan_version));
-                    used.add_ons.extend(
-                        phase
-                            .add_ons
-                            .iter()
-                            .map(|add_on| (add_on.key.clone(), add_on.version)),
-                    );
-                }
-            }
+    fn put_override(&self, entry: Override) {
+        let feature = entry.entitlement.feature.clone();
+        let mut all = self.overrides.entry(entry.customer.clone()).or_default();
+        if all.insert(feature.clone(), Arc::new(entry)).is_none() {
+            self.uses.feature(&feature, true);
         }
-        for overrides in &self.overrides {
-            used.features.extend(overrides.keys().cloned());
+    }
+
+    fn remove_override(&self, customer: &str, feature: &str) {
+        let all = self.overrides.get_mut(customer);
+        if all.and_then(|mut all| all.remove(feature)).is_some() {
+            self.uses.feature(feature, false);
         }
-        for grants in &self.grants {
-            used.features
-                .extend(grants.values().map(|grant| grant.feature.clone()));
+    }
+
+    fn put_grant(&self, grant: Grant) {
+        self.uses.feature(&grant.feature, true);
+        let mut all = self.grants.entry(grant.customer.clone()).or_default();
+        if let Some(before) = all.insert(grant.id.clone(), Arc::new(grant)) {
+            self.uses.feature(&before.feature, false);
         }
-        used
+    }
+
+    fn remove_grant(&self, customer: &str, id: &str) {
+        let all = self.grants.get_mut(customer);
+        if let Some(before) = all.and_then(|mut all| all.remove(id)) {
+            self.uses.feature(&before.feature, false);
+        }
+    }
+
+    /// Removes a customer's overrides and grants.
+    fn remove_entitlements(&self, customer: &str) {
+        let overrides = self.overrides.remove(customer).map(|(_, all)| all);
+        for feature in overrides.unwrap_or_default().keys() {
+            self.uses.feature(feature, false);
+        }
+        let grants = self.grants.remove(customer).map(|(_, all)| all);
+        for grant in grants.unwrap_or_default().values() {
+            self.uses.feature(&grant.feature, false);
+        }
     }
 
     fn put_subscription(&self, subscription: Subscription) {
@@ -137,10 +153,13 @@ impl Room {
             .subscriptions
             .entry(subscription.customer.clone())
             .or_default();
-        all.retain(|other| other.id != subscription.id);
+        let subscription = Arc::new(subscription);
+        let known = all.iter().position(|other| other.id == subscription.id);
+        let before = known.map(|at| all.remove(at));
+        self.uses.subscription(before.as_deref(), &subscription);
         let newness = |s: &Subscription| (s.start, s.id.clone());
         let at = all.partition_point(|other| newness(other) > newness(&subscription));
-        all.insert(at, Arc::new(subscription));
+        all.insert(at, subscription);
     }
 }
 
@@ -190,17 +209,11 @@ impl MemoryDirectory {
     }
 
     pub(super) fn put_override(&self, tenant: TenantId, entry: Override) {
-        self.with(tenant, |room| {
-            let mut all = room.overrides.entry(entry.customer.clone()).or_default();
-            all.insert(entry.entitlement.feature.clone(), Arc::new(entry));
-        });
+        self.with(tenant, |room| room.put_override(entry));
     }
 
     pub(super) fn put_grant(&self, tenant: TenantId, grant: Grant) {
-        self.with(tenant, |room| {
-            let mut all = room.grants.entry(grant.customer.clone()).or_default();
-            all.insert(grant.id.clone(), Arc::new(grant));
-        });
+        self.with(tenant, |room| room.put_grant(grant));
     }
 
     pub(super) fn set_counter(&self, name: &str, value: u32) {
@@ -291,10 +304,7 @@ impl MemoryDirectory {
             Effect::Customer(made) | Effect::EraseCustomer(made) => {
                 let told = customer(&made.key);
                 if made.erased_at.is_some() {
-                    self.with(tenant, |room| {
-                        room.overrides.remove(&made.key);
-                        room.grants.remove(&made.key);
-                    });
+                    self.with(tenant, |room| room.remove_entitlements(&made.key));
                 }
                 self.put_customer(tenant, made);
                 told
@@ -317,9 +327,7 @@ impl MemoryDirectory {
                 customer: key,
                 feature,
             } => {
-                self.with(tenant, |room| {
-                    room.overrides.get_mut(&key).map(|mut all| all.remove(&feature))
-                });
+                self.with(tenant, |room| room.remove_override(&key, &feature));
                 customer(&key)
             }
             Effect::Grant(made) => {
@@ -328,9 +336,7 @@ impl MemoryDirectory {
                 told
             }
             Effect::RemoveGrant { customer: key, id } => {
-                self.with(tenant, |room| {
-                    room.grants.get_mut(&key).map(|mut all| all.remove(&id))
-                });
+                self.with(tenant, |room| room.remove_grant(&key, &id));
                 customer(&key)
             }
             Effect::Meter(_)
@@ -527,7 +533,7 @@ impl ControlState for MemoryDirectory {
     }
 
     fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse {
-        self.with(tenant, |room| room.catalog_use(now))
+        self.with(tenant, |room| room.uses.at(now))
     }
 
     fn tenant_by_key(&self, key: &str) -> Option<Arc<Tenant>> {

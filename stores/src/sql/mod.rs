@@ -20,6 +20,7 @@ mod settings;
 mod store;
 mod subscription;
 mod tenant;
+mod uses;
 mod write;
 
 use std::sync::Arc;

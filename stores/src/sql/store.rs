@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use sqlx::Connection as _;
-use turnpike_domain::catalog::{ApiKey, Catalog, Customer, Grant, Override, Subscription, Tenant};
+use turnpike_domain::catalog::{
+    ApiKey, Catalog, CatalogUse, Customer, Grant, Override, Subscription, Tenant,
+};
 use turnpike_domain::identity::{NameKey, TenantId};
 use turnpike_domain::port::control::{
-    Answer, ApiKeys, AuditEntry, AuditFilter, Change, ControlStore, Decide, KeyRefusal, PageAfter,
-    SecurityEvent, SubscriptionFilter,
+    Answer, ApiKeys, AuditEntry, AuditFilter, Change, ControlState as _, ControlStore, Decide, KeyRefusal,
+    PageAfter, SecurityEvent, SubscriptionFilter,
 };
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::{BoxFuture, StoreError};
@@ -21,6 +23,10 @@ impl ControlStore for SqlStore {
     fn change(&self, change: Change, decide: Decide) -> BoxFuture<'_, Result<Answer, Problem>> {
         let work: super::Work = Box::new(move |_, state| Box::pin(async move { decide(state) }));
         Box::pin(self.write(change, work))
+    }
+
+    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse {
+        self.inner.directory.catalog_use(tenant, now)
     }
 
     fn list_customers(

@@ -14,7 +14,7 @@ use crate::invoice::engine::BillingSync;
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UpcomingQuery {
-    /// The subscription; the newest one that is not over unless said.
+    /// The subscription; the one whose invoice falls due first unless said.
     subscription: Option<String>,
 }
 
