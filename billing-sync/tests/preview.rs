@@ -95,15 +95,26 @@ async fn every_model_answers() {
         ),
         (json!({"price": matrix, "quantity": "10"}), "1.2", "1.20"),
         (
+            json!({"price": {"model": "per_unit", "unit_amount": "1", "minimum_amount": "9"}, "quantity": "1"}),
+            "9",
+            "9.00",
+        ),
+    ] {
+        answers(body, unrounded, amount).await;
+    }
+}
+
+/// What `already_billed_quantity` leaves to pay: f(already + quantity) − f(already).
+#[tokio::test]
+async fn bills_in_steps() {
+    let matrix = json!({"model": "matrix", "dimensions": ["region"], "rates": [{"region": "eu", "unit_amount": "0.10"}],
+        "default_unit_amount": "0.12"});
+    for (body, unrounded, amount) in [
+        (
             json!({"price": {"model": "package", "package_size": "10", "package_amount": "15"}, "quantity": "5",
             "already_billed_quantity": "17"}),
             "15",
             "15.00",
-        ),
-        (
-            json!({"price": {"model": "per_unit", "unit_amount": "1", "minimum_amount": "9"}, "quantity": "1"}),
-            "9",
-            "9.00",
         ),
         (
             json!({"price": matrix, "quantity": "10", "dimensions": {"region": "eu"}, "already_billed_quantity": "7"}),
@@ -116,16 +127,20 @@ async fn every_model_answers() {
             "0.00",
         ),
     ] {
-        let mut body = body;
-        body["currency"] = json!("USD");
-        let (status, answer) = price(body.clone()).await;
-        assert_eq!(status, StatusCode::OK, "{body} {answer}");
-        assert_eq!(
-            (&answer["unrounded"], &answer["amount"]["amount"]),
-            (&json!(unrounded), &json!(amount)),
-            "{body}"
-        );
+        answers(body, unrounded, amount).await;
     }
+}
+
+/// A preview in dollars answers with these figures.
+async fn answers(mut body: Value, unrounded: &str, amount: &str) {
+    body["currency"] = json!("USD");
+    let (status, answer) = price(body.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{body} {answer}");
+    assert_eq!(
+        (&answer["unrounded"], &answer["amount"]["amount"]),
+        (&json!(unrounded), &json!(amount)),
+        "{body}"
+    );
 }
 
 /// Nothing, the ends of tiers and what lies beside them, parts of a unit, and much, in currencies of all decimals.
