@@ -10,7 +10,7 @@ use turnpike_domain::port::control::{AuditNote, ControlState, ControlStore, Deci
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::history::History;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::time::{Clock, Randomness};
+use turnpike_domain::time::{Clock, Randomness, Timestamp};
 use turnpike_http::{Answered, Changing, PageQuery, Reply};
 
 /// What catalog, customers and subscriptions are made of.
@@ -38,6 +38,11 @@ impl Control {
     ) -> Reply<Answered> {
         let change = changing.change(self.clock.as_ref(), body);
         Ok(Answered(self.store.change(change, Box::new(decide)).await?))
+    }
+
+    /// Whose change it is, and the instant that it is decided for, by the tenant's own clock.
+    pub(crate) fn at(&self, changing: &Changing) -> (TenantId, Timestamp) {
+        (changing.tenant(), self.clock.now(changing.tenant()))
     }
 
     /// A customer that was not erased.

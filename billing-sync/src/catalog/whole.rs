@@ -117,7 +117,7 @@ async fn diff(
     JsonBody(body): JsonBody<CatalogRequest>,
 ) -> Reply<Answered> {
     changing.require(Scope::Admin)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     let mut change = changing.change(control.clock.as_ref(), &body);
     change.idempotency = None;
     let decide = move |state: &dyn ControlState| {
@@ -143,7 +143,7 @@ async fn apply(
     JsonBody(body): JsonBody<CatalogRequest>,
 ) -> Reply<Answered> {
     changing.require(Scope::Admin)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     let asked = body.clone();
     control
         .change(&changing, &asked, move |state| decide_apply(state, at, body))

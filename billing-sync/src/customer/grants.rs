@@ -57,7 +57,7 @@ async fn create(
     JsonBody(mut body): JsonBody<Grant>,
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     let asked = body.clone();
     if body.id.is_empty() {
         body.id = control.randomness.new_id();
@@ -115,7 +115,7 @@ async fn put(
     if body.id != id {
         return Err(Problem::invalid("/id", format!("must be \"{id}\", as in the path")).into());
     }
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     let asked = body.clone();
     control
         .change(&changing, &asked, move |state| decide_put(state, at, &key, body))

@@ -80,7 +80,7 @@ async fn put(
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
     agree(&key, &mut body.key)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     let asked = body.clone();
     control
         .change(&changing, &asked, move |state| rules::put(state, at, body))
@@ -101,7 +101,7 @@ async fn remove(
     Path(key): Path<String>,
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     control
         .change(&changing, &(), move |state| rules::remove(state, at, &key))
         .await

@@ -101,7 +101,7 @@ async fn create(
     JsonBody(body): JsonBody<NewSubscription>,
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     let (asked, id) = (body.clone(), control.randomness.new_id());
     control
         .change(&changing, &asked, move |state| {
@@ -282,7 +282,7 @@ async fn step<B: serde::Serialize>(
     + Send
     + 'static,
 ) -> Reply<Answered> {
-    let (tenant, now) = (changing.tenant(), control.clock.now(changing.tenant()));
+    let (tenant, now) = control.at(changing);
     let decide = move |state: &dyn ControlState| {
         let before = find(state, tenant, &id)?;
         let mut after = Subscription::clone(&before);
