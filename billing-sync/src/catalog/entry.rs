@@ -5,12 +5,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use turnpike_domain::catalog::{Catalog, CatalogKind, CatalogPlan, change_catalog};
 use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::port::control::{ControlState, Decision};
+use turnpike_domain::port::control::{AuditNote, ControlState, Decision, answer_of};
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Answered, Caller, Changing, Page, PageQuery, Reply};
 
-use crate::control::{Control, agree, answer_of, decided, page_of, with_detail};
+use crate::control::{Control, agree, page_of};
 
 /// A kind of catalog entry, in the shape that callers send and see.
 pub(super) trait Entry: Clone + Serialize + Send + 'static {
@@ -54,7 +54,7 @@ pub(super) async fn put<E: Entry>(
     mut body: E,
 ) -> Reply<Answered> {
     changing.require(Scope::Admin)?;
-    agree(key, body.key())?;
+    agree("/key", key, body.key())?;
     let (at, asked) = (control.at(changing), body.clone());
     control
         .change(changing, &asked, move |state| decide_put(state, at, body))
@@ -79,17 +79,16 @@ fn decide_put<E: Entry>(
         entry.put_into(plan, state)
     })?;
     let answer = answer_of(&E::find(&plan.after, &key))?;
-    let object = format!("{}/{key}", E::KIND.name());
+    let note = AuditNote::new(E::PUT, format!("{}/{key}", E::KIND.name()));
     if !plan.diff.created.is_empty() {
-        return Ok(decided(plan.effects, E::PUT, object, 201, answer));
+        return Ok(Decision::changed(plan.effects, note, 201, answer));
     }
     let Some(item) = plan.diff.changed.first() else {
         return Ok(Decision::unchanged(answer));
     };
     let fields: Vec<_> = item.changes.iter().map(|change| &change.pointer).collect();
-    let detail = json!({ "version": item.version, "fields": fields });
-    let decision = decided(plan.effects, E::PUT, object, 200, answer);
-    Ok(with_detail(decision, detail))
+    let note = note.with_detail(json!({ "version": item.version, "fields": fields }));
+    Ok(Decision::changed(plan.effects, note, 200, answer))
 }
 
 fn decide_remove<E: Entry>(
@@ -105,6 +104,6 @@ fn decide_remove<E: Entry>(
     if plan.effects.is_empty() {
         return Err(Problem::not_found(E::KIND.name(), key));
     }
-    let object = format!("{}/{key}", E::KIND.name());
-    Ok(decided(plan.effects, E::DELETE, object, 204, Value::Null))
+    let note = AuditNote::new(E::DELETE, format!("{}/{key}", E::KIND.name()));
+    Ok(Decision::changed(plan.effects, note, 204, Value::Null))
 }

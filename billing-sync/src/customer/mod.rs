@@ -2,6 +2,7 @@
 
 mod grants;
 mod overrides;
+mod own;
 mod rules;
 
 use std::sync::Arc;
@@ -79,7 +80,7 @@ async fn put(
     JsonBody(mut body): JsonBody<Customer>,
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    agree(&key, &mut body.key)?;
+    agree("/key", &key, &mut body.key)?;
     let at = control.at(&changing);
     let asked = body.clone();
     control

@@ -11,7 +11,7 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::port::control::{ControlState, Decision, Effect, SubscriptionFilter};
+use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, SubscriptionFilter, answer_of};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
@@ -21,7 +21,7 @@ use turnpike_http::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::control::{Control, answer_of, decided, page_after};
+use crate::control::{Control, page_after};
 pub use create::NewSubscription;
 pub use steps::{CancelRequest, ChangeRequest};
 pub use view::{ScheduledChange, SubscriptionView};
@@ -291,20 +291,14 @@ async fn step<B: serde::Serialize>(
         if *before == after {
             return Ok(Decision::unchanged(answer));
         }
-        let object = format!("subscription/{id}");
-        Ok(decided(
-            vec![Effect::Subscription(after)],
-            action,
-            object,
-            200,
-            answer,
-        ))
+        let note = AuditNote::new(action, format!("subscription/{id}"));
+        Ok(Decision::changed(vec![Effect::Subscription(after)], note, 200, answer))
     };
     control.change(changing, body, decide).await
 }
 
-fn find<D: Directory + ?Sized>(
-    directory: &D,
+fn find(
+    directory: &dyn Directory,
     tenant: TenantId,
     id: &str,
 ) -> Result<Arc<Subscription>, Problem> {
