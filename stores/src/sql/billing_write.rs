@@ -1,6 +1,6 @@
 //! What billing writes, each inside one transaction.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::identity::TenantId;
