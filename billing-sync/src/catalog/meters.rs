@@ -28,10 +28,7 @@ impl Entry for MeterDefinition {
     const DELETE: &'static str = "meter.delete";
 
     fn all(catalog: &Catalog) -> impl Iterator<Item = (&String, Self)> {
-        catalog
-            .meters
-            .iter()
-            .map(|(key, meter)| (key, Self::of(meter)))
+        catalog.meters.iter().map(|(key, meter)| (key, Self::of(meter)))
     }
 
     fn find(catalog: &Catalog, key: &str) -> Option<Self> {

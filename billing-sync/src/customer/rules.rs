@@ -42,7 +42,12 @@ pub(super) fn put(
     let answer = answer_of(&customer)?;
     let note = AuditNote::new("customer.put", format!("customer/{}", customer.key));
     let Some(before) = before else {
-        return Ok(Decision::changed(vec![Effect::Customer(customer)], note, 201, answer));
+        return Ok(Decision::changed(
+            vec![Effect::Customer(customer)],
+            note,
+            201,
+            answer,
+        ));
     };
     if *before == customer {
         return Ok(Decision::unchanged(answer));
@@ -54,7 +59,12 @@ pub(super) fn put(
         .filter_map(|change| change.pointer.split('/').nth(1).map(str::to_owned))
         .collect();
     let note = note.with_detail(json!({ "fields": fields }));
-    Ok(Decision::changed(vec![Effect::Customer(customer)], note, 200, answer))
+    Ok(Decision::changed(
+        vec![Effect::Customer(customer)],
+        note,
+        200,
+        answer,
+    ))
 }
 
 fn fill_in(customer: &mut Customer) {
@@ -213,5 +223,10 @@ pub(super) fn remove(
         ..Customer::clone(&customer)
     };
     let note = AuditNote::new("customer.erase", object);
-    Ok(Decision::changed(vec![Effect::EraseCustomer(left)], note, 204, Value::Null))
+    Ok(Decision::changed(
+        vec![Effect::EraseCustomer(left)],
+        note,
+        204,
+        Value::Null,
+    ))
 }

@@ -90,7 +90,12 @@ pub(super) fn decide(
     check_alone(state, tenant, &subscription)?;
     let answer = answer_of(&SubscriptionView::at(&subscription, now))?;
     let note = AuditNote::new("subscription.create", format!("subscription/{}", subscription.id));
-    Ok(Decision::changed(vec![Effect::Subscription(subscription)], note, 201, answer))
+    Ok(Decision::changed(
+        vec![Effect::Subscription(subscription)],
+        note,
+        201,
+        answer,
+    ))
 }
 
 /// The zone of anchors: the customer's, else the tenant's.

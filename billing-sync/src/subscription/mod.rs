@@ -11,7 +11,9 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, SubscriptionFilter, answer_of};
+use turnpike_domain::port::control::{
+    AuditNote, ControlState, Decision, Effect, SubscriptionFilter, answer_of,
+};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
@@ -292,16 +294,17 @@ async fn step<B: serde::Serialize>(
             return Ok(Decision::unchanged(answer));
         }
         let note = AuditNote::new(action, format!("subscription/{id}"));
-        Ok(Decision::changed(vec![Effect::Subscription(after)], note, 200, answer))
+        Ok(Decision::changed(
+            vec![Effect::Subscription(after)],
+            note,
+            200,
+            answer,
+        ))
     };
     control.change(changing, body, decide).await
 }
 
-fn find(
-    directory: &dyn Directory,
-    tenant: TenantId,
-    id: &str,
-) -> Result<Arc<Subscription>, Problem> {
+fn find(directory: &dyn Directory, tenant: TenantId, id: &str) -> Result<Arc<Subscription>, Problem> {
     directory
         .subscription(tenant, id)
         .ok_or_else(|| Problem::not_found("subscription", id))

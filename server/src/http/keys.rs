@@ -216,8 +216,8 @@ fn decide_create(
         calls_per_second: asked.calls_per_second,
     };
     let view = KeyView::of(&key);
-    let note = AuditNote::new("key.create", format!("key/{}", key.id))
-        .with_detail(json!({ "scopes": key.scopes }));
+    let note =
+        AuditNote::new("key.create", format!("key/{}", key.id)).with_detail(json!({ "scopes": key.scopes }));
     shown_once(vec![Effect::ApiKey(key)], note, view, made)
 }
 
@@ -341,7 +341,12 @@ async fn revoke(
                 revoked: Some(now),
                 ..key
             };
-            Ok(Decision::changed(vec![Effect::ApiKey(revoked)], note, 204, Value::Null))
+            Ok(Decision::changed(
+                vec![Effect::ApiKey(revoked)],
+                note,
+                204,
+                Value::Null,
+            ))
         })
         .await
 }

@@ -75,7 +75,11 @@ pub(super) async fn put_override(
 ) -> Result<(), sqlx::Error> {
     let sql = "INSERT INTO overrides (tenant, customer, feature, body) VALUES ($1, $2, $3, $4) \
                ON CONFLICT (tenant, customer, feature) DO UPDATE SET body = excluded.body";
-    let texts = [entry.customer.as_str(), &entry.entitlement.feature, &write_body(entry)?];
+    let texts = [
+        entry.customer.as_str(),
+        &entry.entitlement.feature,
+        &write_body(entry)?,
+    ];
     execute(connection, sql, tenant, &texts).await
 }
 
