@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
 use turnpike_domain::catalog::Customer;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::port::control::{AuditNote, ControlState, ControlStore, Decision, Effect, PageAfter};
+use turnpike_domain::port::control::{ControlState, ControlStore, Decision, PageAfter};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::history::History;
-use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::time::{Clock, Randomness};
+use turnpike_domain::problem::Problem;
+use turnpike_domain::time::{Clock, Randomness, Timestamp};
 use turnpike_http::{Answered, Changing, PageQuery, Reply};
 
 /// What catalog, customers and subscriptions are made of.
@@ -40,6 +39,11 @@ impl Control {
         Ok(Answered(self.store.change(change, Box::new(decide)).await?))
     }
 
+    /// Whose change it is, and the instant that it is decided for, by the tenant's own clock.
+    pub(crate) fn at(&self, changing: &Changing) -> (TenantId, Timestamp) {
+        (changing.tenant(), self.clock.now(changing.tenant()))
+    }
+
     /// A customer that was not erased.
     pub(crate) fn customer(&self, tenant: TenantId, key: &str) -> Result<Arc<Customer>, Problem> {
         living_customer(self.directory.as_ref(), tenant, key)
@@ -47,8 +51,8 @@ impl Control {
 }
 
 /// A customer that was not erased.
-pub(crate) fn living_customer<D: Directory + ?Sized>(
-    directory: &D,
+pub(crate) fn living_customer(
+    directory: &dyn Directory,
     tenant: TenantId,
     key: &str,
 ) -> Result<Arc<Customer>, Problem> {
@@ -58,48 +62,14 @@ pub(crate) fn living_customer<D: Directory + ?Sized>(
         .ok_or_else(|| Problem::not_found("customer", key))
 }
 
-/// A decision with one effect or more, its audit note, and its answer.
-pub(crate) fn decided(
-    effects: Vec<Effect>,
-    action: &'static str,
-    object: String,
-    status: u16,
-    answer: Value,
-) -> Decision {
-    Decision {
-        effects,
-        audit: Some(AuditNote {
-            action,
-            object,
-            detail: Value::Null,
-        }),
-        status,
-        answer,
-        kept_answer: None,
-    }
-}
-
-/// What the audit log says beside the action.
-pub(crate) fn with_detail(mut decision: Decision, detail: Value) -> Decision {
-    if let Some(note) = &mut decision.audit {
-        note.detail = detail;
-    }
-    decision
-}
-
-/// A value on its way into an answer.
-pub(crate) fn answer_of<T: Serialize>(value: &T) -> Result<Value, Problem> {
-    serde_json::to_value(value).map_err(|error| Problem::new(Code::Internal, format!("an answer: {error}")))
-}
-
-/// The key of a PUT: in the path, and optional in the body, where it must agree.
-pub(crate) fn agree(path: &str, body: &mut String) -> Result<(), Problem> {
+/// What the path of a call says stands in its body too, at `pointer`: it may be left out there, or must agree.
+pub(crate) fn agree(pointer: &str, path: &str, body: &mut String) -> Result<(), Problem> {
     if body.is_empty() {
         path.clone_into(body);
     }
     if body != path {
         return Err(Problem::invalid(
-            "/key",
+            pointer,
             format!("is \"{body}\", but the path says \"{path}\""),
         ));
     }

@@ -42,9 +42,9 @@ struct ExportRow {
     ),
     responses(
         (status = 200, description = "The rows", content((String = "text/csv"), (String = "application/x-ndjson"))),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "There is no such meter"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "A meter is still counting the events before it was made"),
+        (status = 404, body = ProblemBody, description = "There is no such meter"),
+        (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, description = "A meter is still counting the events before it was made"),
     ),
     security(("api_key" = ["read"])),
 )]

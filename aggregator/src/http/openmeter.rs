@@ -88,8 +88,8 @@ struct Asked {
     ),
     responses(
         (status = 200, body = QueryResult, description = "The rows; CSV where `Accept` says text/csv"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "There is no such meter"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
+        (status = 404, body = ProblemBody, description = "There is no such meter"),
+        (status = 422, body = ProblemBody, description = "A parameter is invalid"),
     ),
     security(("api_key" = ["read"])),
 )]

@@ -83,8 +83,8 @@ pub(crate) struct UsagePage {
     ),
     responses(
         (status = 200, body = UsagePage, description = "The rows"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "There is no such meter"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
+        (status = 404, body = ProblemBody, description = "There is no such meter"),
+        (status = 422, body = ProblemBody, description = "A parameter is invalid"),
     ),
     security(("api_key" = ["read"])),
 )]

@@ -2,20 +2,45 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use turnpike_domain::catalog::{CatalogKind, Feature};
-use turnpike_domain::identity::Scope;
+use turnpike_domain::catalog::{Catalog, CatalogKind, CatalogPlan, Feature};
+use turnpike_domain::port::control::ControlState;
 use turnpike_domain::problem::Problem;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{put_one, remove_one};
-use crate::control::{Control, agree, page_of};
+use super::entry::{self, Entry};
+use crate::control::Control;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(get, put, remove))
+}
+
+impl Entry for Feature {
+    const KIND: CatalogKind = CatalogKind::Feature;
+    const PUT: &'static str = "feature.put";
+    const DELETE: &'static str = "feature.delete";
+
+    fn all(catalog: &Catalog) -> impl Iterator<Item = (&String, Self)> {
+        catalog
+            .features
+            .iter()
+            .map(|(key, feature)| (key, Self::clone(feature)))
+    }
+
+    fn find(catalog: &Catalog, key: &str) -> Option<Self> {
+        catalog.features.get(key).map(|feature| Self::clone(feature))
+    }
+
+    fn key(&mut self) -> &mut String {
+        &mut self.key
+    }
+
+    fn put_into(self, plan: &mut CatalogPlan, _: &dyn ControlState) -> Result<(), Problem> {
+        plan.put_feature(self)
+    }
 }
 
 /// Lists features in the order of their keys.
@@ -29,13 +54,7 @@ async fn list(
     caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Reply<Json<Page<Feature>>> {
-    caller.require(Scope::Read)?;
-    let catalog = control.directory.catalog(caller.tenant);
-    let rows = catalog
-        .features
-        .iter()
-        .map(|(key, feature)| (key, Feature::clone(feature)));
-    Ok(Json(page_of(rows, &query)?))
+    entry::list(&control, &caller, &query)
 }
 
 /// Shows a feature.
@@ -49,10 +68,7 @@ async fn get(
     caller: Caller,
     Path(key): Path<String>,
 ) -> Reply<Json<Feature>> {
-    caller.require(Scope::Read)?;
-    let catalog = control.directory.catalog(caller.tenant);
-    let found = catalog.features.get(&key).map(|feature| Feature::clone(feature));
-    Ok(Json(found.ok_or_else(|| Problem::not_found("feature", &key))?))
+    entry::get(&control, &caller, &key)
 }
 
 /// Puts a feature. Its kind cannot change while something gives it.
@@ -69,28 +85,9 @@ async fn put(
     State(control): State<Arc<Control>>,
     changing: Changing,
     Path(key): Path<String>,
-    JsonBody(mut body): JsonBody<Feature>,
+    JsonBody(body): JsonBody<Feature>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Admin)?;
-    agree(&key, &mut body.key)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    let asked = body.clone();
-    control
-        .change(&changing, &asked, move |state| {
-            put_one(
-                state,
-                at,
-                "feature.put",
-                |plan| plan.put_feature(body),
-                |plan| {
-                    plan.after
-                        .features
-                        .get(&key)
-                        .map(|feature| Feature::clone(feature))
-                },
-            )
-        })
-        .await
+    entry::put(&control, &changing, &key, body).await
 }
 
 /// Takes a feature away. Refused while a plan, add-on, override or grant gives it.
@@ -105,11 +102,5 @@ async fn remove(
     changing: Changing,
     Path(key): Path<String>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Admin)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    control
-        .change(&changing, &(), move |state| {
-            remove_one(state, at, "feature.delete", CatalogKind::Feature, &key)
-        })
-        .await
+    entry::remove::<Feature>(&control, &changing, key).await
 }

@@ -3,22 +3,45 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
-use turnpike_domain::catalog::CatalogKind;
+use turnpike_domain::catalog::{Catalog, CatalogKind, CatalogPlan};
 use turnpike_domain::identity::Scope;
 use turnpike_domain::meter::MeterDefinition;
+use turnpike_domain::port::control::ControlState;
 use turnpike_domain::port::history::Backfill;
 use turnpike_domain::problem::Problem;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{put_one, remove_one};
-use crate::control::{Control, agree, page_of};
+use super::entry::{self, Entry};
+use crate::control::Control;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(get, put, remove))
+}
+
+impl Entry for MeterDefinition {
+    const KIND: CatalogKind = CatalogKind::Meter;
+    const PUT: &'static str = "meter.put";
+    const DELETE: &'static str = "meter.delete";
+
+    fn all(catalog: &Catalog) -> impl Iterator<Item = (&String, Self)> {
+        catalog.meters.iter().map(|(key, meter)| (key, Self::of(meter)))
+    }
+
+    fn find(catalog: &Catalog, key: &str) -> Option<Self> {
+        catalog.meters.get(key).map(|meter| Self::of(meter))
+    }
+
+    fn key(&mut self) -> &mut String {
+        &mut self.key
+    }
+
+    fn put_into(self, plan: &mut CatalogPlan, state: &dyn ControlState) -> Result<(), Problem> {
+        plan.put_meter(self, || state.next_meter_id())
+    }
 }
 
 /// Lists meters in the order of their keys.
@@ -32,13 +55,7 @@ async fn list(
     caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Reply<Json<Page<MeterDefinition>>> {
-    caller.require(Scope::Read)?;
-    let catalog = control.directory.catalog(caller.tenant);
-    let rows = catalog
-        .meters
-        .iter()
-        .map(|(key, meter)| (key, MeterDefinition::of(meter)));
-    Ok(Json(page_of(rows, &query)?))
+    entry::list(&control, &caller, &query)
 }
 
 /// A meter, and how far it has filled itself from the events before its making.
@@ -85,28 +102,9 @@ async fn put(
     State(control): State<Arc<Control>>,
     changing: Changing,
     Path(key): Path<String>,
-    JsonBody(mut body): JsonBody<MeterDefinition>,
+    JsonBody(body): JsonBody<MeterDefinition>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Admin)?;
-    agree(&key, &mut body.key)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    let asked = body.clone();
-    control
-        .change(&changing, &asked, move |state| {
-            put_one(
-                state,
-                at,
-                "meter.put",
-                |plan| plan.put_meter(body, || state.next_meter_id()),
-                |plan| {
-                    plan.after
-                        .meters
-                        .get(&key)
-                        .map(|meter| MeterDefinition::of(meter))
-                },
-            )
-        })
-        .await
+    entry::put(&control, &changing, &key, body).await
 }
 
 /// Takes a meter away. Refused while a feature or price refers to it. A meter made later under the same key fills itself anew.
@@ -121,11 +119,5 @@ async fn remove(
     changing: Changing,
     Path(key): Path<String>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Admin)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    control
-        .change(&changing, &(), move |state| {
-            remove_one(state, at, "meter.delete", CatalogKind::Meter, &key)
-        })
-        .await
+    entry::remove::<MeterDefinition>(&control, &changing, key).await
 }

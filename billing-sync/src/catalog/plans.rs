@@ -2,20 +2,45 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use turnpike_domain::catalog::{CatalogKind, Plan};
-use turnpike_domain::identity::Scope;
+use turnpike_domain::catalog::{Catalog, CatalogKind, CatalogPlan, Plan};
+use turnpike_domain::port::control::ControlState;
 use turnpike_domain::problem::Problem;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{put_one, remove_one};
-use crate::control::{Control, agree, page_of};
+use super::entry::{self, Entry};
+use crate::control::Control;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(get, put, remove))
+}
+
+impl Entry for Plan {
+    const KIND: CatalogKind = CatalogKind::Plan;
+    const PUT: &'static str = "plan.put";
+    const DELETE: &'static str = "plan.delete";
+
+    fn all(catalog: &Catalog) -> impl Iterator<Item = (&String, Self)> {
+        catalog
+            .plans
+            .iter()
+            .filter_map(|(key, versions)| Some((key, Self::clone(versions.last()?))))
+    }
+
+    fn find(catalog: &Catalog, key: &str) -> Option<Self> {
+        catalog.current_plan(key).map(|plan| Self::clone(plan))
+    }
+
+    fn key(&mut self) -> &mut String {
+        &mut self.key
+    }
+
+    fn put_into(self, plan: &mut CatalogPlan, _: &dyn ControlState) -> Result<(), Problem> {
+        plan.put_plan(self)
+    }
 }
 
 /// Lists plans in the order of their keys, each at its current version.
@@ -29,13 +54,7 @@ async fn list(
     caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Reply<Json<Page<Plan>>> {
-    caller.require(Scope::Read)?;
-    let catalog = control.directory.catalog(caller.tenant);
-    let rows = catalog
-        .plans
-        .iter()
-        .filter_map(|(key, all)| Some((key, Plan::clone(all.last()?))));
-    Ok(Json(page_of(rows, &query)?))
+    entry::list(&control, &caller, &query)
 }
 
 /// Shows a plan.
@@ -49,10 +68,7 @@ async fn get(
     caller: Caller,
     Path(key): Path<String>,
 ) -> Reply<Json<Plan>> {
-    caller.require(Scope::Read)?;
-    let catalog = control.directory.catalog(caller.tenant);
-    let found = catalog.current_plan(&key).map(|plan| Plan::clone(plan));
-    Ok(Json(found.ok_or_else(|| Problem::not_found("plan", &key))?))
+    entry::get(&control, &caller, &key)
 }
 
 /// Puts a plan. A change makes a new version, for new subscriptions; running ones stay on theirs. The same content keeps the version.
@@ -69,23 +85,9 @@ async fn put(
     State(control): State<Arc<Control>>,
     changing: Changing,
     Path(key): Path<String>,
-    JsonBody(mut body): JsonBody<Plan>,
+    JsonBody(body): JsonBody<Plan>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Admin)?;
-    agree(&key, &mut body.key)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    let asked = body.clone();
-    control
-        .change(&changing, &asked, move |state| {
-            put_one(
-                state,
-                at,
-                "plan.put",
-                |plan| plan.put_plan(body),
-                |plan| plan.after.current_plan(&key).map(|plan| Plan::clone(plan)),
-            )
-        })
-        .await
+    entry::put(&control, &changing, &key, body).await
 }
 
 /// Takes a plan away. Refused while a subscription runs on it, or has yet to be billed for it.
@@ -100,11 +102,5 @@ async fn remove(
     changing: Changing,
     Path(key): Path<String>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Admin)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    control
-        .change(&changing, &(), move |state| {
-            remove_one(state, at, "plan.delete", CatalogKind::Plan, &key)
-        })
-        .await
+    entry::remove::<Plan>(&control, &changing, key).await
 }

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use turnpike_domain::catalog::{Catalog, CatalogDiff, CatalogDocument, apply_document};
 use turnpike_domain::identity::{MeterId, Scope, TenantId};
-use turnpike_domain::port::control::{ControlState, Decision};
+use turnpike_domain::port::control::{AuditNote, ControlState, Decision, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::control::{Control, answer_of, decided, with_detail};
+use crate::control::Control;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
     OpenApiRouter::new()
@@ -137,7 +137,7 @@ async fn apply(
     JsonBody(body): JsonBody<CatalogRequest>,
 ) -> Reply<Answered> {
     changing.require(Scope::Admin)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     let asked = body.clone();
     control
         .change(&changing, &asked, move |state| decide_apply(state, at, body))
@@ -164,8 +164,6 @@ fn decide_apply(
         "changed": plan.diff.changed.iter().map(|item| json!({"kind": item.kind, "key": item.key})).collect::<Vec<_>>(),
         "removed": plan.diff.removed,
     });
-    Ok(with_detail(
-        decided(plan.effects, "catalog.apply", "catalog".to_owned(), 200, answer),
-        detail,
-    ))
+    let note = AuditNote::new("catalog.apply", "catalog").with_detail(detail);
+    Ok(Decision::changed(plan.effects, note, 200, answer))
 }

@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde_json::Value;
-use turnpike_domain::catalog::{FeatureKind, Findings, Grant, LimitPeriod};
-use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::catalog::{Catalog, FeatureKind, Findings, Grant, LimitPeriod};
+use turnpike_domain::identity::TenantId;
 use turnpike_domain::limits::CUSTOMER_GRANTS_MAX;
-use turnpike_domain::port::control::{ControlState, Decision, Effect};
+use turnpike_domain::port::control::{ControlState, Effect};
+use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::time::Timestamp;
+use turnpike_domain::time::{Randomness, Timestamp};
 use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::control::{Control, answer_of, decided, living_customer, page_of};
+use super::own::{self, Own};
+use crate::control::Control;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
     OpenApiRouter::new()
@@ -36,11 +37,7 @@ async fn list(
     Path(key): Path<String>,
     Params(query): Params<PageQuery>,
 ) -> Reply<Json<Page<Grant>>> {
-    caller.require(Scope::Read)?;
-    control.customer(caller.tenant, &key)?;
-    let all = control.directory.grants(caller.tenant, &key);
-    let rows = all.iter().map(|grant| (&grant.id, Grant::clone(grant)));
-    Ok(Json(page_of(rows, &query)?))
+    own::list(&control, &caller, &key, &query)
 }
 
 /// Gives a customer an amount of a metered feature. Its id is made unless said.
@@ -54,23 +51,9 @@ async fn create(
     State(control): State<Arc<Control>>,
     changing: Changing,
     Path(key): Path<String>,
-    JsonBody(mut body): JsonBody<Grant>,
+    JsonBody(body): JsonBody<Grant>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Billing)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    let asked = body.clone();
-    if body.id.is_empty() {
-        body.id = control.randomness.new_id();
-    }
-    control
-        .change(&changing, &asked, move |state| {
-            if find(state, at.0, &key, &body.id)?.is_some() {
-                let detail = format!("customer \"{key}\" has a grant \"{}\"", body.id);
-                return Err(Problem::new(Code::AlreadyExists, detail));
-            }
-            decide_put(state, at, &key, body)
-        })
-        .await
+    own::create(&control, &changing, key, body).await
 }
 
 /// Shows a grant.
@@ -85,14 +68,7 @@ async fn get(
     caller: Caller,
     Path((key, id)): Path<(String, String)>,
 ) -> Reply<Json<Grant>> {
-    caller.require(Scope::Read)?;
-    control.customer(caller.tenant, &key)?;
-    let all = control.directory.grants(caller.tenant, &key);
-    let found = all
-        .iter()
-        .find(|grant| grant.id == id)
-        .ok_or_else(|| Problem::not_found("grant", &id))?;
-    Ok(Json(Grant::clone(found)))
+    own::get(&control, &caller, &key, &id)
 }
 
 /// Puts a grant.
@@ -105,21 +81,10 @@ async fn get(
 async fn put(
     State(control): State<Arc<Control>>,
     changing: Changing,
-    Path((key, id)): Path<(String, String)>,
-    JsonBody(mut body): JsonBody<Grant>,
+    Path(path): Path<(String, String)>,
+    JsonBody(body): JsonBody<Grant>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Billing)?;
-    if body.id.is_empty() {
-        body.id.clone_from(&id);
-    }
-    if body.id != id {
-        return Err(Problem::invalid("/id", format!("must be \"{id}\", as in the path")).into());
-    }
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
-    let asked = body.clone();
-    control
-        .change(&changing, &asked, move |state| decide_put(state, at, &key, body))
-        .await
+    own::put(&control, &changing, path, body).await
 }
 
 /// Takes a grant back: what was used of it stays used.
@@ -131,84 +96,77 @@ async fn put(
 async fn remove(
     State(control): State<Arc<Control>>,
     changing: Changing,
-    Path((customer, id)): Path<(String, String)>,
+    Path(path): Path<(String, String)>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Billing)?;
-    let tenant = changing.tenant();
-    control
-        .change(&changing, &(), move |state| {
-            if find(state, tenant, &customer, &id)?.is_none() {
-                return Err(Problem::not_found("grant", &id));
-            }
-            let object = format!("customer/{customer}/grant/{id}");
-            let effects = vec![Effect::RemoveGrant { customer, id }];
-            Ok(decided(effects, "grant.delete", object, 204, Value::Null))
-        })
-        .await
+    own::remove::<Grant>(&control, &changing, path).await
 }
 
-fn find(
-    state: &dyn ControlState,
-    tenant: TenantId,
-    customer: &str,
-    id: &str,
-) -> Result<Option<Arc<Grant>>, Problem> {
-    living_customer(state, tenant, customer)?;
-    Ok(state
-        .grants(tenant, customer)
-        .into_iter()
-        .find(|grant| grant.id == id))
-}
+impl Own for Grant {
+    const NAME: &'static str = "grant";
+    const OBJECT: &'static str = "grant";
+    const PUT: &'static str = "grant.put";
+    const DELETE: &'static str = "grant.delete";
+    const KEY: &'static str = "/id";
 
-fn decide_put(
-    state: &dyn ControlState,
-    (tenant, now): (TenantId, Timestamp),
-    customer: &str,
-    mut grant: Grant,
-) -> Result<Decision, Problem> {
-    if !grant.customer.is_empty() && grant.customer != customer {
-        return Err(Problem::invalid(
-            "/customer",
-            format!("must be \"{customer}\", as in the path"),
-        ));
+    fn all(directory: &dyn Directory, tenant: TenantId, customer: &str) -> Vec<Arc<Self>> {
+        directory.grants(tenant, customer)
     }
-    customer.clone_into(&mut grant.customer);
-    let before = find(state, tenant, customer, &grant.id)?;
-    let since = before
-        .as_ref()
-        .and_then(|before| before.effective_at)
-        .unwrap_or(now);
-    grant.effective_at = Some(grant.effective_at.unwrap_or(since).floor_minute());
-    grant.expires_at = grant.expires_at.map(Timestamp::floor_minute);
-    check(state, tenant, &grant).into_result()?;
-    let answer = answer_of(&grant)?;
-    let status = match &before {
-        Some(before) if **before == grant => return Ok(Decision::unchanged(answer)),
-        Some(_) => 200,
-        None => 201,
-    };
-    if before.is_none() {
-        let lasting = |other: &&Arc<Grant>| other.expires_at.is_none_or(|end| end > now);
-        if state.grants(tenant, customer).iter().filter(lasting).count() >= CUSTOMER_GRANTS_MAX {
-            let detail =
-                format!("customer \"{customer}\" has {CUSTOMER_GRANTS_MAX} grants that have not ended");
-            return Err(Problem::new(Code::Invalid, detail));
+
+    fn key(&self) -> &String {
+        &self.id
+    }
+
+    fn key_mut(&mut self) -> &mut String {
+        &mut self.id
+    }
+
+    fn customer_mut(&mut self) -> &mut String {
+        &mut self.customer
+    }
+
+    fn name_anew(&mut self, randomness: &dyn Randomness) {
+        if self.id.is_empty() {
+            self.id = randomness.new_id();
         }
     }
-    let object = format!("customer/{customer}/grant/{}", grant.id);
-    Ok(decided(
-        vec![Effect::Grant(grant)],
-        "grant.put",
-        object,
-        status,
-        answer,
-    ))
+
+    /// Bounds of grants are whole minutes.
+    fn complete(&mut self, before: Option<&Self>, now: Timestamp) {
+        let since = before.and_then(|before| before.effective_at).unwrap_or(now);
+        self.effective_at = Some(self.effective_at.unwrap_or(since).floor_minute());
+        self.expires_at = self.expires_at.map(Timestamp::floor_minute);
+    }
+
+    fn check(&self, state: &dyn ControlState, tenant: TenantId) -> Result<(), Problem> {
+        check(&state.catalog(tenant), self).into_result()
+    }
+
+    fn check_room(
+        state: &dyn ControlState,
+        (tenant, now): (TenantId, Timestamp),
+        customer: &str,
+    ) -> Result<(), Problem> {
+        let lasting = |grant: &&Arc<Self>| grant.expires_at.is_none_or(|end| end > now);
+        if state.grants(tenant, customer).iter().filter(lasting).count() < CUSTOMER_GRANTS_MAX {
+            return Ok(());
+        }
+        let detail = format!("customer \"{customer}\" has {CUSTOMER_GRANTS_MAX} grants that have not ended");
+        Err(Problem::new(Code::Invalid, detail))
+    }
+
+    fn put(self) -> Effect {
+        Effect::Grant(self)
+    }
+
+    fn remove(customer: String, id: String) -> Effect {
+        Effect::RemoveGrant { customer, id }
+    }
 }
 
-fn check(state: &dyn ControlState, tenant: TenantId, grant: &Grant) -> Findings {
+fn check(catalog: &Catalog, grant: &Grant) -> Findings {
     let mut findings = Findings::default();
     findings.key("/id", &grant.id);
-    match state.catalog(tenant).features.get(&grant.feature) {
+    match catalog.features.get(&grant.feature) {
         None => findings.add("/feature", format!("there is no feature \"{}\"", grant.feature)),
         Some(feature) if feature.kind != FeatureKind::Metered => {
             findings.add("/feature", "is not metered: use an override");

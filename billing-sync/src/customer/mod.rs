@@ -2,6 +2,7 @@
 
 mod grants;
 mod overrides;
+mod own;
 mod rules;
 
 use std::sync::Arc;
@@ -79,8 +80,8 @@ async fn put(
     JsonBody(mut body): JsonBody<Customer>,
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    agree(&key, &mut body.key)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    agree("/key", &key, &mut body.key)?;
+    let at = control.at(&changing);
     let asked = body.clone();
     control
         .change(&changing, &asked, move |state| rules::put(state, at, body))
@@ -101,7 +102,7 @@ async fn remove(
     Path(key): Path<String>,
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     control
         .change(&changing, &(), move |state| rules::remove(state, at, &key))
         .await

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde_json::Value;
-use turnpike_domain::catalog::{Findings, Override};
-use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::port::control::{ControlState, Decision, Effect};
-use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::catalog::{Catalog, Findings, Override};
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::control::{ControlState, Effect};
+use turnpike_domain::port::directory::Directory;
+use turnpike_domain::problem::Problem;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::control::{Control, answer_of, decided, living_customer, page_of};
+use super::own::{self, Own};
+use crate::control::Control;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
     OpenApiRouter::new()
@@ -34,13 +35,7 @@ async fn list(
     Path(key): Path<String>,
     Params(query): Params<PageQuery>,
 ) -> Reply<Json<Page<Override>>> {
-    caller.require(Scope::Read)?;
-    control.customer(caller.tenant, &key)?;
-    let all = control.directory.overrides(caller.tenant, &key);
-    let rows = all
-        .iter()
-        .map(|entry| (&entry.entitlement.feature, Override::clone(entry)));
-    Ok(Json(page_of(rows, &query)?))
+    own::list(&control, &caller, &key, &query)
 }
 
 /// Makes an override; there is one per feature.
@@ -56,19 +51,7 @@ async fn create(
     Path(key): Path<String>,
     JsonBody(body): JsonBody<Override>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Billing)?;
-    let (tenant, asked) = (changing.tenant(), body.clone());
-    control
-        .change(&changing, &asked, move |state| {
-            let feature = &body.entitlement.feature;
-            if find(state, tenant, &key, feature)?.is_some() {
-                let detail =
-                    format!("customer \"{key}\" has an override of feature \"{feature}\": put it instead");
-                return Err(Problem::new(Code::AlreadyExists, detail));
-            }
-            decide_put(state, tenant, &key, body)
-        })
-        .await
+    own::create(&control, &changing, key, body).await
 }
 
 /// Shows an override.
@@ -83,12 +66,7 @@ async fn get(
     caller: Caller,
     Path((key, feature)): Path<(String, String)>,
 ) -> Reply<Json<Override>> {
-    caller.require(Scope::Read)?;
-    control.customer(caller.tenant, &key)?;
-    let all = control.directory.overrides(caller.tenant, &key);
-    let found = all.iter().find(|entry| entry.entitlement.feature == feature);
-    let found = found.ok_or_else(|| Problem::not_found("override of feature", &feature))?;
-    Ok(Json(Override::clone(found)))
+    own::get(&control, &caller, &key, &feature)
 }
 
 /// Puts an override.
@@ -101,22 +79,10 @@ async fn get(
 async fn put(
     State(control): State<Arc<Control>>,
     changing: Changing,
-    Path((key, feature)): Path<(String, String)>,
-    JsonBody(mut body): JsonBody<Override>,
+    Path(path): Path<(String, String)>,
+    JsonBody(body): JsonBody<Override>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Billing)?;
-    if body.entitlement.feature.is_empty() {
-        body.entitlement.feature.clone_from(&feature);
-    }
-    if body.entitlement.feature != feature {
-        return Err(Problem::invalid("/feature", format!("must be \"{feature}\", as in the path")).into());
-    }
-    let (tenant, asked) = (changing.tenant(), body.clone());
-    control
-        .change(&changing, &asked, move |state| {
-            decide_put(state, tenant, &key, body)
-        })
-        .await
+    own::put(&control, &changing, path, body).await
 }
 
 /// Takes an override away: plan and add-ons decide again.
@@ -128,70 +94,50 @@ async fn put(
 async fn remove(
     State(control): State<Arc<Control>>,
     changing: Changing,
-    Path((customer, feature)): Path<(String, String)>,
+    Path(path): Path<(String, String)>,
 ) -> Reply<Answered> {
-    changing.require(Scope::Billing)?;
-    let tenant = changing.tenant();
-    control
-        .change(&changing, &(), move |state| {
-            if find(state, tenant, &customer, &feature)?.is_none() {
-                return Err(Problem::not_found("override of feature", &feature));
-            }
-            let object = format!("customer/{customer}/override/{feature}");
-            let effects = vec![Effect::RemoveOverride { customer, feature }];
-            Ok(decided(effects, "override.delete", object, 204, Value::Null))
-        })
-        .await
+    own::remove::<Override>(&control, &changing, path).await
 }
 
-fn find(
-    state: &dyn ControlState,
-    tenant: TenantId,
-    customer: &str,
-    feature: &str,
-) -> Result<Option<Arc<Override>>, Problem> {
-    living_customer(state, tenant, customer)?;
-    Ok(state
-        .overrides(tenant, customer)
-        .into_iter()
-        .find(|entry| entry.entitlement.feature == feature))
-}
+impl Own for Override {
+    const NAME: &'static str = "override of feature";
+    const OBJECT: &'static str = "override";
+    const PUT: &'static str = "override.put";
+    const DELETE: &'static str = "override.delete";
+    const KEY: &'static str = "/feature";
 
-fn decide_put(
-    state: &dyn ControlState,
-    tenant: TenantId,
-    customer: &str,
-    mut entry: Override,
-) -> Result<Decision, Problem> {
-    if !entry.customer.is_empty() && entry.customer != customer {
-        return Err(Problem::invalid(
-            "/customer",
-            format!("must be \"{customer}\", as in the path"),
-        ));
+    fn all(directory: &dyn Directory, tenant: TenantId, customer: &str) -> Vec<Arc<Self>> {
+        directory.overrides(tenant, customer)
     }
-    customer.clone_into(&mut entry.customer);
-    let before = find(state, tenant, customer, &entry.entitlement.feature)?;
-    check(state, tenant, &entry).into_result()?;
-    let answer = answer_of(&entry)?;
-    let status = match before {
-        Some(before) if *before == entry => return Ok(Decision::unchanged(answer)),
-        Some(_) => 200,
-        None => 201,
-    };
-    let object = format!("customer/{customer}/override/{}", entry.entitlement.feature);
-    Ok(decided(
-        vec![Effect::Override(entry)],
-        "override.put",
-        object,
-        status,
-        answer,
-    ))
+
+    fn key(&self) -> &String {
+        &self.entitlement.feature
+    }
+
+    fn key_mut(&mut self) -> &mut String {
+        &mut self.entitlement.feature
+    }
+
+    fn customer_mut(&mut self) -> &mut String {
+        &mut self.customer
+    }
+
+    fn check(&self, state: &dyn ControlState, tenant: TenantId) -> Result<(), Problem> {
+        check(&state.catalog(tenant), self).into_result()
+    }
+
+    fn put(self) -> Effect {
+        Effect::Override(self)
+    }
+
+    fn remove(customer: String, feature: String) -> Effect {
+        Effect::RemoveOverride { customer, feature }
+    }
 }
 
-fn check(state: &dyn ControlState, tenant: TenantId, entry: &Override) -> Findings {
-    let catalog = state.catalog(tenant);
+fn check(catalog: &Catalog, entry: &Override) -> Findings {
     if !entry.revoked {
-        return entry.entitlement.check(&catalog);
+        return entry.entitlement.check(catalog);
     }
     let mut findings = Findings::default();
     let entitlement = &entry.entitlement;

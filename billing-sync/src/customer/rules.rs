@@ -9,11 +9,11 @@ use turnpike_domain::limits::{
     CUSTOMER_LEVELS_MAX, CUSTOMER_SUBJECTS_MAX, METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX,
     METADATA_VALUE_CHARS_MAX, NAME_BYTES_MAX,
 };
-use turnpike_domain::port::control::{ControlState, Decision, Effect};
+use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Timestamp, Zone};
 
-use crate::control::{answer_of, decided, living_customer, with_detail};
+use crate::control::living_customer;
 
 pub(super) fn put(
     state: &dyn ControlState,
@@ -40,12 +40,11 @@ pub(super) fn put(
         None => None,
     };
     let answer = answer_of(&customer)?;
-    let object = format!("customer/{}", customer.key);
+    let note = AuditNote::new("customer.put", format!("customer/{}", customer.key));
     let Some(before) = before else {
-        return Ok(decided(
+        return Ok(Decision::changed(
             vec![Effect::Customer(customer)],
-            "customer.put",
-            object,
+            note,
             201,
             answer,
         ));
@@ -59,14 +58,13 @@ pub(super) fn put(
         .iter()
         .filter_map(|change| change.pointer.split('/').nth(1).map(str::to_owned))
         .collect();
-    let decision = decided(
+    let note = note.with_detail(json!({ "fields": fields }));
+    Ok(Decision::changed(
         vec![Effect::Customer(customer)],
-        "customer.put",
-        object,
+        note,
         200,
         answer,
-    );
-    Ok(with_detail(decision, json!({ "fields": fields })))
+    ))
 }
 
 fn fill_in(customer: &mut Customer) {
@@ -214,7 +212,8 @@ pub(super) fn remove(
     let object = format!("customer/{key}");
     if subscriptions.is_empty() {
         let effects = vec![Effect::RemoveCustomer(key.to_owned())];
-        return Ok(decided(effects, "customer.delete", object, 204, Value::Null));
+        let note = AuditNote::new("customer.delete", object);
+        return Ok(Decision::changed(effects, note, 204, Value::Null));
     }
     let left = Customer {
         name: "erased".to_owned(),
@@ -223,10 +222,10 @@ pub(super) fn remove(
         erased_at: Some(now),
         ..Customer::clone(&customer)
     };
-    Ok(decided(
+    let note = AuditNote::new("customer.erase", object);
+    Ok(Decision::changed(
         vec![Effect::EraseCustomer(left)],
-        "customer.erase",
-        object,
+        note,
         204,
         Value::Null,
     ))

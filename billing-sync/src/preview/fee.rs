@@ -52,11 +52,11 @@ pub(super) struct FeePreview {
 /// Shares a gross amount between platform, provider and seller. Shares of currencies of three decimals are rounded to
 /// ten minor units, the smallest step that payment providers move. Nothing is charged or kept.
 #[utoipa::path(
-    post, path = "/v1/fees/preview", tag = "billing", operation_id = "previewFees",
+    post, path = "/v1/fees/preview", tag = "Billing", operation_id = "preview_fees",
     request_body = FeePreviewRequest,
     responses(
         (status = 200, description = "The shares", body = FeePreview),
-        (status = 422, description = "The amounts are invalid, or leave nothing for the seller", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "The amounts are invalid, or leave nothing for the seller", body = ProblemBody),
     ),
     security(("api_key" = ["read"])),
 )]

@@ -74,11 +74,11 @@ impl From<&RatedLine> for PreviewLine {
 
 /// Applies a price to usage. Nothing is billed or kept.
 #[utoipa::path(
-    post, path = "/v1/price/preview", tag = "billing", operation_id = "previewPrice",
+    post, path = "/v1/price/preview", tag = "Billing", operation_id = "preview_price",
     request_body = PricePreviewRequest,
     responses(
         (status = 200, description = "What it costs", body = PricePreview),
-        (status = 422, description = "The price or the usage is invalid", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "The price or the usage is invalid", body = ProblemBody),
     ),
     security(("api_key" = ["read"])),
 )]

@@ -5,12 +5,12 @@ use turnpike_domain::catalog::{AddOnUse, Catalog, Customer, Interval, Phase, Pla
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::limits::{PLAN_SPAN_MAX, SUBSCRIPTION_ADD_ONS_MAX};
 use turnpike_domain::money::Currency;
-use turnpike_domain::port::control::{ControlState, Decision, Effect};
+use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Cycle, Timestamp, Zone};
 
 use super::SubscriptionView;
-use crate::control::{answer_of, decided, living_customer};
+use crate::control::living_customer;
 
 /// A subscription to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -89,11 +89,10 @@ pub(super) fn decide(
     };
     check_alone(state, tenant, &subscription)?;
     let answer = answer_of(&SubscriptionView::at(&subscription, now))?;
-    let object = format!("subscription/{}", subscription.id);
-    Ok(decided(
+    let note = AuditNote::new("subscription.create", format!("subscription/{}", subscription.id));
+    Ok(Decision::changed(
         vec![Effect::Subscription(subscription)],
-        "subscription.create",
-        object,
+        note,
         201,
         answer,
     ))

@@ -11,7 +11,9 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::port::control::{ControlState, Decision, Effect, SubscriptionFilter};
+use turnpike_domain::port::control::{
+    AuditNote, ControlState, Decision, Effect, SubscriptionFilter, answer_of,
+};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
@@ -21,7 +23,7 @@ use turnpike_http::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::control::{Control, answer_of, decided, page_after};
+use crate::control::{Control, page_after};
 pub use create::NewSubscription;
 pub use steps::{CancelRequest, ChangeRequest};
 pub use view::{ScheduledChange, SubscriptionView};
@@ -101,7 +103,7 @@ async fn create(
     JsonBody(body): JsonBody<NewSubscription>,
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    let at = (changing.tenant(), control.clock.now(changing.tenant()));
+    let at = control.at(&changing);
     let (asked, id) = (body.clone(), control.randomness.new_id());
     control
         .change(&changing, &asked, move |state| {
@@ -282,7 +284,7 @@ async fn step<B: serde::Serialize>(
     + Send
     + 'static,
 ) -> Reply<Answered> {
-    let (tenant, now) = (changing.tenant(), control.clock.now(changing.tenant()));
+    let (tenant, now) = control.at(changing);
     let decide = move |state: &dyn ControlState| {
         let before = find(state, tenant, &id)?;
         let mut after = Subscription::clone(&before);
@@ -291,11 +293,10 @@ async fn step<B: serde::Serialize>(
         if *before == after {
             return Ok(Decision::unchanged(answer));
         }
-        let object = format!("subscription/{id}");
-        Ok(decided(
+        let note = AuditNote::new(action, format!("subscription/{id}"));
+        Ok(Decision::changed(
             vec![Effect::Subscription(after)],
-            action,
-            object,
+            note,
             200,
             answer,
         ))
@@ -303,11 +304,7 @@ async fn step<B: serde::Serialize>(
     control.change(changing, body, decide).await
 }
 
-fn find<D: Directory + ?Sized>(
-    directory: &D,
-    tenant: TenantId,
-    id: &str,
-) -> Result<Arc<Subscription>, Problem> {
+fn find(directory: &dyn Directory, tenant: TenantId, id: &str) -> Result<Arc<Subscription>, Problem> {
     directory
         .subscription(tenant, id)
         .ok_or_else(|| Problem::not_found("subscription", id))

@@ -13,7 +13,7 @@ use crate::catalog::{
 };
 use crate::identity::{MeterId, NameKey, TenantId};
 use crate::meter::Meter;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::time::{TimeRange, Timestamp};
 
 /// Who changes something, and in which request.
@@ -108,6 +108,17 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// A change with `effects`, which the audit log tells as `note`.
+    pub fn changed(effects: Vec<Effect>, note: AuditNote, status: u16, answer: Value) -> Self {
+        Self {
+            effects,
+            audit: Some(note),
+            status,
+            answer,
+            kept_answer: None,
+        }
+    }
+
     /// Nothing to do: the answer is what already stands.
     pub fn unchanged(answer: Value) -> Self {
         Self {
@@ -127,8 +138,32 @@ pub struct AuditNote {
     pub action: &'static str,
     /// To what, such as `plan/pro`.
     pub object: String,
-    /// More, as JSON.
+    /// More, as JSON; `Null` for none.
     pub detail: Value,
+}
+
+impl AuditNote {
+    /// A note without detail.
+    pub fn new(action: &'static str, object: impl Into<String>) -> Self {
+        Self {
+            action,
+            object: object.into(),
+            detail: Value::Null,
+        }
+    }
+
+    /// The same note with `detail`.
+    pub fn with_detail(self, detail: Value) -> Self {
+        Self { detail, ..self }
+    }
+}
+
+/// A value as the body of an answer.
+///
+/// # Errors
+/// [`Code::Internal`] for what JSON cannot express, such as a map whose keys are no texts.
+pub fn answer_of<T: Serialize>(value: &T) -> Result<Value, Problem> {
+    serde_json::to_value(value).map_err(|error| Problem::new(Code::Internal, format!("an answer: {error}")))
 }
 
 /// An answer to a changing call.
@@ -229,7 +264,7 @@ pub struct SecurityEvent {
 /// The control store.
 pub trait ControlStore: Send + Sync {
     /// Decides and keeps a change. A repeat (same idempotency key, same hash) answers as it did first; another hash is
-    /// [`crate::problem::Code::IdempotencyConflict`]. When it answers, the change is durable, in the [`Directory`], and
+    /// [`Code::IdempotencyConflict`]. When it answers, the change is durable, in the [`Directory`], and
     /// listeners were told.
     fn change(&self, change: Change, decide: Decide) -> BoxFuture<'_, Result<Answer, Problem>>;
 

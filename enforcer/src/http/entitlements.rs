@@ -36,7 +36,7 @@ pub(super) struct EntitlementAnswer {
 
 /// What a customer is entitled to now, with values, limits and usage.
 #[utoipa::path(
-    get, path = "/v1/customers/{key}/entitlements", tag = "quotas",
+    get, path = "/v1/customers/{key}/entitlements", tag = "Quotas",
     params(("key" = String, Path, description = "The customer")),
     responses(
         (status = 200, description = "Its entitlements", body = Entitlements),

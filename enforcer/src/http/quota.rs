@@ -121,7 +121,7 @@ pub(super) fn object(properties: Option<&RawValue>) -> Result<&str, Problem> {
 
 /// Whether a customer may do this now; nothing is consumed.
 #[utoipa::path(
-    post, path = "/v1/quota/check", tag = "quotas",
+    post, path = "/v1/quota/check", tag = "Quotas",
     params(StatusQuery), request_body = CheckBody,
     responses(
         (status = 200, description = "The decision", body = QuotaAnswer),
@@ -144,7 +144,7 @@ pub(super) async fn check(
 
 /// Decides and records usage in one durable step, once per id.
 #[utoipa::path(
-    post, path = "/v1/quota/consume", tag = "quotas",
+    post, path = "/v1/quota/consume", tag = "Quotas",
     params(StatusQuery), request_body = ConsumeBody,
     responses(
         (status = 200, description = "The decision; granted means durable", body = QuotaAnswer),
@@ -210,7 +210,7 @@ pub(super) enum BatchResult {
 
 /// Many checks at once; each is decided for itself.
 #[utoipa::path(
-    post, path = "/v1/quota/batch", tag = "quotas", request_body = BatchBody,
+    post, path = "/v1/quota/batch", tag = "Quotas", request_body = BatchBody,
     responses(
         (status = 200, description = "The decisions, in order", body = BatchAnswer),
         (status = 422, description = "Invalid", body = ProblemBody),

@@ -64,7 +64,7 @@ async fn detached(
 
 /// Holds an amount for a while, durably.
 #[utoipa::path(
-    post, path = "/v1/quota/reservations", tag = "quotas",
+    post, path = "/v1/quota/reservations", tag = "Quotas",
     params(StatusQuery), request_body = ReserveBody,
     responses(
         (status = 200, description = "The decision; granted means held", body = QuotaAnswer),
@@ -108,7 +108,7 @@ pub(super) async fn reserve(
 
 /// Turns a reservation into usage: less, the same, or more within the limits. After its end it is decided anew.
 #[utoipa::path(
-    post, path = "/v1/quota/reservations/{id}/commit", tag = "quotas",
+    post, path = "/v1/quota/reservations/{id}/commit", tag = "Quotas",
     params(("id" = String, Path, description = "The reservation"), StatusQuery), request_body = CommitBody,
     responses(
         (status = 200, description = "The decision; granted means durable", body = QuotaAnswer),
@@ -141,7 +141,7 @@ pub(super) async fn commit(
 
 /// Gives a reservation back.
 #[utoipa::path(
-    post, path = "/v1/quota/reservations/{id}/release", tag = "quotas",
+    post, path = "/v1/quota/reservations/{id}/release", tag = "Quotas",
     params(("id" = String, Path, description = "The reservation")),
     responses(
         (status = 200, description = "It is released, or had ended", body = QuotaAnswer),

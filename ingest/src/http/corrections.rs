@@ -49,8 +49,8 @@ pub(crate) struct AmendInput {
     post, path = "/v1/events/{source}/{id}/void", tag = "Events", params(EventPath),
     responses(
         (status = 200, body = EventBody, description = "The event as it counted last"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "There is no such event"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "Try again later"),
+        (status = 404, body = ProblemBody, description = "There is no such event"),
+        (status = 503, body = ProblemBody, description = "Try again later"),
     ),
     security(("api_key" = ["ingest"])),
 )]
@@ -75,10 +75,10 @@ pub(crate) async fn void(
     request_body(content = AmendInput, content_type = "application/json"),
     responses(
         (status = 200, body = EventBody, description = "The event as it counts now"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "There is no such event"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "The event was voided"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "The amendment is invalid"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "Try again later"),
+        (status = 404, body = ProblemBody, description = "There is no such event"),
+        (status = 409, body = ProblemBody, description = "The event was voided"),
+        (status = 422, body = ProblemBody, description = "The amendment is invalid"),
+        (status = 503, body = ProblemBody, description = "Try again later"),
     ),
     security(("api_key" = ["ingest"])),
 )]

@@ -33,7 +33,7 @@ const RESOLVED_TOGETHER: usize = 64;
     get, path = "/v1/events/dead-letters", tag = "Events", params(PageQuery),
     responses(
         (status = 200, body = Page<DeadLetterBody>, description = "A page of dead letters"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
+        (status = 422, body = ProblemBody, description = "A parameter is invalid"),
     ),
     security(("api_key" = ["read"])),
 )]
@@ -121,8 +121,8 @@ pub(crate) struct ReplayAnswer {
     request_body(content = Option<ReplayInput>, content_type = "application/json"),
     responses(
         (status = 200, body = ReplayAnswer, description = "What became of them"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "The body is invalid"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "Try again later"),
+        (status = 422, body = ProblemBody, description = "The body is invalid"),
+        (status = 503, body = ProblemBody, description = "Try again later"),
     ),
     security(("api_key" = ["ingest"])),
 )]

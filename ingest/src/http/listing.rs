@@ -48,8 +48,8 @@ pub(crate) struct ListQuery {
     get, path = "/v1/events", tag = "Events", params(ListQuery),
     responses(
         (status = 200, body = Page<EventBody>, description = "A page of events"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "The customer is unknown"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "A parameter is invalid"),
+        (status = 404, body = ProblemBody, description = "The customer is unknown"),
+        (status = 422, body = ProblemBody, description = "A parameter is invalid"),
     ),
     security(("api_key" = ["read"])),
 )]

@@ -57,11 +57,11 @@ impl Defaults for OpenMeterDefaults {
     ), description = "One event or an array of events"),
     responses(
         (status = 204, description = "All are durable and counted"),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json", description = "The body cannot be read"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "An event conflicts with an earlier one; the others were taken"),
-        (status = 415, body = ProblemBody, content_type = "application/problem+json", description = "The content type or encoding is not taken"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "An event is invalid; none was taken"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "Try again later"),
+        (status = 400, body = ProblemBody, description = "The body cannot be read"),
+        (status = 409, body = ProblemBody, description = "An event conflicts with an earlier one; the others were taken"),
+        (status = 415, body = ProblemBody, description = "The content type or encoding is not taken"),
+        (status = 422, body = ProblemBody, description = "An event is invalid; none was taken"),
+        (status = 503, body = ProblemBody, description = "Try again later"),
     ),
     security(("api_key" = ["ingest"])),
 )]

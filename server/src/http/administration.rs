@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::Value;
 use turnpike_domain::catalog::Tenant;
 use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::port::control::{
-    ApiKeys, AuditNote, ControlState, ControlStore, Decision, DueWork, Effect,
-};
+use turnpike_domain::port::control::{ApiKeys, ControlState, ControlStore, Decision, DueWork};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Clock, Randomness};
@@ -99,29 +96,4 @@ pub(super) fn require_administrator(caller: &Caller) -> Result<(), Problem> {
         Code::Forbidden,
         "only admin keys of the tenant \"default\" administer tenants",
     ))
-}
-
-/// A decision with its audit note and answer.
-pub(super) fn decided(
-    effects: Vec<Effect>,
-    (action, object, detail): (&'static str, String, Value),
-    status: u16,
-    answer: Value,
-) -> Decision {
-    Decision {
-        effects,
-        audit: Some(AuditNote {
-            action,
-            object,
-            detail,
-        }),
-        status,
-        answer,
-        kept_answer: None,
-    }
-}
-
-/// A value on its way into an answer.
-pub(super) fn answer_of<T: Serialize>(value: &T) -> Result<Value, Problem> {
-    serde_json::to_value(value).map_err(|error| Problem::new(Code::Internal, format!("an answer: {error}")))
 }

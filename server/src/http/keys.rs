@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use turnpike_domain::catalog::{ApiKey, Findings};
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::KEY_GRACE_DAYS_MAX;
-use turnpike_domain::port::control::{ControlState, Decision, Effect};
+use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{
@@ -20,7 +20,7 @@ use turnpike_stores::sql::NewKey;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::administration::{Administration, answer_of, decided};
+use super::administration::Administration;
 use super::tenants::check_rate;
 
 const DAY_S: u32 = 86_400;
@@ -216,18 +216,15 @@ fn decide_create(
         calls_per_second: asked.calls_per_second,
     };
     let view = KeyView::of(&key);
-    let note = (
-        "key.create",
-        format!("key/{}", key.id),
-        json!({ "scopes": key.scopes }),
-    );
+    let note =
+        AuditNote::new("key.create", format!("key/{}", key.id)).with_detail(json!({ "scopes": key.scopes }));
     shown_once(vec![Effect::ApiKey(key)], note, view, made)
 }
 
 /// A decision whose answer shows the new key's text, which is not kept.
 fn shown_once(
     effects: Vec<Effect>,
-    note: (&'static str, String, Value),
+    note: AuditNote,
     mut view: KeyView,
     made: &NewKey,
 ) -> Result<Decision, Problem> {
@@ -235,7 +232,7 @@ fn shown_once(
     view.key = Some(made.text.clone());
     Ok(Decision {
         kept_answer,
-        ..decided(effects, note, 201, answer_of(&view)?)
+        ..Decision::changed(effects, note, 201, answer_of(&view)?)
     })
 }
 
@@ -298,11 +295,8 @@ async fn rotate(
                 replaced_until: Some(until),
                 ..KeyView::of(&new)
             };
-            let note = (
-                "key.rotate",
-                format!("key/{}", old.id),
-                json!({ "new": new.id, "until": until }),
-            );
+            let note = AuditNote::new("key.rotate", format!("key/{}", old.id))
+                .with_detail(json!({ "new": new.id, "until": until }));
             let old = ApiKey {
                 expires: Some(until),
                 ..old
@@ -342,12 +336,17 @@ async fn revoke(
                 let detail = "is the last admin key of its tenant that does not end: make another first";
                 return Err(Problem::new(Code::InUse, format!("key {id} {detail}")));
             }
-            let note = ("key.revoke", format!("key/{id}"), Value::Null);
+            let note = AuditNote::new("key.revoke", format!("key/{id}"));
             let revoked = ApiKey {
                 revoked: Some(now),
                 ..key
             };
-            Ok(decided(vec![Effect::ApiKey(revoked)], note, 204, Value::Null))
+            Ok(Decision::changed(
+                vec![Effect::ApiKey(revoked)],
+                note,
+                204,
+                Value::Null,
+            ))
         })
         .await
 }

@@ -2,29 +2,31 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dashmap::DashMap;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 
-/// Keys remembered at the most; beyond it those at rest are forgotten.
-const KEYS_MAX: usize = 65_536;
+/// Keys remembered at the most; beyond it those that called longest ago are forgotten, however many come.
+const KEYS_MAX: u64 = 65_536;
 
 /// A rate per key, with a burst of the same length as its window: the generic cell rate algorithm, which keeps one number
 /// per key (the time at which a bucket of tokens would be full again).
 /// Source: ITU-T I.371, "virtual scheduling"; one compare-and-swap per decision.
-#[derive(Debug)]
-pub(crate) struct Rates<K: Eq + Hash> {
-    full_at_us: DashMap<K, Arc<AtomicU64>>,
+pub(crate) struct Rates<K> {
+    full_at_us: Cache<K, Arc<AtomicU64>>,
 }
 
-impl<K: Eq + Hash + Clone> Rates<K> {
+impl<K: Hash + Eq + Clone + Send + Sync + 'static> Rates<K> {
     pub(crate) fn new() -> Self {
-        Self {
-            full_at_us: DashMap::new(),
-        }
+        let full_at_us = Cache::builder()
+            .max_capacity(KEYS_MAX)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { full_at_us }
     }
 
     /// Takes one of `count` per `window_us` for `key` at `now_us`; else the seconds after which one is free, at least 1.
     pub(crate) fn take(&self, key: &K, count: u32, window_us: u64, now_us: u64) -> Result<(), u32> {
-        let cell = self.cell(key, now_us);
+        let cell = self.full_at_us.get_with_by_ref(key, Arc::default);
         let step = window_us / u64::from(count.max(1));
         let mut full_at = cell.load(Ordering::Relaxed);
         loop {
@@ -40,17 +42,6 @@ impl<K: Eq + Hash + Clone> Rates<K> {
                 Err(other) => full_at = other,
             }
         }
-    }
-
-    fn cell(&self, key: &K, now_us: u64) -> Arc<AtomicU64> {
-        if let Some(cell) = self.full_at_us.get(key) {
-            return Arc::clone(&cell);
-        }
-        if self.full_at_us.len() >= KEYS_MAX {
-            self.full_at_us
-                .retain(|_, full_at| full_at.load(Ordering::Relaxed) > now_us);
-        }
-        Arc::clone(&self.full_at_us.entry(key.clone()).or_default())
     }
 }
 
@@ -90,13 +81,17 @@ mod tests {
     }
 
     #[test]
-    fn keys_at_rest_are_forgotten() {
+    fn a_flood_of_keys_takes_bounded_memory_and_frees_nobody_who_calls() {
         let rates = Rates::new();
-        for key in 0..KEYS_MAX {
+        assert!(rates.take(&0, 1, SECOND, SECOND).is_ok());
+        for key in 1..2 * KEYS_MAX {
             assert!(rates.take(&key, 1, SECOND, SECOND).is_ok());
+            if key % 1_000 == 0 {
+                assert!(rates.take(&0, 1, SECOND, SECOND).is_err());
+            }
         }
-        assert!(rates.take(&KEYS_MAX, 1, SECOND, 10 * SECOND).is_ok());
-        assert!(rates.full_at_us.len() < 10);
+        rates.full_at_us.run_pending_tasks();
+        assert!(rates.full_at_us.entry_count() <= KEYS_MAX);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use turnpike_domain::catalog::{ApiKey, Findings, Tenant, field_changes};
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::CALLS_PER_SECOND_MAX;
-use turnpike_domain::port::control::{ControlState, Decision, Effect};
+use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Timestamp, Zone};
 use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
@@ -17,7 +17,7 @@ use turnpike_stores::sql::NewKey;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::administration::{Administration, answer_of, decided, require_administrator};
+use super::administration::{Administration, require_administrator};
 
 pub(super) fn router() -> OpenApiRouter<Arc<Administration>> {
     OpenApiRouter::new()
@@ -205,15 +205,12 @@ fn decide_create(
     // A repeat of the call is answered without the key: only its hash is kept.
     let kept_answer = Some(answer_of(&view)?);
     view.api_key = Some(key.text.clone());
-    let note = (
-        "tenant.create",
-        format!("tenant/{}", tenant.key),
-        json!({ "test": tenant.test }),
-    );
+    let note = AuditNote::new("tenant.create", format!("tenant/{}", tenant.key))
+        .with_detail(json!({ "test": tenant.test }));
     let effects = vec![Effect::Tenant(tenant), Effect::ApiKey(admin)];
     Ok(Decision {
         kept_answer,
-        ..decided(effects, note, 201, answer_of(&view)?)
+        ..Decision::changed(effects, note, 201, answer_of(&view)?)
     })
 }
 
@@ -359,6 +356,6 @@ fn alter(
     }
     let changes = field_changes(&answer_of(&TenantView::of(&before))?, &answer);
     let fields: Vec<Value> = changes.into_iter().map(|change| change.pointer.into()).collect();
-    let note = (action, format!("tenant/{key}"), json!({ "fields": fields }));
-    Ok(decided(vec![Effect::Tenant(after)], note, 200, answer))
+    let note = AuditNote::new(action, format!("tenant/{key}")).with_detail(json!({ "fields": fields }));
+    Ok(Decision::changed(vec![Effect::Tenant(after)], note, 200, answer))
 }

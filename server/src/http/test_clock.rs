@@ -9,14 +9,14 @@ use serde_json::json;
 use turnpike_domain::catalog::Tenant;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::TEST_CLOCK_ADVANCE_DAYS_MAX;
-use turnpike_domain::port::control::{Change, Decision, Effect};
+use turnpike_domain::port::control::{AuditNote, Change, ControlState, Decision, Effect, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::administration::{Administration, answer_of, decided};
+use super::administration::Administration;
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -144,7 +144,7 @@ impl Administration {
     /// Sets the clock. Only the last step of a call is noted in the audit log.
     async fn set_clock(&self, change: Change, to: Timestamp, last: bool) -> Result<Answered, Problem> {
         let tenant = change.tenant;
-        let decide = move |state: &dyn turnpike_domain::port::control::ControlState| {
+        let decide = move |state: &dyn ControlState| {
             let before = state
                 .tenant(tenant)
                 .ok_or_else(|| Problem::not_found("tenant", ""))?;
@@ -165,12 +165,9 @@ impl Administration {
                     ..Decision::unchanged(answer)
                 });
             }
-            let note = (
-                "test_clock.advance",
-                format!("tenant/{}", before.key),
-                json!({ "to": to }),
-            );
-            Ok(decided(vec![Effect::Tenant(after)], note, 200, answer))
+            let note = AuditNote::new("test_clock.advance", format!("tenant/{}", before.key))
+                .with_detail(json!({ "to": to }));
+            Ok(Decision::changed(vec![Effect::Tenant(after)], note, 200, answer))
         };
         Ok(Answered(self.store.change(change, Box::new(decide)).await?))
     }

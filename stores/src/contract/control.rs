@@ -37,18 +37,7 @@ pub fn change(tenant: TenantId, idempotency: Option<(&str, &str)>) -> Change {
 
 /// A decision with `effects` that answers with `answer`.
 pub fn decision(effects: Vec<Effect>, answer: Value) -> Decision {
-    let note = AuditNote {
-        action: "contract.put",
-        object: "contract".to_owned(),
-        detail: Value::Null,
-    };
-    Decision {
-        effects,
-        audit: Some(note),
-        status: 201,
-        answer,
-        kept_answer: None,
-    }
+    Decision::changed(effects, AuditNote::new("contract.put", "contract"), 201, answer)
 }
 
 /// A customer with one subject.
@@ -345,16 +334,10 @@ pub async fn the_audit_log_is_filtered_and_counted<S: ControlStore + Directory>(
         let mut change = change(tenant, None);
         change.at = Timestamp::from_minute(1_000 + n);
         change.actor = format!("actor-{}", n % 2).into();
-        let note = AuditNote {
-            action: if n == 4 { "planet.put" } else { "plan.put" },
-            object: format!("plan/{n}"),
-            detail: json!({ "n": n }),
-        };
+        let action = if n == 4 { "planet.put" } else { "plan.put" };
+        let note = AuditNote::new(action, format!("plan/{n}")).with_detail(json!({ "n": n }));
         let decide = Box::new(move |_: &dyn turnpike_domain::port::control::ControlState| {
-            Ok(Decision {
-                audit: Some(note),
-                ..Decision::unchanged(Value::Null)
-            })
+            Ok(Decision::changed(Vec::new(), note, 200, Value::Null))
         });
         store.change(change, decide).await.unwrap();
     }

@@ -1,6 +1,6 @@
 //! What billing writes, each inside one transaction.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::identity::TenantId;
@@ -8,7 +8,7 @@ use turnpike_domain::invoice::{
     BillingRun, Invoice, InvoiceStatus, InvoiceStep, InvoiceView, Line, number_text,
 };
 use turnpike_domain::limits::BILLING_RUNS_QUEUED_MAX;
-use turnpike_domain::port::control::{AuditNote, Decision};
+use turnpike_domain::port::control::{AuditNote, Decision, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
@@ -217,15 +217,6 @@ async fn insert_line(
     Ok(())
 }
 
-fn answer(invoice: &Invoice) -> Result<Value, Problem> {
-    serde_json::to_value(InvoiceView::from(invoice)).map_err(|error| {
-        Problem::new(
-            Code::Internal,
-            format!("an invoice cannot be written as JSON: {error}"),
-        )
-    })
-}
-
 async fn find(connection: &mut SqliteConnection, tenant: TenantId, id: &str) -> Result<Invoice, Problem> {
     let found = read::by_id(connection, tenant, id).await?;
     found.ok_or_else(|| Problem::not_found("invoice", id))
@@ -240,7 +231,7 @@ pub(super) async fn finish(
     let mut invoice = find(connection, tenant, id).await?;
     match invoice.status {
         InvoiceStatus::Finalizing => {}
-        InvoiceStatus::Open => return Ok(Decision::unchanged(answer(&invoice)?)),
+        InvoiceStatus::Open => return Ok(Decision::unchanged(answer_of(&InvoiceView::from(&invoice))?)),
         status => {
             let detail = format!("an invoice that is {} cannot be finalized", status.as_str());
             return Err(Problem::new(Code::IllegalTransition, detail));
@@ -284,15 +275,15 @@ async fn last_number(connection: &mut SqliteConnection, tenant: TenantId) -> Res
 }
 
 fn noted(action: &'static str, invoice: &Invoice) -> Result<Decision, Problem> {
-    Ok(Decision {
-        audit: Some(AuditNote {
-            action,
-            object: format!("invoice/{}", invoice.id),
-            detail: json!({"number": invoice.number.map(number_text), "status": invoice.status,
-                "total": invoice.currency.format_amount(invoice.totals.total), "currency": invoice.currency}),
-        }),
-        ..Decision::unchanged(answer(invoice)?)
-    })
+    let detail = json!({
+        "number": invoice.number.map(number_text),
+        "status": invoice.status,
+        "total": invoice.currency.format_amount(invoice.totals.total),
+        "currency": invoice.currency,
+    });
+    let note = AuditNote::new(action, format!("invoice/{}", invoice.id)).with_detail(detail);
+    let answer = answer_of(&InvoiceView::from(invoice))?;
+    Ok(Decision::changed(Vec::new(), note, 200, answer))
 }
 
 pub(super) async fn step(
@@ -338,25 +329,16 @@ pub(super) async fn begin_run(
         }
     }
     put_run(connection, tenant, run).await?;
-    let note = AuditNote {
-        action: "billing.run",
-        object: format!("billing_run/{}", run.id),
-        detail: json!({ "period_end": run.period_end }),
-    };
+    let note = AuditNote::new("billing.run", format!("billing_run/{}", run.id))
+        .with_detail(json!({ "period_end": run.period_end }));
     run_answer(run, Some(note))
 }
 
 fn run_answer(run: &BillingRun, audit: Option<AuditNote>) -> Result<Decision, Problem> {
-    let body = serde_json::to_value(run).map_err(|error| {
-        Problem::new(
-            Code::Internal,
-            format!("a run cannot be written as JSON: {error}"),
-        )
-    })?;
     Ok(Decision {
         audit,
         status: 202,
-        ..Decision::unchanged(body)
+        ..Decision::unchanged(answer_of(run)?)
     })
 }
 

@@ -13,7 +13,7 @@ use turnpike_domain::port::control::Change;
 
 use super::connect::lost;
 use super::directory::MemoryDirectory;
-use super::{read_body, write_body};
+use super::{each, execute, read_body, write_body};
 
 pub(super) async fn put_meter(
     connection: &mut SqliteConnection,
@@ -35,12 +35,8 @@ pub(super) async fn remove_meter(
     tenant: TenantId,
     key: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM meters WHERE tenant = $1 AND key = $2")
-        .bind(i64::from(tenant.0))
-        .bind(key)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "DELETE FROM meters WHERE tenant = $1 AND key = $2";
+    execute(connection, sql, tenant, &[key]).await
 }
 
 pub(super) async fn put_feature(
@@ -48,16 +44,9 @@ pub(super) async fn put_feature(
     tenant: TenantId,
     feature: &Feature,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO features (tenant, key, body) VALUES ($1, $2, $3) \
-         ON CONFLICT (tenant, key) DO UPDATE SET body = excluded.body",
-    )
-    .bind(i64::from(tenant.0))
-    .bind(&feature.key)
-    .bind(write_body(feature)?)
-    .execute(connection)
-    .await?;
-    Ok(())
+    let sql = "INSERT INTO features (tenant, key, body) VALUES ($1, $2, $3) \
+               ON CONFLICT (tenant, key) DO UPDATE SET body = excluded.body";
+    execute(connection, sql, tenant, &[&feature.key, &write_body(feature)?]).await
 }
 
 pub(super) async fn remove_feature(
@@ -65,12 +54,8 @@ pub(super) async fn remove_feature(
     tenant: TenantId,
     key: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM features WHERE tenant = $1 AND key = $2")
-        .bind(i64::from(tenant.0))
-        .bind(key)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "DELETE FROM features WHERE tenant = $1 AND key = $2";
+    execute(connection, sql, tenant, &[key]).await
 }
 
 pub(super) async fn put_plan(
@@ -110,13 +95,8 @@ pub(super) async fn retire(
     kind: &str,
     key: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO retired (tenant, kind, key) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-        .bind(i64::from(tenant.0))
-        .bind(kind)
-        .bind(key)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "INSERT INTO retired (tenant, kind, key) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    execute(connection, sql, tenant, &[kind, key]).await
 }
 
 async fn revive(
@@ -125,13 +105,8 @@ async fn revive(
     kind: &str,
     key: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM retired WHERE tenant = $1 AND kind = $2 AND key = $3")
-        .bind(i64::from(tenant.0))
-        .bind(kind)
-        .bind(key)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "DELETE FROM retired WHERE tenant = $1 AND kind = $2 AND key = $3";
+    execute(connection, sql, tenant, &[kind, key]).await
 }
 
 pub(super) async fn put_version(
@@ -169,100 +144,50 @@ async fn load_definitions(
     connection: &mut SqliteConnection,
     catalogs: &mut Catalogs,
 ) -> Result<(), StoreError> {
-    each(
-        connection,
-        "SELECT tenant, key, body FROM meters",
-        |tenant, key, body| {
-            let meter: Meter = read_body("meters", key, body)?;
-            catalogs
-                .entry(tenant)
-                .or_default()
-                .meters
-                .insert(key.to_owned(), Arc::new(meter));
-            Ok(())
-        },
-    )
+    let sql = "SELECT tenant, key, body FROM meters";
+    each(connection, sql, |tenant, key, body| {
+        let meter: Meter = read_body("meters", key, body)?;
+        let meters = &mut catalogs.entry(tenant).or_default().meters;
+        meters.insert(key.to_owned(), Arc::new(meter));
+        Ok(())
+    })
     .await?;
-    each(
-        connection,
-        "SELECT tenant, key, body FROM features",
-        |tenant, key, body| {
-            let feature: Feature = read_body("features", key, body)?;
-            catalogs
-                .entry(tenant)
-                .or_default()
-                .features
-                .insert(key.to_owned(), Arc::new(feature));
-            Ok(())
-        },
-    )
+    let sql = "SELECT tenant, key, body FROM features";
+    each(connection, sql, |tenant, key, body| {
+        let feature: Feature = read_body("features", key, body)?;
+        let features = &mut catalogs.entry(tenant).or_default().features;
+        features.insert(key.to_owned(), Arc::new(feature));
+        Ok(())
+    })
     .await
 }
 
 async fn load_priced(connection: &mut SqliteConnection, catalogs: &mut Catalogs) -> Result<(), StoreError> {
-    each(
-        connection,
-        "SELECT tenant, key, body FROM plans ORDER BY version",
-        |tenant, key, body| {
-            let plan: Plan = read_body("plans", key, body)?;
-            catalogs
-                .entry(tenant)
-                .or_default()
-                .plans
-                .entry(key.to_owned())
-                .or_default()
-                .push(Arc::new(plan));
-            Ok(())
-        },
-    )
+    let sql = "SELECT tenant, key, body FROM plans ORDER BY version";
+    each(connection, sql, |tenant, key, body| {
+        let plan: Plan = read_body("plans", key, body)?;
+        catalogs.entry(tenant).or_default().add_plan(plan);
+        Ok(())
+    })
     .await?;
-    each(
-        connection,
-        "SELECT tenant, key, body FROM add_ons ORDER BY version",
-        |tenant, key, body| {
-            let add_on: AddOn = read_body("add_ons", key, body)?;
-            catalogs
-                .entry(tenant)
-                .or_default()
-                .add_ons
-                .entry(key.to_owned())
-                .or_default()
-                .push(Arc::new(add_on));
-            Ok(())
-        },
-    )
+    let sql = "SELECT tenant, key, body FROM add_ons ORDER BY version";
+    each(connection, sql, |tenant, key, body| {
+        let add_on: AddOn = read_body("add_ons", key, body)?;
+        catalogs.entry(tenant).or_default().add_add_on(add_on);
+        Ok(())
+    })
     .await?;
-    each(
-        connection,
-        "SELECT tenant, kind, key FROM retired",
-        |tenant, kind, key| {
-            let catalog = catalogs.entry(tenant).or_default();
-            if kind == "plan" {
-                catalog.retire_plan(key);
-            } else {
-                catalog.retire_add_on(key);
-            }
-            Ok(())
-        },
-    )
+    let sql = "SELECT tenant, kind, key FROM retired";
+    each(connection, sql, |tenant, kind, key| {
+        let catalog = catalogs.entry(tenant).or_default();
+        if kind == "plan" {
+            catalog.retire_plan(key);
+        } else {
+            catalog.retire_add_on(key);
+        }
+        Ok(())
+    })
     .await
-}
-
-/// Runs `row` for each row of three columns: the tenant and two texts.
-async fn each(
-    connection: &mut SqliteConnection,
-    sql: &'static str,
-    mut row: impl FnMut(TenantId, &str, &str) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    for found in sqlx::query(sql).fetch_all(connection).await.map_err(lost)? {
-        let tenant: i64 = found.try_get(0).map_err(lost)?;
-        row(
-            TenantId(tenant as u32),
-            found.try_get(1).map_err(lost)?,
-            found.try_get(2).map_err(lost)?,
-        )?;
-    }
-    Ok(())
 }
 
 async fn load_versions(connection: &mut SqliteConnection, catalogs: &mut Catalogs) -> Result<(), StoreError> {

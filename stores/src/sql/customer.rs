@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::catalog::{Customer, Grant, Override};
 use turnpike_domain::identity::TenantId;
@@ -10,9 +9,8 @@ use turnpike_domain::port::StoreError;
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::time::Timestamp;
 
-use super::connect::lost;
 use super::directory::MemoryDirectory;
-use super::{read_body, write_body};
+use super::{each, execute, read_body, write_body};
 
 /// Makes or replaces a customer.
 pub(super) async fn put(
@@ -32,12 +30,8 @@ pub(super) async fn put(
     .await?;
     remove_subjects(connection, tenant, &customer.key).await?;
     for subject in &customer.subjects {
-        sqlx::query("INSERT INTO subjects (tenant, subject, customer) VALUES ($1, $2, $3)")
-            .bind(i64::from(tenant.0))
-            .bind(subject)
-            .bind(&customer.key)
-            .execute(&mut *connection)
-            .await?;
+        let sql = "INSERT INTO subjects (tenant, subject, customer) VALUES ($1, $2, $3)";
+        execute(connection, sql, tenant, &[subject, &customer.key]).await?;
     }
     Ok(())
 }
@@ -47,12 +41,8 @@ async fn remove_subjects(
     tenant: TenantId,
     key: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM subjects WHERE tenant = $1 AND customer = $2")
-        .bind(i64::from(tenant.0))
-        .bind(key)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "DELETE FROM subjects WHERE tenant = $1 AND customer = $2";
+    execute(connection, sql, tenant, &[key]).await
 }
 
 /// Takes a customer's overrides and grants away.
@@ -61,17 +51,10 @@ pub(super) async fn remove_entitlements(
     tenant: TenantId,
     key: &str,
 ) -> Result<(), sqlx::Error> {
-    for sql in [
-        "DELETE FROM overrides WHERE tenant = $1 AND customer = $2",
-        "DELETE FROM grants WHERE tenant = $1 AND customer = $2",
-    ] {
-        sqlx::query(sql)
-            .bind(i64::from(tenant.0))
-            .bind(key)
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
+    let sql = "DELETE FROM overrides WHERE tenant = $1 AND customer = $2";
+    execute(connection, sql, tenant, &[key]).await?;
+    let sql = "DELETE FROM grants WHERE tenant = $1 AND customer = $2";
+    execute(connection, sql, tenant, &[key]).await
 }
 
 pub(super) async fn remove(
@@ -81,12 +64,8 @@ pub(super) async fn remove(
 ) -> Result<(), sqlx::Error> {
     remove_entitlements(connection, tenant, key).await?;
     remove_subjects(connection, tenant, key).await?;
-    sqlx::query("DELETE FROM customers WHERE tenant = $1 AND key = $2")
-        .bind(i64::from(tenant.0))
-        .bind(key)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "DELETE FROM customers WHERE tenant = $1 AND key = $2";
+    execute(connection, sql, tenant, &[key]).await
 }
 
 pub(super) async fn put_override(
@@ -94,17 +73,14 @@ pub(super) async fn put_override(
     tenant: TenantId,
     entry: &Override,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO overrides (tenant, customer, feature, body) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (tenant, customer, feature) DO UPDATE SET body = excluded.body",
-    )
-    .bind(i64::from(tenant.0))
-    .bind(&entry.customer)
-    .bind(&entry.entitlement.feature)
-    .bind(write_body(entry)?)
-    .execute(connection)
-    .await?;
-    Ok(())
+    let sql = "INSERT INTO overrides (tenant, customer, feature, body) VALUES ($1, $2, $3, $4) \
+               ON CONFLICT (tenant, customer, feature) DO UPDATE SET body = excluded.body";
+    let texts = [
+        entry.customer.as_str(),
+        &entry.entitlement.feature,
+        &write_body(entry)?,
+    ];
+    execute(connection, sql, tenant, &texts).await
 }
 
 pub(super) async fn remove_override(
@@ -113,13 +89,8 @@ pub(super) async fn remove_override(
     customer: &str,
     feature: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM overrides WHERE tenant = $1 AND customer = $2 AND feature = $3")
-        .bind(i64::from(tenant.0))
-        .bind(customer)
-        .bind(feature)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "DELETE FROM overrides WHERE tenant = $1 AND customer = $2 AND feature = $3";
+    execute(connection, sql, tenant, &[customer, feature]).await
 }
 
 pub(super) async fn put_grant(
@@ -127,17 +98,10 @@ pub(super) async fn put_grant(
     tenant: TenantId,
     grant: &Grant,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO grants (tenant, customer, id, body) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (tenant, customer, id) DO UPDATE SET body = excluded.body",
-    )
-    .bind(i64::from(tenant.0))
-    .bind(&grant.customer)
-    .bind(&grant.id)
-    .bind(write_body(grant)?)
-    .execute(connection)
-    .await?;
-    Ok(())
+    let sql = "INSERT INTO grants (tenant, customer, id, body) VALUES ($1, $2, $3, $4) \
+               ON CONFLICT (tenant, customer, id) DO UPDATE SET body = excluded.body";
+    let texts = [grant.customer.as_str(), &grant.id, &write_body(grant)?];
+    execute(connection, sql, tenant, &texts).await
 }
 
 pub(super) async fn remove_grant(
@@ -146,13 +110,8 @@ pub(super) async fn remove_grant(
     customer: &str,
     id: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM grants WHERE tenant = $1 AND customer = $2 AND id = $3")
-        .bind(i64::from(tenant.0))
-        .bind(customer)
-        .bind(id)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "DELETE FROM grants WHERE tenant = $1 AND customer = $2 AND id = $3";
+    execute(connection, sql, tenant, &[customer, id]).await
 }
 
 pub(super) async fn list(
@@ -178,20 +137,22 @@ pub(super) async fn load(
     connection: &mut SqliteConnection,
     directory: &MemoryDirectory,
 ) -> Result<(), StoreError> {
-    for (table, sql) in [
-        ("customers", "SELECT tenant, key, body FROM customers"),
-        ("overrides", "SELECT tenant, customer, body FROM overrides"),
-        ("grants", "SELECT tenant, customer, body FROM grants"),
-    ] {
-        for row in sqlx::query(sql).fetch_all(&mut *connection).await.map_err(lost)? {
-            let tenant = TenantId(row.try_get::<i64, _>(0).map_err(lost)? as u32);
-            let (key, body): (&str, &str) = (row.try_get(1).map_err(lost)?, row.try_get(2).map_err(lost)?);
-            match table {
-                "customers" => directory.put_customer(tenant, read_body(table, key, body)?),
-                "overrides" => directory.put_override(tenant, read_body(table, key, body)?),
-                _ => directory.put_grant(tenant, read_body(table, key, body)?),
-            }
-        }
-    }
-    Ok(())
+    let sql = "SELECT tenant, key, body FROM customers";
+    each(connection, sql, |tenant, key, body| {
+        directory.put_customer(tenant, read_body("customers", key, body)?);
+        Ok(())
+    })
+    .await?;
+    let sql = "SELECT tenant, customer, body FROM overrides";
+    each(connection, sql, |tenant, customer, body| {
+        directory.put_override(tenant, read_body("overrides", customer, body)?);
+        Ok(())
+    })
+    .await?;
+    let sql = "SELECT tenant, customer, body FROM grants";
+    each(connection, sql, |tenant, customer, body| {
+        directory.put_grant(tenant, read_body("grants", customer, body)?);
+        Ok(())
+    })
+    .await
 }

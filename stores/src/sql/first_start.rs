@@ -53,15 +53,9 @@ impl SqlStore {
             change,
             Box::new(move |state| {
                 let id = state.next_tenant_id();
-                Ok(Decision {
-                    effects: vec![Effect::Tenant(default_tenant(id)), Effect::ApiKey(key)],
-                    audit: Some(AuditNote {
-                        action: "tenant.create",
-                        object: "tenant/default".to_owned(),
-                        detail: serde_json::Value::Null,
-                    }),
-                    ..Decision::unchanged(serde_json::Value::Null)
-                })
+                let effects = vec![Effect::Tenant(default_tenant(id)), Effect::ApiKey(key)];
+                let note = AuditNote::new("tenant.create", "tenant/default");
+                Ok(Decision::changed(effects, note, 200, serde_json::Value::Null))
             }),
         )
         .await?;

@@ -8,7 +8,7 @@ use turnpike_domain::port::control::{Answer, Change, Decision, Idempotent};
 use turnpike_domain::problem::{Code, Problem};
 
 use super::connect::lost;
-use super::{read_body, write_body};
+use super::{execute, read_body, write_body};
 
 fn hex(hash: [u8; 32]) -> String {
     blake3::Hash::from_bytes(hash).to_hex().to_string()
@@ -76,10 +76,6 @@ pub(super) async fn forget(
     tenant: TenantId,
     object: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM idempotency WHERE tenant = $1 AND object = $2")
-        .bind(i64::from(tenant.0))
-        .bind(object)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = "DELETE FROM idempotency WHERE tenant = $1 AND object = $2";
+    execute(connection, sql, tenant, &[object]).await
 }

@@ -26,8 +26,9 @@ mod write;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
-use turnpike_domain::identity::NameKey;
+use turnpike_domain::identity::{NameKey, TenantId};
 use turnpike_domain::port::directory::DirectoryListener;
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::time::Randomness;
@@ -143,6 +144,38 @@ async fn load(connection: &mut SqliteConnection, directory: &MemoryDirectory) ->
     customer::load(connection, directory).await?;
     subscription::load(connection, directory).await?;
     settings::load_counters(connection, directory).await
+}
+
+/// Runs a statement whose `$1` is the tenant and whose further parameters are `texts`.
+async fn execute(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    tenant: TenantId,
+    texts: &[&str],
+) -> Result<(), sqlx::Error> {
+    let mut query = sqlx::query(sql).bind(i64::from(tenant.0));
+    for text in texts {
+        query = query.bind(*text);
+    }
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Runs `take` for each row of three columns: the tenant and two texts, most often a key and a body.
+async fn each(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    mut take: impl FnMut(TenantId, &str, &str) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    for row in sqlx::query(sql).fetch_all(connection).await.map_err(lost)? {
+        let tenant: i64 = row.try_get(0).map_err(lost)?;
+        take(
+            TenantId(tenant as u32),
+            row.try_get(1).map_err(lost)?,
+            row.try_get(2).map_err(lost)?,
+        )?;
+    }
+    Ok(())
 }
 
 /// A body as the domain reads it.

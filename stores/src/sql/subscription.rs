@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::control::{PageAfter, SubscriptionFilter};
 
-use super::connect::lost;
 use super::directory::MemoryDirectory;
-use super::{read_body, write_body};
+use super::{each, read_body, write_body};
 
 /// Makes or replaces a subscription, which stays its customer's for good.
 pub(super) async fn put(
@@ -72,14 +70,10 @@ pub(super) async fn load(
     connection: &mut SqliteConnection,
     directory: &MemoryDirectory,
 ) -> Result<(), StoreError> {
-    let rows = sqlx::query("SELECT tenant, id, body FROM subscriptions")
-        .fetch_all(connection)
-        .await
-        .map_err(lost)?;
-    for row in rows {
-        let tenant = TenantId(row.try_get::<i64, _>(0).map_err(lost)? as u32);
-        let (id, body): (&str, &str) = (row.try_get(1).map_err(lost)?, row.try_get(2).map_err(lost)?);
+    let sql = "SELECT tenant, id, body FROM subscriptions";
+    each(connection, sql, |tenant, id, body| {
         directory.put_subscription(tenant, read_body("subscriptions", id, body)?);
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }

@@ -42,11 +42,11 @@ pub(super) struct ExportQuery {
 
 /// All invoices, newest first, as CSV or NDJSON.
 #[utoipa::path(
-    get, path = "/v1/export/invoices", tag = "billing", operation_id = "exportInvoices",
+    get, path = "/v1/export/invoices", tag = "Billing", operation_id = "export_invoices",
     params(ExportQuery, InvoiceQuery),
     responses(
         (status = 200, description = "The invoices", content((String = "text/csv"), (String = "application/x-ndjson"))),
-        (status = 422, description = "A parameter is invalid", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is invalid", body = ProblemBody),
     ),
     security(("api_key" = ["read"])),
 )]

@@ -54,11 +54,11 @@ impl InvoiceQuery {
 
 /// Invoices, newest first.
 #[utoipa::path(
-    get, path = "/v1/invoices", tag = "billing", operation_id = "listInvoices",
+    get, path = "/v1/invoices", tag = "Billing", operation_id = "list_invoices",
     params(PageQuery, InvoiceQuery),
     responses(
         (status = 200, description = "A page of invoices", body = Page<InvoiceView>),
-        (status = 422, description = "A parameter is invalid", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is invalid", body = ProblemBody),
     ),
     security(("api_key" = ["read"])),
 )]
@@ -84,11 +84,11 @@ pub(super) async fn list_invoices(
 
 /// An invoice by its id or number. With `.html` behind it, a page that prints well.
 #[utoipa::path(
-    get, path = "/v1/invoices/{id}", tag = "billing", operation_id = "getInvoice",
+    get, path = "/v1/invoices/{id}", tag = "Billing", operation_id = "get_invoice",
     params(("id" = String, Path, description = "The invoice's id or number; `<id>.html` for a page to read and print")),
     responses(
         (status = 200, description = "The invoice", content((InvoiceView = "application/json"), (String = "text/html"))),
-        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such invoice", body = ProblemBody),
     ),
     security(("api_key" = ["read"])),
 )]

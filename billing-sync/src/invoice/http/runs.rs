@@ -24,12 +24,12 @@ pub(super) struct BillingRunRequest {
 /// Begins to bill all periods that ended by `period_end` and are not billed yet. Runs of a tenant go one behind the
 /// other; one that still waits for the same `period_end` is answered again.
 #[utoipa::path(
-    post, path = "/v1/billing/runs", tag = "billing", operation_id = "beginBillingRun",
+    post, path = "/v1/billing/runs", tag = "Billing", operation_id = "begin_billing_run",
     request_body = BillingRunRequest,
     responses(
         (status = 202, description = "The run, to be followed at its id", body = BillingRun),
-        (status = 422, description = "The request is invalid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "Too many runs wait", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "The request is invalid", body = ProblemBody),
+        (status = 503, description = "Too many runs wait", body = ProblemBody),
     ),
     security(("api_key" = ["billing"])),
 )]
@@ -50,7 +50,7 @@ pub(super) async fn begin_billing_run(
 
 /// Billing runs, newest first.
 #[utoipa::path(
-    get, path = "/v1/billing/runs", tag = "billing", operation_id = "listBillingRuns",
+    get, path = "/v1/billing/runs", tag = "Billing", operation_id = "list_billing_runs",
     params(PageQuery),
     responses((status = 200, description = "A page of runs", body = Page<BillingRun>)),
     security(("api_key" = ["billing"])),
@@ -68,11 +68,11 @@ pub(super) async fn list_billing_runs(
 
 /// A billing run: how far it is, and what could not be billed.
 #[utoipa::path(
-    get, path = "/v1/billing/runs/{id}", tag = "billing", operation_id = "getBillingRun",
+    get, path = "/v1/billing/runs/{id}", tag = "Billing", operation_id = "get_billing_run",
     params(("id" = String, Path, description = "The run's id")),
     responses(
         (status = 200, description = "The run", body = BillingRun),
-        (status = 404, description = "There is no such run", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such run", body = ProblemBody),
     ),
     security(("api_key" = ["billing"])),
 )]

@@ -14,12 +14,12 @@ type Billing = State<Arc<BillingSync>>;
 
 /// Locks a draft whose period has ended, and gives it its number. An invoice that is already open is answered as it is.
 #[utoipa::path(
-    post, path = "/v1/invoices/{id}/finalize", tag = "billing", operation_id = "finalizeInvoice",
+    post, path = "/v1/invoices/{id}/finalize", tag = "Billing", operation_id = "finalize_invoice",
     params(("id" = String, Path, description = "The invoice's id or number")),
     responses(
         (status = 200, description = "The final invoice", body = InvoiceView),
-        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "Its state does not allow it", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such invoice", body = ProblemBody),
+        (status = 409, description = "Its state does not allow it", body = ProblemBody),
     ),
     security(("api_key" = ["billing"])),
 )]
@@ -36,12 +36,12 @@ pub(super) async fn finalize_invoice(
 
 /// Notes that an open or uncollectible invoice is paid.
 #[utoipa::path(
-    post, path = "/v1/invoices/{id}/pay", tag = "billing", operation_id = "payInvoice",
+    post, path = "/v1/invoices/{id}/pay", tag = "Billing", operation_id = "pay_invoice",
     params(("id" = String, Path, description = "The invoice's id or number")),
     responses(
         (status = 200, description = "The invoice", body = InvoiceView),
-        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "Its state does not allow it", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such invoice", body = ProblemBody),
+        (status = 409, description = "Its state does not allow it", body = ProblemBody),
     ),
     security(("api_key" = ["billing"])),
 )]
@@ -55,12 +55,12 @@ pub(super) async fn pay_invoice(
 
 /// Voids an open or uncollectible invoice: it is owed no more. It keeps its number.
 #[utoipa::path(
-    post, path = "/v1/invoices/{id}/void", tag = "billing", operation_id = "voidInvoice",
+    post, path = "/v1/invoices/{id}/void", tag = "Billing", operation_id = "void_invoice",
     params(("id" = String, Path, description = "The invoice's id or number")),
     responses(
         (status = 200, description = "The invoice", body = InvoiceView),
-        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "Its state does not allow it", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such invoice", body = ProblemBody),
+        (status = 409, description = "Its state does not allow it", body = ProblemBody),
     ),
     security(("api_key" = ["billing"])),
 )]
@@ -74,12 +74,12 @@ pub(super) async fn void_invoice(
 
 /// Notes that an open invoice is not expected to be paid.
 #[utoipa::path(
-    post, path = "/v1/invoices/{id}/uncollectible", tag = "billing", operation_id = "giveUpInvoice",
+    post, path = "/v1/invoices/{id}/uncollectible", tag = "Billing", operation_id = "give_up_invoice",
     params(("id" = String, Path, description = "The invoice's id or number")),
     responses(
         (status = 200, description = "The invoice", body = InvoiceView),
-        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "Its state does not allow it", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such invoice", body = ProblemBody),
+        (status = 409, description = "Its state does not allow it", body = ProblemBody),
     ),
     security(("api_key" = ["billing"])),
 )]
@@ -103,12 +103,12 @@ async fn step(changing: Changing, billing: &BillingSync, id: &str, step: Invoice
 /// Derives a final invoice again from the raw events, at its watermark and with its prices, and compares it to the last
 /// minor unit.
 #[utoipa::path(
-    post, path = "/v1/invoices/{id}/verify", tag = "billing", operation_id = "verifyInvoice",
+    post, path = "/v1/invoices/{id}/verify", tag = "Billing", operation_id = "verify_invoice",
     params(("id" = String, Path, description = "The invoice's id or number")),
     responses(
         (status = 200, description = "Whether it is the same", body = Verification),
-        (status = 404, description = "There is no such invoice", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "It is not final", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such invoice", body = ProblemBody),
+        (status = 409, description = "It is not final", body = ProblemBody),
     ),
     security(("api_key" = ["billing"])),
 )]

@@ -20,11 +20,11 @@ pub(super) struct UpcomingQuery {
 
 /// The next invoice of a customer as it would be now: a draft without id and number. Nothing is kept.
 #[utoipa::path(
-    get, path = "/v1/customers/{key}/invoices/upcoming", tag = "billing", operation_id = "upcomingInvoice",
+    get, path = "/v1/customers/{key}/invoices/upcoming", tag = "Billing", operation_id = "upcoming_invoice",
     params(("key" = String, Path, description = "The customer's key"), UpcomingQuery),
     responses(
         (status = 200, description = "The invoice to come", body = InvoiceView),
-        (status = 404, description = "There is no such customer, or nothing is to come", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such customer, or nothing is to come", body = ProblemBody),
     ),
     security(("api_key" = ["read"])),
 )]

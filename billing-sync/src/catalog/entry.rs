@@ -1,0 +1,109 @@
+//! What the four kinds of catalog entries have in common: they are listed, shown, put and deleted in one way.
+
+use axum::Json;
+use serde::Serialize;
+use serde_json::{Value, json};
+use turnpike_domain::catalog::{Catalog, CatalogKind, CatalogPlan, change_catalog};
+use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::port::control::{AuditNote, ControlState, Decision, answer_of};
+use turnpike_domain::problem::Problem;
+use turnpike_domain::time::Timestamp;
+use turnpike_http::{Answered, Caller, Changing, Page, PageQuery, Reply};
+
+use crate::control::{Control, agree, page_of};
+
+/// A kind of catalog entry, in the shape that callers send and see.
+pub(super) trait Entry: Clone + Serialize + Send + 'static {
+    /// Which kind it is.
+    const KIND: CatalogKind;
+    /// A PUT in the audit log.
+    const PUT: &'static str;
+    /// A DELETE in the audit log.
+    const DELETE: &'static str;
+
+    /// The entries in force, in the order of their keys, each at its current version.
+    fn all(catalog: &Catalog) -> impl Iterator<Item = (&String, Self)>;
+
+    /// The entry in force under `key`.
+    fn find(catalog: &Catalog, key: &str) -> Option<Self>;
+
+    /// The key inside of a body.
+    fn key(&mut self) -> &mut String;
+
+    /// Puts it into the catalog.
+    fn put_into(self, plan: &mut CatalogPlan, state: &dyn ControlState) -> Result<(), Problem>;
+}
+
+pub(super) fn list<E: Entry>(control: &Control, caller: &Caller, query: &PageQuery) -> Reply<Json<Page<E>>> {
+    caller.require(Scope::Read)?;
+    let catalog = control.directory.catalog(caller.tenant);
+    Ok(Json(page_of(E::all(&catalog), query)?))
+}
+
+pub(super) fn get<E: Entry>(control: &Control, caller: &Caller, key: &str) -> Reply<Json<E>> {
+    caller.require(Scope::Read)?;
+    let catalog = control.directory.catalog(caller.tenant);
+    let found = E::find(&catalog, key).ok_or_else(|| Problem::not_found(E::KIND.name(), key))?;
+    Ok(Json(found))
+}
+
+pub(super) async fn put<E: Entry>(
+    control: &Control,
+    changing: &Changing,
+    key: &str,
+    mut body: E,
+) -> Reply<Answered> {
+    changing.require(Scope::Admin)?;
+    agree("/key", key, body.key())?;
+    let (at, asked) = (control.at(changing), body.clone());
+    control
+        .change(changing, &asked, move |state| decide_put(state, at, body))
+        .await
+}
+
+pub(super) async fn remove<E: Entry>(control: &Control, changing: &Changing, key: String) -> Reply<Answered> {
+    changing.require(Scope::Admin)?;
+    let at = control.at(changing);
+    control
+        .change(changing, &(), move |state| decide_remove::<E>(state, at, &key))
+        .await
+}
+
+fn decide_put<E: Entry>(
+    state: &dyn ControlState,
+    (tenant, now): (TenantId, Timestamp),
+    mut entry: E,
+) -> Result<Decision, Problem> {
+    let (current, key) = (state.catalog(tenant), entry.key().clone());
+    let plan = change_catalog(&current, &state.catalog_use(tenant, now), |plan| {
+        entry.put_into(plan, state)
+    })?;
+    let answer = answer_of(&E::find(&plan.after, &key))?;
+    let note = AuditNote::new(E::PUT, format!("{}/{key}", E::KIND.name()));
+    if !plan.diff.created.is_empty() {
+        return Ok(Decision::changed(plan.effects, note, 201, answer));
+    }
+    let Some(item) = plan.diff.changed.first() else {
+        return Ok(Decision::unchanged(answer));
+    };
+    let fields: Vec<_> = item.changes.iter().map(|change| &change.pointer).collect();
+    let note = note.with_detail(json!({ "version": item.version, "fields": fields }));
+    Ok(Decision::changed(plan.effects, note, 200, answer))
+}
+
+fn decide_remove<E: Entry>(
+    state: &dyn ControlState,
+    (tenant, now): (TenantId, Timestamp),
+    key: &str,
+) -> Result<Decision, Problem> {
+    let current = state.catalog(tenant);
+    let plan = change_catalog(&current, &state.catalog_use(tenant, now), |plan| {
+        plan.remove(E::KIND, key);
+        Ok(())
+    })?;
+    if plan.effects.is_empty() {
+        return Err(Problem::not_found(E::KIND.name(), key));
+    }
+    let note = AuditNote::new(E::DELETE, format!("{}/{key}", E::KIND.name()));
+    Ok(Decision::changed(plan.effects, note, 204, Value::Null))
+}
