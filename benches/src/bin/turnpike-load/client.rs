@@ -29,7 +29,7 @@ impl Connection {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         let head = loop {
-            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+            if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
                 break end + 4;
             }
             self.fill().await?;
@@ -52,10 +52,6 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 fn length_of(line: &str) -> Option<usize> {

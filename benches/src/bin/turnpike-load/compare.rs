@@ -54,13 +54,14 @@ pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Res
     Ok(())
 }
 
-/// The events that the engine counts beyond those of earlier rounds; an error when they are fewer than acknowledged.
+/// The events that this run acknowledged, after a check that the engine counts them and those `before`, and no other.
 async fn check(job: Job, engine: &Engine, ours: &Summary, before: u64) -> Result<u64, Failure> {
     if ours.tally.errors > 0 {
         return Err(format!("{} requests failed: no figure", ours.tally.errors).into());
     }
-    match job {
-        Job::Ingest | Job::Event => Ok(verify::counted(engine, before + ours.tally.units).await? - before),
-        _ => Ok(0),
+    if !matches!(job, Job::Ingest | Job::Event) {
+        return Ok(0);
     }
+    verify::counted(engine, before + ours.tally.acknowledged).await?;
+    Ok(ours.tally.acknowledged)
 }

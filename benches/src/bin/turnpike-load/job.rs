@@ -83,23 +83,23 @@ impl Worker {
         let mut tally = Tally::new();
         loop {
             let number = self.sequence.fetch_add(1, Ordering::Relaxed);
-            let intended = match self.load.rate {
-                Some(rate) => self.begin + Duration::from_nanos(number * 1_000_000_000 / rate.max(1)),
-                None => Instant::now(),
-            };
-            if intended >= self.end {
+            let intended = self
+                .load
+                .rate
+                .map(|rate| self.begin + Duration::from_nanos(number * 1_000_000_000 / rate.max(1)));
+            if intended.unwrap_or_else(Instant::now) >= self.end {
                 return Ok(tally);
             }
-            tokio::time::sleep_until(intended.into()).await;
+            if let Some(intended) = intended {
+                tokio::time::sleep_until(intended.into()).await;
+            }
             let bytes = self.request(number);
-            let sent = if self.load.rate.is_some() {
-                intended
-            } else {
-                Instant::now()
-            };
+            let sent = intended.unwrap_or_else(Instant::now);
             let (status, body) = connection.call(&bytes).await?;
             let good = (200..300).contains(&status) && self.whole(body);
+            tally.acknowledged += if good { self.units() } else { 0 };
             if sent < self.measured {
+                tally.errors += u64::from(!good);
                 continue;
             }
             tally.latency.saturating_record(sent.elapsed().as_micros() as u64);
@@ -119,10 +119,10 @@ impl Worker {
 
     /// Whether an answer says that all of the request was done.
     fn whole(&self, body: &[u8]) -> bool {
-        let says = |needle: &[u8]| body.windows(needle.len()).any(|window| window == needle);
+        let says = |needle: &[u8]| memchr::memmem::find(body, needle).is_some();
         match self.job {
-            Job::Ingest => says(format!("\"accepted\":{}", self.load.batch).as_bytes()),
-            Job::Event => says(b"\"accepted\":1"),
+            Job::Ingest => says(format!("\"accepted\":{},", self.load.batch).as_bytes()),
+            Job::Event => says(b"\"accepted\":1,"),
             Job::Check | Job::Consume => says(b"\"allowed\":true"),
             Job::Usage | Job::Top => says(b"\"data\""),
         }

@@ -106,10 +106,12 @@ impl Load {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    // One thread to load with, so that the generator takes little of the cores that it shares; a floor has as many as the engine.
+    let mut runtime = match arguments.command {
+        Command::Floor { .. } => tokio::runtime::Builder::new_multi_thread(),
+        Command::Compare { .. } | Command::Run { .. } => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build()?;
     runtime.block_on(async {
         match arguments.command {
             Command::Compare {

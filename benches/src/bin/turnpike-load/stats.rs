@@ -13,6 +13,8 @@ pub struct Tally {
     pub errors: u64,
     /// Events or decisions in those answers.
     pub units: u64,
+    /// The same, those of the warm-up included.
+    pub acknowledged: u64,
     /// Microseconds.
     pub latency: Histogram<u64>,
 }
@@ -25,6 +27,7 @@ impl Tally {
             answers: 0,
             errors: 0,
             units: 0,
+            acknowledged: 0,
             latency,
         }
     }
@@ -34,6 +37,7 @@ impl Tally {
         self.answers += other.answers;
         self.errors += other.errors;
         self.units += other.units;
+        self.acknowledged += other.acknowledged;
         self.latency += &other.latency;
     }
 }

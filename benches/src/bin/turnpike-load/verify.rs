@@ -18,18 +18,18 @@ pub async fn total(engine: &Engine, meter: &str) -> Result<u64, Failure> {
     }
 }
 
-/// Checks that `requests` counts at least what was acknowledged in the measured part and at most what was sent.
-pub async fn counted(engine: &Engine, acknowledged_at_least: u64) -> Result<u64, Failure> {
+/// Checks that the engine counts exactly the `acknowledged` events of all runs so far.
+pub async fn counted(engine: &Engine, acknowledged: u64) -> Result<(), Failure> {
     let (requests, by_model, tokens) = (
         total(engine, "requests").await?,
         total(engine, "by_model").await?,
         total(engine, "tokens").await?,
     );
-    if requests < acknowledged_at_least || by_model != tokens {
+    if requests != acknowledged || by_model != tokens {
         return Err(format!(
-            "the totals are wrong: {acknowledged_at_least} events were acknowledged, {requests} counted; tokens {tokens}, by model {by_model}"
+            "the totals are wrong: {acknowledged} events were acknowledged, {requests} counted; tokens {tokens}, by model {by_model}"
         )
         .into());
     }
-    Ok(requests)
+    Ok(())
 }
