@@ -15,8 +15,8 @@ use turnpike_domain::record::{EventRecord, GrantRecord, Position, Record, decode
 use turnpike_domain::time::Timestamp;
 
 use crate::aggregator::Aggregator;
-use crate::partition::Ticket;
 use crate::partition::command::{Command, Decision, Newest, Submit, Written};
+use crate::partition::{Ticket, joint};
 use crate::query::{gone, on_another_thread};
 
 /// Bytes that a command without a batch counts for behind the gate.
@@ -93,7 +93,7 @@ impl Aggregator {
             }
         }
         if let Some(problem) = failure {
-            return Err(problem);
+            return Err(self.half_taken(problem, &decisions).await);
         }
         let decisions: Option<Vec<Decision>> = decisions.into_iter().collect();
         let decisions = decisions.ok_or_else(|| Problem::new(Code::Internal, "an event was not decided"))?;
@@ -121,6 +121,10 @@ impl Aggregator {
             let bytes = batch.bytes_len() * picks.len() / batch.len().max(1);
             tickets.push(self.enter(*partition, picks.len(), bytes)?);
         }
+        let together = batch.is_all_or_nothing() && touched.len() > 1;
+        let mut joint = joint::tickets(if together { touched.len() } else { 0 }).into_iter();
+        // What stops several owners stands in all their queues in the same order.
+        let _order = together.then(|| self.cuts.lock());
         let mut answers = Vec::with_capacity(touched.len());
         for ((partition, picks), ticket) in touched.into_iter().zip(tickets) {
             let (reply, answer) = oneshot::channel();
@@ -130,13 +134,38 @@ impl Aggregator {
                 reply,
                 ticket,
             };
-            self.partitions[partition]
-                .commands
-                .send(Command::Submit(submit))
-                .map_err(|_| gone())?;
+            let command = match joint.next() {
+                Some(joint) => Command::SubmitJointly(submit, joint),
+                None => Command::Submit(submit),
+            };
+            let sent = self.partitions[partition].commands.send(command);
+            sent.map_err(|_| gone())?;
             answers.push((picks, answer));
         }
         Ok(answers)
+    }
+
+    /// `problem`, which a part of a batch met, with what became of the rest of it: an answer never hides what counts.
+    async fn half_taken(&self, problem: Problem, decisions: &[Option<Decision>]) -> Problem {
+        let accepted = decisions.iter().flatten().filter_map(|decision| match decision {
+            Decision::Accepted(position) => Some(*position),
+            Decision::Seen { .. } => None,
+        });
+        let accepted: Vec<Position> = accepted.collect();
+        let Some(last) = accepted.iter().max() else {
+            return problem;
+        };
+        if let Err(lost) = self.durable(*last).await {
+            return lost;
+        }
+        let detail = format!(
+            "{}. {} of the {} events were accepted before that and count; send all of them again: those are answered as \
+             duplicates then, and count once",
+            problem.detail,
+            accepted.len(),
+            decisions.len()
+        );
+        Problem { detail, ..problem }
     }
 
     /// Waits until all that the answer rests on is durable; then tells duplicates from conflicts.
@@ -160,10 +189,14 @@ impl Aggregator {
         }
         let (log, batch) = (Arc::clone(&self.shared.log), Arc::clone(batch));
         on_another_thread(move || {
-            let decided = batch.entries().iter().zip(&decisions);
-            decided
-                .map(|(entry, decision)| compared(log.as_ref(), &batch, entry, decision))
-                .collect()
+            let mut outcomes: Vec<Outcome> = decisions.iter().map(|one| outcome(one, true)).collect();
+            // In the order of the log, so that a block is unpacked once for all that lie in it.
+            let mut order: Vec<usize> = (0..outcomes.len()).collect();
+            order.sort_unstable_by_key(|at| position(&decisions[*at]));
+            for at in order {
+                outcomes[at] = compared(log.as_ref(), &batch, &batch.entries()[at], &decisions[at])?;
+            }
+            Ok(outcomes)
         })
         .await
     }
@@ -268,12 +301,18 @@ impl Aggregator {
         self.durable(last).await?;
         let log = Arc::clone(&self.shared.log);
         on_another_thread(move || {
-            let fetch = |entry: Option<IdEntry>| {
-                entry
-                    .map(|entry| known(entry, kept(log.as_ref(), entry.position)?))
-                    .transpose()
-            };
-            entries.into_iter().map(fetch).collect()
+            let mut found = vec![None; entries.len()];
+            let mut wanted: Vec<(IdEntry, usize)> = entries
+                .into_iter()
+                .zip(0..)
+                .filter_map(|(entry, at)| Some((entry?, at)))
+                .collect();
+            // In the order of the log, so that a block is unpacked once for all that lie in it.
+            wanted.sort_unstable_by_key(|(entry, _)| entry.position);
+            for (entry, at) in wanted {
+                found[at] = Some(known(entry, kept(log.as_ref(), entry.position)?)?);
+            }
+            Ok(found)
         })
         .await
     }

@@ -40,6 +40,11 @@ impl AppOptions {
             environment,
         }
     }
+
+    /// Sets a variable of the environment.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
 }
 
 /// A running server.
@@ -127,7 +132,7 @@ impl App {
 
     /// Sets a variable of the environment for all later starts.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.options.environment.push((name.to_owned(), value.to_owned()));
+        self.options.set(name, value);
     }
 
     /// Starts again on the same data directory with a fail point armed. False: it died before it was ready.

@@ -127,6 +127,58 @@ async fn r2_killed_at_every_fail_point() {
     assert!(missed.is_empty(), "never fired: {missed:?}");
 }
 
+/// Sends an array that is all or nothing; the answer, if one came.
+async fn send_atomic(app: &App, events: u64) -> Option<(u16, serde_json::Value)> {
+    let event = |id: u64| {
+        serde_json::json!({"id": format!("atomic-{id}"), "source": "s", "type": "atomic", "subject": "a",
+            "time": "2026-01-15T00:00:00Z"})
+    };
+    let batch = serde_json::Value::Array((0..events).map(event).collect());
+    let path = "/v1/events?atomic=true";
+    app.admin().send(reqwest::Method::POST, path, Some(&batch)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r2_an_atomic_batch_over_all_partitions_is_there_whole_or_not_at_all() {
+    const EVENTS: u64 = 200;
+    let (mut whole, mut none, mut points) = (0, 0, Vec::new());
+    for point in POINTS.iter().filter(|point| point.starts_with("log.")) {
+        for nth in 1..=4 {
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut options = AppOptions::small(BINARY, directory.path());
+            options.set("TURNPIKE_ENGINE_PARTITIONS", "4");
+            let mut app = App::start_with(options).await;
+            let meter = serde_json::json!({"event_type": "atomic", "aggregation": "count"});
+            app.admin().put("/v1/meters/atomic", &meter).await;
+            assert!(app.restart_armed(&format!("{point}:{nth}")).await);
+            if send_atomic(&app, EVENTS).await.is_some() {
+                // The point stands behind what one batch needs.
+                continue;
+            }
+            points.push(*point);
+            app.restart().await;
+            let kept = app.admin().total("atomic", MONTH_QUERY).await;
+            match kept.as_deref() {
+                Some("200") => whole += 1,
+                None | Some("0") => none += 1,
+                part => panic!("{point}:{nth} left {part:?} of {EVENTS} events"),
+            }
+            let (status, answer) = send_atomic(&app, EVENTS).await.expect("an answer");
+            let known = answer["accepted"].as_u64().zip(answer["duplicates"].as_u64());
+            assert_eq!(status, 200, "{answer}");
+            assert!(
+                known == Some((EVENTS, 0)) || known == Some((0, EVENTS)),
+                "{answer}"
+            );
+        }
+    }
+    println!(
+        "injected {} crashes at {points:?}: {whole} times whole, {none} times nothing",
+        points.len()
+    );
+    assert!(whole > 0 && none > 2, "vacuous: {whole} whole, {none} none");
+}
+
 /// Files of the log's segments.
 fn segments(app: &App) -> usize {
     let files = std::fs::read_dir(app.directory().join("log")).expect("the log");

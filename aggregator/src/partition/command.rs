@@ -10,6 +10,7 @@ use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
 
 use super::admission::Ticket;
+use super::joint::JointTicket;
 use crate::query::{CutTicket, Selection, Snapshot};
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -17,6 +18,8 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 /// What an owner is asked to do. Commands are done in the order of their queue.
 pub(crate) enum Command {
     Submit(Submit),
+    /// Stops with all other partitions of a batch that is all or nothing, until one has appended all of it.
+    SubmitJointly(Submit, JointTicket),
     Correct {
         name: EventName,
         change: Correction,

@@ -103,12 +103,11 @@ impl Owner {
             encode(record, &mut bytes);
             draft.push(&bytes, None);
         }
-        let (positions, result) = self.append(draft);
+        let positions = self.append(draft, None)?;
         let mut changes = Changes::new();
         for (position, record) in positions.iter().zip(&records) {
             self.add(*position, record, None, &mut changes);
         }
-        result?;
         Ok(positions)
     }
 

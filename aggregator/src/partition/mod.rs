@@ -5,6 +5,7 @@ mod backfill;
 mod checkpoint;
 pub(crate) mod command;
 mod correct;
+pub(crate) mod joint;
 mod quota;
 mod recover;
 mod submit;
@@ -147,6 +148,7 @@ impl Owner {
         // Nobody waits for an answer that cannot be delivered.
         match command {
             Command::Submit(submit) => self.submit(vec![submit]),
+            Command::SubmitJointly(submit, joint) => self.submit_jointly(submit, joint),
             Command::Correct {
                 name,
                 change,

@@ -8,6 +8,7 @@ use turnpike_domain::record::{Position, Record, decode};
 
 use super::Owner;
 use super::command::{Decision, Submit};
+use super::joint::JointTicket;
 use super::write::Draft;
 use crate::core::{Changes, times};
 
@@ -38,11 +39,20 @@ struct Fresh<'r> {
 
 impl Owner {
     /// Decides, writes and counts the events of several batches: one look at the id store, one append, one pass over
-    /// the windows. A batch of which the log did not take all is answered with the log's failure; what it did take of
-    /// it counts, and a resend finds it as a duplicate.
+    /// the windows. The log takes all new events of the run or none; where it takes none, the batches that have some are
+    /// answered with its failure.
     pub(super) fn submit(&mut self, run: Vec<Submit>) {
+        self.settle(run, None);
+    }
+
+    /// The same for this partition's part of a batch that is all or nothing.
+    pub(super) fn submit_jointly(&mut self, submit: Submit, joint: JointTicket) {
+        self.settle(vec![submit], Some(joint));
+    }
+
+    fn settle(&mut self, run: Vec<Submit>, joint: Option<JointTicket>) {
         let answers = self
-            .decide(&run)
+            .decide(&run, joint)
             .unwrap_or_else(|problem| run.iter().map(|_| Err(problem.clone())).collect());
         for (submit, answer) in run.into_iter().zip(answers) {
             // Whoever sent it may have gone away.
@@ -51,7 +61,11 @@ impl Owner {
         }
     }
 
-    fn decide(&mut self, run: &[Submit]) -> Result<Vec<Result<Vec<Decision>, Problem>>, Problem> {
+    fn decide(
+        &mut self,
+        run: &[Submit],
+        joint: Option<JointTicket>,
+    ) -> Result<Vec<Result<Vec<Decision>, Problem>>, Problem> {
         self.check_sound()?;
         let names: Vec<EventName> = run
             .iter()
@@ -65,9 +79,11 @@ impl Owner {
         for ((submit, entry), known) in entries.zip(known) {
             found.push(self.find(&mut fresh, &mut draft, (submit, entry), known)?);
         }
-        let (positions, appended) = self.append(draft);
+        let (positions, failure) = match self.append(draft, joint) {
+            Ok(positions) => (positions, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         self.take_in(&fresh, &positions)?;
-        let failure = appended.err();
         let mut found = found.into_iter();
         let answer = |submit: &Submit| {
             let found: Vec<Found> = found.by_ref().take(submit.entries().count()).collect();

@@ -4,13 +4,14 @@ use turnpike_domain::identity::EventName;
 use turnpike_domain::limits::{BLOCK_BYTES_TARGET, BLOCK_RECORDS_MAX};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::intake::Hold;
-use turnpike_domain::port::log::Block;
+use turnpike_domain::port::log::{Block, Placed};
 use turnpike_domain::port::views::IdEntry;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::record::{Position, Record, decode, encode};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::Owner;
+use super::joint::JointTicket;
 use crate::core::{Changes, times};
 
 /// Records on their way to the log, cut into blocks.
@@ -63,20 +64,26 @@ fn empty(partition: u32) -> Block {
 }
 
 impl Owner {
-    /// Appends blocks until one is refused. Returns the positions of the records that were taken.
-    pub(super) fn append(&mut self, draft: Draft) -> (Vec<Position>, Result<(), StoreError>) {
-        let mut positions = Vec::new();
-        for block in draft.blocks() {
-            let records = block.ends.len() as u64;
-            match self.shared.log.append(block) {
-                Ok((first, next)) => {
-                    positions.extend((0..records).map(|at| Position(first.0 + at)));
-                    self.applied = next;
-                }
-                Err(error) => return (positions, Err(error)),
-            }
+    /// Appends all records of a draft, with those of the other partitions of a batch that is all or nothing, or none.
+    /// Returns their positions.
+    pub(super) fn append(
+        &mut self,
+        draft: Draft,
+        joint: Option<JointTicket>,
+    ) -> Result<Vec<Position>, StoreError> {
+        let blocks = draft.blocks();
+        let records: Vec<u64> = blocks.iter().map(|block| block.ends.len() as u64).collect();
+        let log = self.shared.log.as_ref();
+        let placed = match joint {
+            Some(joint) => joint.append(blocks, log)?,
+            None if blocks.is_empty() => Vec::new(),
+            None => log.append_all(blocks)?,
+        };
+        if let Some((_, next)) = placed.last() {
+            self.applied = *next;
         }
-        (positions, Ok(()))
+        let of = |((first, _), records): (Placed, u64)| (0..records).map(move |at| Position(first.0 + at));
+        Ok(placed.into_iter().zip(records).flat_map(of).collect())
     }
 
     /// Writes one record, remembers its name, adds it up, and tells the listener.
@@ -90,8 +97,7 @@ impl Owner {
         encode(record, &mut bytes);
         let mut draft = Draft::new(self.number);
         draft.push(&bytes, times(record));
-        let (positions, result) = self.append(draft);
-        result?;
+        let positions = self.append(draft, None)?;
         let position = *positions
             .first()
             .ok_or_else(|| Self::internal("an append gave no position"))?;

@@ -6,6 +6,7 @@ use crate::record::{EventRecord, Record, encode};
 pub struct EventBatch {
     bytes: Vec<u8>,
     entries: Vec<BatchEntry>,
+    all_or_nothing: bool,
 }
 
 /// One event of a batch.
@@ -25,6 +26,7 @@ impl EventBatch {
         Self {
             bytes: Vec::with_capacity(bytes),
             entries: Vec::with_capacity(events),
+            all_or_nothing: false,
         }
     }
 
@@ -39,6 +41,16 @@ impl EventBatch {
             start,
             end: self.bytes.len(),
         });
+    }
+
+    /// Asks that its new events become durable together or not at all, whatever fails or stops the process.
+    pub const fn keep_all_or_nothing(&mut self) {
+        self.all_or_nothing = true;
+    }
+
+    /// Whether its new events become durable together or not at all.
+    pub const fn is_all_or_nothing(&self) -> bool {
+        self.all_or_nothing
     }
 
     /// The events' names and hashes, in the order of adding.

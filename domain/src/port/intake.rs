@@ -109,6 +109,10 @@ pub struct Known {
 pub trait Intake: Send + Sync {
     /// Decides, writes and counts events. Outcomes are in the batch's order. The batch is shared, so that its partitions
     /// can read from it side by side, and the submitter can name the events that conflict.
+    ///
+    /// # Errors
+    /// Where some of its partitions could not write, the others' events count all the same, and the problem says how many,
+    /// unless the batch [is all or nothing](EventBatch::is_all_or_nothing).
     fn submit(&self, batch: Arc<EventBatch>) -> BoxFuture<'_, Result<Vec<Outcome>, Problem>>;
 
     /// Voids or amends the event of that name. `None`: there is no such event. The record is the event's newest,

@@ -44,6 +44,9 @@ pub struct StoredBlock {
     pub block: Block,
 }
 
+/// Where a block was put: the position of its first record, and the position behind it.
+pub type Placed = (Position, Position);
+
 /// Blocks in the order of their positions.
 pub type Blocks<'a> = Box<dyn Iterator<Item = Result<StoredBlock, StoreError>> + Send + 'a>;
 
@@ -97,9 +100,17 @@ pub enum LogHealth {
 /// Appending assigns a position at once and returns before the block is durable; nobody may be told of a record before
 /// [`EventLog::wait_durable`] has passed its position.
 pub trait EventLog: Send + Sync {
-    /// Hands a block to the writer. Returns the position of its first record and the position behind the block.
-    /// Blocks its caller while the bounded queue before the disk is full. An error means that nothing was taken.
-    fn append(&self, block: Block) -> Result<(Position, Position), StoreError>;
+    /// Hands blocks, of any partitions, to the writer as one: they become durable together or not at all, whatever
+    /// stops the process. Returns for each the position of its first record and the position behind it.
+    /// Blocks its caller while the bounded queue before the disk is full. An error means that none was taken.
+    fn append_all(&self, blocks: Vec<Block>) -> Result<Vec<Placed>, StoreError>;
+
+    /// The same for one block.
+    fn append(&self, block: Block) -> Result<Placed, StoreError> {
+        let placed = self.append_all(vec![block])?;
+        let none = || StoreError::Failed("a block was given no place".to_owned());
+        placed.into_iter().next().ok_or_else(none)
+    }
 
     /// Everything before this position is durable.
     fn durable(&self) -> Position;

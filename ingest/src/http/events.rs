@@ -19,7 +19,8 @@ use crate::decode::cloudevents::NoDefaults;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SendQuery {
-    /// Whether one invalid event refuses them all with 422. Validity only: a duplicate or a conflict refuses nothing.
+    /// All or nothing: one invalid event refuses them all with 422, and a failure keeps none of them. Validity only: a
+    /// duplicate or a conflict refuses nothing.
     #[serde(default)]
     atomic: bool,
     /// What to wait for before the answer. `counted` is what this server always waits for.

@@ -1,5 +1,6 @@
 //! Bodies that are read whole before any of their events is sent on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -56,6 +57,9 @@ impl Whole<'_> {
             // No dead letters: one that passes later would break the promise of all or nothing.
             self.state.count(&[], piece.refused.len());
             return Err(answer::all_refused(piece.len(), &piece.refused));
+        }
+        if self.atomic {
+            Arc::make_mut(&mut piece.batch).keep_all_or_nothing();
         }
         let outcomes = self.state.settle(self.tenant, &mut piece).await?;
         Ok((form, piece, outcomes))

@@ -48,6 +48,7 @@ pub fn all(subject: &dyn Fn() -> Subject) {
     reading_back_is_reading_turned_round(&subject());
     only_the_wanted_blocks_are_read(&subject());
     bad_blocks_are_refused_and_change_nothing(&subject());
+    blocks_taken_together_have_places_of_their_own(&subject());
     blocks_of_all_shapes_come_back_as_they_were(&subject());
     what_is_durable_survives_a_restart(subject());
     waiting_ends_with_durability(&subject());
@@ -235,6 +236,31 @@ fn bad_blocks_are_refused_and_change_nothing(subject: &Subject) {
     assert!(log.append(large).is_err(), "too many records");
     assert_eq!(log.end(), end);
     assert_eq!(log.health(), LogHealth::Healthy);
+}
+
+fn blocks_taken_together_have_places_of_their_own(subject: &Subject) {
+    let log = &subject.log;
+    assert_eq!(log.append_all(Vec::new()), Ok(Vec::new()));
+    let before = append(&**log, block(0, 2));
+    let blocks = vec![block(2, 3), block(0, 1), block(1, 200), block(2, 4)];
+    let placed = log.append_all(blocks.clone()).unwrap();
+    assert_eq!(log.end(), placed.last().unwrap().1);
+    log.wait_durable_blocking(log.end()).unwrap();
+    let stored: Vec<_> = blocks
+        .into_iter()
+        .zip(placed)
+        .map(|(block, (position, next))| StoredBlock {
+            position,
+            next,
+            block,
+        })
+        .collect();
+    let ascend = stored.windows(2).all(|pair| pair[0].next <= pair[1].position);
+    assert!(ascend && before.next <= stored[0].position);
+    assert_eq!(read_all(&**log)[1..], stored);
+    let end = log.end();
+    assert!(log.append_all(vec![block(0, 1), Block::default()]).is_err());
+    assert_eq!(log.end(), end, "one bad block refuses all");
 }
 
 fn blocks_of_all_shapes_come_back_as_they_were(subject: &Subject) {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use turnpike_domain::limits::BLOCK_RECORDS_MAX;
-use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only, StoredBlock};
+use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only, Placed, StoredBlock};
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
@@ -33,6 +33,8 @@ struct State {
     held: bool,
     full: bool,
     poisoned: bool,
+    /// The partition whose blocks are refused.
+    refused: Option<u32>,
     horizon: Option<Timestamp>,
 }
 
@@ -57,6 +59,7 @@ impl MemoryLog {
                 held: false,
                 full: false,
                 poisoned: false,
+                refused: None,
                 horizon: None,
             }),
             changed: watch::Sender::new(()),
@@ -89,6 +92,11 @@ impl MemoryLog {
         self.state.lock().full = on;
     }
 
+    /// Refuses what has blocks of a partition, or takes them all again.
+    pub fn refuse(&self, partition: Option<u32>) {
+        self.state.lock().refused = partition;
+    }
+
     /// Makes the next write fail, as a failed sync does: nothing becomes durable any more.
     pub fn poison(&self) {
         self.state.lock().poisoned = true;
@@ -105,6 +113,18 @@ impl MemoryLog {
 }
 
 impl State {
+    fn place(&mut self, block: Block) -> Placed {
+        let position = Position::new(self.end, 0);
+        self.end += block.bytes.len() as u64 + BLOCK_OVERHEAD;
+        let next = Position::new(self.end, 0);
+        self.blocks.push(Arc::new(StoredBlock {
+            position,
+            next,
+            block,
+        }));
+        (position, next)
+    }
+
     /// Index of the first block at or behind `offset`.
     fn index_of(&self, offset: u64) -> usize {
         self.blocks
@@ -117,8 +137,9 @@ fn poisoned() -> StoreError {
 }
 
 impl EventLog for MemoryLog {
-    fn append(&self, block: Block) -> Result<(Position, Position), StoreError> {
-        if block.ends.is_empty() || block.ends.len() > BLOCK_RECORDS_MAX {
+    fn append_all(&self, blocks: Vec<Block>) -> Result<Vec<Placed>, StoreError> {
+        let bad = |block: &&Block| block.ends.is_empty() || block.ends.len() > BLOCK_RECORDS_MAX;
+        if let Some(block) = blocks.iter().find(bad) {
             return Err(StoreError::Failed(format!(
                 "a block holds 1 to {BLOCK_RECORDS_MAX} records, not {}",
                 block.ends.len()
@@ -131,20 +152,16 @@ impl EventLog for MemoryLog {
         if state.full {
             return Err(StoreError::Full("switched on by a test".to_owned()));
         }
-        let position = Position::new(state.end, 0);
-        state.end += block.bytes.len() as u64 + BLOCK_OVERHEAD;
-        let next = Position::new(state.end, 0);
-        state.blocks.push(Arc::new(StoredBlock {
-            position,
-            next,
-            block,
-        }));
+        if blocks.iter().any(|block| state.refused == Some(block.partition)) {
+            return Err(StoreError::Failed("switched on by a test".to_owned()));
+        }
+        let placed = blocks.into_iter().map(|block| state.place(block)).collect();
         if !state.held {
             state.durable = state.end;
         }
         drop(state);
         self.changed.send_replace(());
-        Ok((position, next))
+        Ok(placed)
     }
 
     fn durable(&self) -> Position {

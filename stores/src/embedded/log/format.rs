@@ -13,6 +13,9 @@ pub(super) const BLOCK_HEADER: usize = 52;
 /// Bytes of one block, before and after compression, at the most: what a reader is ready to hold.
 pub(super) const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of blocks that are taken into a group together, at the most: the length of a frame is a number of 32 bits.
+pub(super) const FRAME_BODY_MAX: usize = 1024 * 1024 * 1024;
+
 const SEGMENT_MAGIC: [u8; 8] = *b"TPLOGSEG";
 pub(super) const FRAME_MAGIC: [u8; 4] = *b"TPfr";
 const BLOCK_MAGIC: [u8; 4] = *b"TPbl";

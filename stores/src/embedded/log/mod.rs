@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
-use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only};
+use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only, Placed};
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
@@ -379,8 +379,8 @@ impl Shared {
 }
 
 impl EventLog for SegmentedLog {
-    fn append(&self, block: Block) -> Result<(Position, Position), StoreError> {
-        self.shared.take(&block)
+    fn append_all(&self, blocks: Vec<Block>) -> Result<Vec<Placed>, StoreError> {
+        self.shared.take(&blocks)
     }
 
     fn durable(&self) -> Position {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::log::{Block, LogHealth};
+use turnpike_domain::port::log::{Block, LogHealth, Placed};
 use turnpike_domain::record::Position;
 
-use super::format::{FRAME_HEADER, SEGMENT_HEADER};
+use super::format::{FRAME_BODY_MAX, FRAME_HEADER, SEGMENT_HEADER};
 use super::group::{Group, Target};
 use super::payload::{self, Packed};
 use super::segment::{failed, path};
@@ -51,36 +51,52 @@ pub(super) enum Work {
 }
 
 impl Shared {
-    /// Takes a block: packs it on the caller's thread, then gives it its place.
-    pub(super) fn take(&self, block: &Block) -> Result<(Position, Position), StoreError> {
-        self.fail.pass("log.before_append")?;
-        let packed = payload::pack(block, self.options.compression)?;
+    /// Takes blocks into one group: packs them on the caller's thread, then gives them their places.
+    pub(super) fn take(&self, blocks: &[Block]) -> Result<Vec<Placed>, StoreError> {
+        let packed = self.pack(blocks)?;
+        if packed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let len = length(&packed);
         let mut queue = self.queue.lock();
         loop {
             self.refusal(&queue)?;
             let waiting = queue.forming.as_ref().map_or(0, |group| group.bytes().len());
-            if waiting == 0 || waiting + packed.len() <= self.options.pending_bytes_max {
+            if waiting == 0 || waiting + len <= self.options.pending_bytes_max {
                 break;
             }
             self.room.wait(&mut queue);
         }
-        let header = match self.place(&mut queue, &packed) {
-            Ok(header) => header,
+        let placed = match self.place(&mut queue, &packed) {
+            Ok(placed) => placed,
             Err(StoreError::Full(why)) => {
                 tracing::warn!(%why, "the log takes no records until there is space");
-                let wanted = packed.len() as u64;
                 queue.full = Some(Full {
                     why: why.clone(),
-                    wanted,
+                    wanted: len as u64,
                 });
                 return Err(StoreError::Full(why));
             }
             Err(error) => return Err(error),
         };
-        queue.end = header.1;
+        queue.end = queue.next;
         drop(queue);
         self.work.notify_one();
-        Ok((Position::new(header.0, 0), Position::new(header.1, 0)))
+        Ok(placed)
+    }
+
+    fn pack(&self, blocks: &[Block]) -> Result<Vec<Packed>, StoreError> {
+        let mut packed = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            self.fail.pass("log.before_append")?;
+            packed.push(payload::pack(block, self.options.compression)?);
+        }
+        if length(&packed) > FRAME_BODY_MAX {
+            return Err(StoreError::Failed(format!(
+                "blocks that belong together have at most {FRAME_BODY_MAX} bytes"
+            )));
+        }
+        Ok(packed)
     }
 
     /// Why nothing can be taken now.
@@ -93,27 +109,26 @@ impl Shared {
         full.map_or(Ok(()), |full| Err(StoreError::Full(full.why.clone())))
     }
 
-    /// Puts a block into the forming group, for which a new one may begin, in a new segment perhaps.
-    /// Returns the block's start and end. On an error nothing was taken.
-    fn place(&self, queue: &mut Queue, packed: &Packed) -> Result<(u64, u64), StoreError> {
+    /// Puts blocks into the forming group, for which a new one may begin, in a new segment perhaps: a group is durable
+    /// as a whole or not at all. On an error nothing was taken.
+    fn place(&self, queue: &mut Queue, packed: &[Packed]) -> Result<Vec<Placed>, StoreError> {
+        let more = length(packed);
         if let Some(group) = &mut queue.forming {
-            let len = group.file_offset() + (group.bytes().len() + packed.len()) as u64;
+            let len = group.file_offset() + (group.bytes().len() + more) as u64;
             self.space.ensure(&group.target, len)?;
-            let header = group.push(packed);
+            let placed = packed.iter().map(|packed| push(group, packed)).collect();
             queue.next = group.end();
-            return Ok((header.offset, header.end()));
+            return Ok(placed);
         }
         if queue.next - queue.target.start >= self.options.segment_bytes {
             queue.target = self.new_target(queue.next)?;
         }
         let mut group = self.group(queue);
-        self.space.ensure(
-            &group.target,
-            group.file_offset() + (FRAME_HEADER + packed.len()) as u64,
-        )?;
-        let header = group.push(packed);
+        self.space
+            .ensure(&group.target, group.file_offset() + (FRAME_HEADER + more) as u64)?;
+        let placed = packed.iter().map(|packed| push(&mut group, packed)).collect();
         Self::begin(queue, group);
-        Ok((header.offset, header.end()))
+        Ok(placed)
     }
 
     /// An empty group at the end of the log; it is not part of the log yet.
@@ -244,6 +259,16 @@ impl Shared {
         let full = queue.full.as_ref();
         full.map_or(LogHealth::Healthy, |full| LogHealth::Full(full.why.clone()))
     }
+}
+
+/// Length of blocks in the log.
+fn length(packed: &[Packed]) -> usize {
+    packed.iter().map(Packed::len).sum()
+}
+
+fn push(group: &mut Group, packed: &Packed) -> Placed {
+    let header = group.push(packed);
+    (Position::new(header.offset, 0), Position::new(header.end(), 0))
 }
 
 /// The answer of a log that was closed.

@@ -1,6 +1,7 @@
 mod crash;
 mod full;
 mod running;
+mod together;
 mod torn;
 
 use std::path::Path;
