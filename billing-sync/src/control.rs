@@ -8,9 +8,9 @@ use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{ControlState, ControlStore, Decision, PageAfter};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::history::History;
-use turnpike_domain::problem::Problem;
+use turnpike_domain::problem::{Problem};
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
-use turnpike_http::{Answered, Changing, PageQuery, Reply};
+use turnpike_http::{Answered, Changing, Cursor, PageQuery, Reply};
 
 /// What catalog, customers and subscriptions are made of.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ pub(crate) fn page_after(query: &PageQuery) -> Result<(PageAfter, usize), Proble
     let limit = query.rows()?;
     Ok((
         PageAfter {
-            after: query.cursor.clone(),
+            after: query.after().map(str::to_owned),
             rows: limit + 1,
         },
         limit,
@@ -94,14 +94,14 @@ pub(crate) fn page_of<'a, T>(
     query: &PageQuery,
 ) -> Result<turnpike_http::Page<T>, Problem> {
     let limit = query.rows()?;
-    let after = query.cursor.as_deref().unwrap_or("");
+    let after = query.after().unwrap_or("");
     let rows: Vec<_> = rows
         .filter(|(key, _)| key.as_str() > after)
         .take(limit + 1)
         .collect();
     let more = rows.len() > limit;
     let next_cursor = more
-        .then(|| rows.get(limit - 1).map(|(key, _)| (*key).clone()))
+        .then(|| rows.get(limit - 1).map(|(key, _)| Cursor::new(*key)))
         .flatten();
     let data = rows.into_iter().take(limit).map(|(_, row)| row).collect();
     Ok(turnpike_http::Page { data, next_cursor })

@@ -8,6 +8,11 @@ pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of the body of a control request.
 pub const CONTROL_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Characters of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
+/// Days for which the answer to a call on events or quotas with an `Idempotency-Key` is kept for repeats. Their own ids
+/// tell repeats for ever.
+pub const IDEMPOTENT_ANSWER_DAYS: i64 = 7;
 /// Nesting of JSON that is still read.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// How far ahead of the clock an event's time may lie, in microseconds (5 minutes).

@@ -66,6 +66,8 @@ codes! {
     ReservationClosed = "reservation_closed", 409, false;
     /// The body is larger than allowed.
     TooLarge = "too_large", 413, false;
+    /// The request's target is longer than allowed: send what is long in the body.
+    UriTooLong = "uri_too_long", 414, false;
     /// The content type or encoding is not one that this path takes.
     UnsupportedMediaType = "unsupported_media_type", 415, false;
     /// The request can be read but is invalid; `errors` points to the fields.
@@ -96,6 +98,8 @@ codes! {
     AmountTooSmall = "amount_too_small", 422, false;
     /// JSON is nested deeper than 64 levels.
     TooDeep = "too_deep", 422, false;
+    /// The head of the request has more bytes or headers than allowed.
+    HeadTooLarge = "head_too_large", 431, false;
     /// A quota refused the call and `status=strict` was asked for.
     QuotaRefused = "quota_refused", 429, true;
     /// Too many requests for this key or tenant.

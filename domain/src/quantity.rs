@@ -237,6 +237,15 @@ pub mod wire {
         digits.trim_matches('0').len()
     }
 
+    /// The text of a decimal, as [`decimal_text`] reads it, or none for null.
+    pub fn decimal_text_or_none<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<String>, D::Error> {
+        #[derive(serde::Deserialize)]
+        struct Text(#[serde(deserialize_with = "decimal_text")] String);
+        Ok(<Option<Text> as serde::Deserialize>::deserialize(deserializer)?.map(|Text(text)| text))
+    }
+
     /// The text of a decimal given as a string or as a number. A number is taken as it was written; where a format has
     /// made a float of it (TOML does), one with more digits than floats keep is refused.
     pub fn decimal_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -1,9 +1,9 @@
-use axum::body::{Bytes, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
-use turnpike_domain::limits::CONTROL_BODY_BYTES_MAX;
+use turnpike_domain::limits::{CONTROL_BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX};
 use turnpike_domain::problem::{Code, Problem};
 
 use crate::Failure;
@@ -15,27 +15,11 @@ pub struct JsonBody<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        require_json(request.headers())?;
-        require_plain(request.headers())?;
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
-            let code = if too_large {
-                Code::TooLarge
-            } else {
-                Code::InvalidRequest
-            };
-            Problem::new(code, rejection.body_text())
-        })?;
-        if bytes.len() > CONTROL_BODY_BYTES_MAX {
-            return Err(Problem::new(
-                Code::TooLarge,
-                format!("the body has more than {CONTROL_BODY_BYTES_MAX} bytes"),
-            )
-            .into());
-        }
-        require_object(&bytes)?;
-        Ok(Self(read_json(&bytes)?))
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        require_json(&parts.headers)?;
+        require_plain(&parts.headers)?;
+        Ok(Self(read_object(&read_whole(body).await?)?))
     }
 }
 
@@ -46,15 +30,76 @@ pub struct MaybeJson<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeJson<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let empty = request.body().is_end_stream();
-        if empty && !request.headers().contains_key(header::CONTENT_TYPE) {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_whole(body).await?;
+        if bytes.trim_ascii().is_empty() {
             return Ok(Self(T::default()));
         }
-        JsonBody::from_request(request, state)
-            .await
-            .map(|JsonBody(value)| Self(value))
+        require_json(&parts.headers)?;
+        require_plain(&parts.headers)?;
+        Ok(Self(read_object(&bytes)?))
     }
+}
+
+/// The request of a call that takes no body, without what was sent as one: nothing, or an empty JSON object. Anything
+/// else is refused as a field that nobody reads would be.
+pub async fn without_body(request: Request) -> Result<Request, Failure> {
+    #[derive(serde::Deserialize, Default)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return Ok(Request::from_parts(parts, body));
+    }
+    let mut sent = Request::new(body);
+    sent.headers_mut().clone_from(&parts.headers);
+    let MaybeJson(Nothing {}) = MaybeJson::from_request(sent, &()).await?;
+    Ok(Request::from_parts(parts, Body::empty()))
+}
+
+/// All of a control request's body, within its bound.
+async fn read_whole(body: Body) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            Code::TooLarge,
+            format!("the body has more than {CONTROL_BODY_BYTES_MAX} bytes"),
+        )
+    };
+    if body.size_hint().lower() > CONTROL_BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, CONTROL_BODY_BYTES_MAX)
+        .await
+        .map_err(|error| {
+            if is::<http_body_util::LengthLimitError>(&error) {
+                return too_large();
+            }
+            told(&error).unwrap_or_else(|| {
+                Problem::new(Code::InvalidRequest, format!("the body ended early: {error}"))
+            })
+        })
+}
+
+/// The problem that a layer below put into a body's stream, such as that its bytes came too slowly.
+pub fn told(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
+    causes(error).find_map(|cause| cause.downcast_ref::<Problem>().cloned())
+}
+
+fn is<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.downcast_ref::<E>().is_some())
+}
+
+fn causes<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    require_object(bytes)?;
+    read_json(bytes)
 }
 
 /// An error for valid JSON that is no object: serde would read an array as the fields of a struct in their order.
@@ -192,14 +237,20 @@ impl<S: Sync> FromRequestParts<S> for Idempotency {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let Some(value) = parts.headers.get("idempotency-key") else {
-            return Ok(Self(None));
+        let mut sent = parts.headers.get_all("idempotency-key").iter();
+        let (first, second) = (sent.next(), sent.next());
+        let visible = |key: &&str| {
+            (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len())
+                && key.bytes().all(|byte| (b' '..=b'~').contains(&byte))
         };
-        match value.to_str() {
-            Ok(key) if !key.is_empty() && key.len() <= 255 => Ok(Self(Some(key.to_owned()))),
+        match (first.map(|value| value.to_str().ok().filter(visible)), second) {
+            (None, _) => Ok(Self(None)),
+            (Some(Some(key)), None) => Ok(Self(Some(key.to_owned()))),
             _ => Err(Problem::new(
                 Code::InvalidRequest,
-                "Idempotency-Key must be 1 to 255 visible characters",
+                format!(
+                    "Idempotency-Key must be sent once, with 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible characters"
+                ),
             )
             .into()),
         }

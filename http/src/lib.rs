@@ -3,11 +3,13 @@
 mod body;
 mod caller;
 mod change;
+mod cursor;
 mod failure;
 mod page;
 
-pub use body::{Idempotency, JsonBody, MaybeJson, Params, read_json};
+pub use body::{Idempotency, JsonBody, MaybeJson, Params, read_json, told, without_body};
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
+pub use cursor::Cursor;
 pub use failure::{Failure, ProblemBody, Reply};
 pub use page::{Page, PageQuery};

@@ -365,3 +365,237 @@ async fn a_repeat_of_an_event_or_decision_answers_as_first() {
     let right = send("/v1/events", "free", event("3")).await;
     assert_eq!((right.0, &right.2["accepted"]), (200, &json!(1)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_that_cannot_be_read_are_problems_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[("TURNPIKE_HTTP_HEADER_BYTES_MAX", "8192")]).await;
+    let head = |bytes: usize| {
+        let before = "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-big: ";
+        format!("{before}{}\r\n\r\n", "y".repeat(bytes - before.len() - 4))
+    };
+    for (bytes, status, code) in [
+        ("GET\r\n\r\n".to_owned(), 400, "invalid_request"),
+        (
+            "GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(),
+            400,
+            "invalid_request",
+        ),
+        (
+            "GET /healthz HTTP/1.1\r\nhost: x\r\nhost: y\r\nconnection: close\r\n\r\n".to_owned(),
+            400,
+            "invalid_request",
+        ),
+        (
+            "GET /healthz HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n".to_owned(),
+            400,
+            "invalid_request",
+        ),
+        (
+            "GET /healthz HTTP/1.1\r\nhost: x\r\nx: a\r\n folded\r\n\r\n".to_owned(),
+            400,
+            "invalid_request",
+        ),
+        (
+            "GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n".to_owned(),
+            400,
+            "invalid_request",
+        ),
+        (
+            format!(
+                "GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n",
+                "a: b\r\n".repeat(150)
+            ),
+            431,
+            "head_too_large",
+        ),
+        (head(8_193), 431, "head_too_large"),
+        (head(60_000), 431, "head_too_large"),
+    ] {
+        let shown = &bytes[..bytes.len().min(70)];
+        let answer = raw(&app, bytes.as_bytes(), Duration::from_secs(5))
+            .await
+            .unwrap_or_default();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{shown:?}: {answer}"
+        );
+        assert!(head.contains("application/problem+json"), "{shown:?}: {answer}");
+        let body: Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(
+            (&body["code"], &body["status"]),
+            (&json!(code), &json!(status)),
+            "{shown:?}"
+        );
+        assert!(
+            body["request_id"].is_string() && body["retryable"] == false,
+            "{body}"
+        );
+        assert_eq!(body["type"], format!("/docs/errors/{code}"));
+    }
+    for good in [head(8_192), "GET /healthz HTTP/1.0\r\n\r\n".to_owned()] {
+        let answer = raw(&app, good.as_bytes(), Duration::from_secs(5))
+            .await
+            .unwrap_or_default();
+        assert!(answer.contains(" 200 OK"), "{answer}");
+    }
+}
+
+/// Path with its parameters filled in, and its operations.
+fn operations(document: &Value) -> Vec<(String, Method, Value)> {
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let filled: Vec<&str> = path
+            .split('/')
+            .map(|part| if part.starts_with('{') { "x" } else { part })
+            .collect();
+        for (method, operation) in item.as_object().expect("operations") {
+            let method = method.to_uppercase().parse().expect("a method");
+            all.push((filled.join("/"), method, operation.clone()));
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_refuses_what_it_does_not_take() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let (_, document) = app.caller("none").get("/openapi.json").await;
+    let (mut lists, mut bodiless) = (0, 0);
+    for (path, method, operation) in operations(&document) {
+        if operation["security"].as_array().is_none_or(Vec::is_empty) {
+            continue;
+        }
+        let call = async |query: &str, body: Option<&Value>| {
+            let answer = app
+                .admin()
+                .send(method.clone(), &format!("{path}{query}"), body)
+                .await;
+            answer.expect("an answer")
+        };
+        let (status, body) = call("?bogus=1", None).await;
+        assert_eq!(
+            (status, &body["errors"][0]["pointer"]),
+            (422, &json!("/bogus")),
+            "{method} {path}: {body}"
+        );
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        if parameters.iter().any(|one| one["name"] == "cursor") {
+            lists += 1;
+            for cursor in ["zzz", "0", "1.0.1", "AAAAAAAAAAAA"] {
+                let (status, body) = call(&format!("?cursor={cursor}"), None).await;
+                let known = status == 404 || (status == 422 && body["errors"][0]["pointer"] == "/cursor");
+                assert!(known, "{method} {path} {cursor}: {status} {body}");
+            }
+            for limit in ["0", "1001", "-1", "x", "1.5"] {
+                let (status, body) = call(&format!("?limit={limit}"), None).await;
+                let known = status == 404 || (status == 422 && body["errors"][0]["pointer"] == "/limit");
+                assert!(known, "{method} {path} {limit}: {status} {body}");
+            }
+        }
+        if method != Method::GET && operation["requestBody"].is_null() {
+            bodiless += 1;
+            let (status, body) = call("", Some(&json!({"bogus": 1}))).await;
+            assert_eq!(
+                (status, &body["errors"][0]["pointer"]),
+                (422, &json!("/bogus")),
+                "{method} {path}: {body}"
+            );
+            let (status, body) = call("", Some(&json!({}))).await;
+            assert_ne!(status, 422, "{method} {path}: {body}");
+        }
+    }
+    println!("{lists} lists, {bodiless} operations without a body");
+    assert!(lists > 10 && bodiless > 10, "{lists} {bodiless}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_in_binary_mode_is_the_same_event() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let client = reqwest::Client::new();
+    let send = |id: &'static str, kind: &'static str, body: &'static str| {
+        let request = client.post(app.url("/v1/events")).bearer_auth(ADMIN_KEY);
+        let request = request.header("ce-specversion", "1.0").header("ce-id", id);
+        let request = request
+            .header("ce-source", "gate%20way")
+            .header("ce-type", "t")
+            .header("ce-subject", "acme");
+        let request = request
+            .header("ce-time", "2026-01-01T00:00:00Z")
+            .header("content-type", kind)
+            .body(body);
+        async move {
+            let answer = request.send().await.expect("an answer");
+            (
+                answer.status().as_u16(),
+                answer.json::<Value>().await.expect("JSON"),
+            )
+        }
+    };
+    let (status, body) = send("1", "application/json", r#"{"tokens": 5}"#).await;
+    assert_eq!((status, &body["accepted"]), (200, &json!(1)), "{body}");
+    let structured = json!({"id": "1", "source": "gate way", "type": "t", "subject": "acme",
+        "time": "2026-01-01T00:00:00Z", "data": {"tokens": 5}});
+    let again = app.admin().created("/v1/events", &structured).await;
+    assert_eq!(again["duplicates"], 1, "{again}");
+    assert_eq!(send("1", "application/json", r#"{"tokens": 6}"#).await.0, 409);
+    assert_eq!(send("2", "application/json", r#"{}, "type": "x""#).await.0, 400);
+    assert_eq!(send("2", "application/json", "[1]").await.0, 422);
+    assert_eq!(send("2", "text/plain", "5").await.0, 415);
+    assert_eq!(send("2", "application/json", "").await.0, 200, "without data");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_beyond_the_bound_say_so_in_our_words() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let large = json!({"name": "x".repeat(5 * 1024 * 1024)});
+    let answer = app
+        .admin()
+        .send(Method::PUT, "/v1/customers/big", Some(&large))
+        .await;
+    let (status, body) = answer.expect("an answer");
+    assert_eq!((status, &body["code"]), (413, &json!("too_large")), "{body}");
+    assert_eq!(body["detail"], "the body has more than 4194304 bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_call_at_a_time_runs_under_an_idempotency_key() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = app(&directory, &[]).await;
+    let client = reqwest::Client::new();
+    let send = |app: &App, key: &str, id: &str| {
+        let event = json!({"id": id, "source": "s", "type": "t", "subject": "x"});
+        let request = client.post(app.url("/api/v1/events")).bearer_auth(ADMIN_KEY);
+        let request = request.header("idempotency-key", key).json(&event);
+        async move {
+            let answer = request.send().await.expect("an answer");
+            let again = answer.headers().contains_key("idempotent-replayed");
+            (answer.status().as_u16(), again)
+        }
+    };
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        calls.spawn(send(&app, "race", "1"));
+    }
+    let answers = calls.join_all().await;
+    assert_eq!(
+        answers.iter().filter(|one| **one == (204, false)).count(),
+        1,
+        "{answers:?}"
+    );
+    assert!(
+        answers.iter().all(|one| [204, 409].contains(&one.0)),
+        "{answers:?}"
+    );
+    // Another body is a conflict, also behind a crash.
+    app.restart().await;
+    assert_eq!(send(&app, "race", "1").await, (204, true));
+    assert_eq!(send(&app, "race", "2").await, (409, false));
+    for (key, status) in [("k".repeat(255), 204), ("k".repeat(256), 400)] {
+        assert_eq!(send(&app, &key, "3").await.0, status, "{} characters", key.len());
+    }
+}

@@ -37,7 +37,7 @@ struct ExportRow {
         ("window" = Option<String>, Query, description = "minute, hour, day or month"),
         ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
         ("group_by" = Option<Vec<String>>, Query, description = "A dimension, `customer` or `subject`; may repeat"),
-        ("filter[dimension]" = Option<Vec<String>>, Query, description = "Only events with this value of the dimension; may repeat"),
+        ("filter" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filter[dimension]=value`: only events with this value of the dimension; may repeat"),
         ("format" = Option<String>, Query, description = "csv or ndjson, before `Accept`; csv unless said"),
     ),
     responses(

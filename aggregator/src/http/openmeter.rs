@@ -82,7 +82,7 @@ struct Asked {
         ("windowTimeZone" = Option<String>, Query, description = "IANA zone; UTC unless said"),
         ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),
         ("filterCustomerId" = Option<Vec<String>>, Query, description = "Only these customers, by key; may repeat"),
-        ("filterGroupBy[dimension]" = Option<Vec<String>>, Query, description = "Only this value of the dimension"),
+        ("filterGroupBy" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filterGroupBy[dimension]=value`: only this value of the dimension"),
         ("groupBy" = Option<Vec<String>>, Query, description = "A dimension, subject or customer_id; may repeat"),
         ("clientId" = Option<String>, Query, description = "Taken and not used"),
     ),

@@ -11,7 +11,7 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{Caller, PageQuery, ProblemBody, Reply};
+use turnpike_http::{Caller, Cursor, PageQuery, ProblemBody, Reply};
 
 use super::params::{
     Format, Pairs, ceil_minute, cursor, read_cursor, time, unit, whole_minutes, windows, zone,
@@ -59,7 +59,8 @@ pub(crate) struct UsagePage {
     #[schema(value_type = Option<String>, format = DateTime)]
     lacks_before: Option<Timestamp>,
     /// Send as `cursor` for the next page; null on the last.
-    next_cursor: Option<String>,
+    #[schema(value_type = Option<String>)]
+    next_cursor: Option<Cursor>,
 }
 
 /// Read a meter's usage.
@@ -77,7 +78,7 @@ pub(crate) struct UsagePage {
         ("window" = Option<String>, Query, description = "minute, hour, day or month"),
         ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
         ("group_by" = Option<Vec<String>>, Query, description = "A dimension of the meter, `customer` or `subject`; may repeat"),
-        ("filter[dimension]" = Option<Vec<String>>, Query, description = "Only events with this value of the dimension; may repeat"),
+        ("filter" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filter[dimension]=value`: only events with this value of the dimension; may repeat"),
         ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged"),
         PageQuery,
     ),
@@ -119,7 +120,7 @@ async fn paged(
     page: &PageQuery,
 ) -> Result<Json<UsagePage>, Problem> {
     let limit = page.rows()?;
-    let after = page.cursor.as_deref().map(read_cursor).transpose()?;
+    let after = page.after().map(read_cursor).transpose()?;
     if let Some((start, _)) = &after {
         query.windows.retain(|window| window.start >= *start);
     }
@@ -135,7 +136,7 @@ async fn paged(
     let last = answer.rows.last().filter(|_| more);
     Ok(Json(UsagePage {
         meter: key,
-        next_cursor: last.map(|row| cursor(row.window.start, &row.group)),
+        next_cursor: last.map(|row| Cursor::new(cursor(row.window.start, &row.group))),
         data: answer.rows.iter().map(|row| body(&split, row)).collect(),
         as_of: answer.as_of,
         complete: answer.complete && answer.lacks_before.is_none(),
@@ -148,9 +149,13 @@ fn page_query(pairs: &mut Pairs) -> Result<PageQuery, Problem> {
         text.parse()
             .map_err(|_| Problem::invalid("/limit", "must be a whole number"))
     };
+    let read = |text: String| {
+        let wrong = || Problem::invalid("/cursor", "is not a next_cursor of this list");
+        Cursor::decode(&text).ok_or_else(wrong)
+    };
     Ok(PageQuery {
         limit: pairs.one("limit")?.map(number).transpose()?,
-        cursor: pairs.one("cursor")?,
+        cursor: pairs.one("cursor")?.map(read).transpose()?,
     })
 }
 

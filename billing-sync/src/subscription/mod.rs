@@ -18,7 +18,7 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{
-    Answered, Caller, Changing, JsonBody, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply,
+    Answered, Caller, Changing, Cursor, JsonBody, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -50,7 +50,8 @@ struct ListQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
-    cursor: Option<String>,
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
     /// Only those of one customer.
     customer: Option<String>,
 }

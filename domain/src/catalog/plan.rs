@@ -59,7 +59,7 @@ pub struct Plan {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "decimal_or_none"
+        deserialize_with = "crate::quantity::wire::decimal_text_or_none"
     )]
     pub minimum_commitment: Option<String>,
     /// Credits given each period.
@@ -101,12 +101,6 @@ pub struct AddOn {
     /// What it entitles to, on top of the plan: limits of the same feature, period and mode are added.
     #[serde(default)]
     pub entitlements: Vec<Entitlement>,
-}
-
-fn decimal_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    #[derive(Deserialize)]
-    struct Text(#[serde(deserialize_with = "crate::quantity::wire::decimal_text")] String);
-    Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
 }
 
 const fn one() -> u32 {

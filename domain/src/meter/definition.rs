@@ -75,7 +75,7 @@ pub struct MeterDefinition {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "decimal"
+        deserialize_with = "crate::quantity::wire::decimal_text_or_none"
     )]
     pub percentile: Option<String>,
     /// Dimension → path of its value in `data`.
@@ -133,10 +133,6 @@ impl<'de> Deserialize<'de> for FilterValue {
         }
         deserializer.deserialize_any(Value)
     }
-}
-
-fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    crate::quantity::wire::decimal_text(deserializer).map(Some)
 }
 
 impl MeterDefinition {

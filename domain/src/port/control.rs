@@ -177,6 +177,16 @@ pub struct Answer {
     pub repeated: bool,
 }
 
+/// What is known of a call with an idempotency key whose effect is not in the control store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The key is this call's: it runs now. A call that had the key and never ended, because the process did, gives it
+    /// to its repeat.
+    Taken,
+    /// The call is a repeat; this is what it was answered first.
+    Answered(Answer),
+}
+
 /// What is in force while a change is decided, and numbers that were never given before.
 pub trait ControlState: Directory {
     /// A meter's number. Each call gives another.
@@ -271,6 +281,27 @@ pub trait ControlStore: Send + Sync {
     /// What refers to a tenant's catalog at `now`, for showing what a change would do. The change itself asks
     /// [`ControlState::catalog_use`].
     fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse;
+
+    /// Takes an idempotency key for a call whose effect is elsewhere (events, quota decisions), before it runs, so that
+    /// another request under the key is a conflict even when the process ends in the middle. The caller sees to it that
+    /// one call at a time runs under a key.
+    fn claim(
+        &self,
+        tenant: TenantId,
+        call: Idempotent,
+        at: Timestamp,
+    ) -> BoxFuture<'_, Result<Claim, Problem>>;
+
+    /// Keeps what a claimed call was answered (status and body); `None` gives the key back, for a call without effect.
+    fn settle(
+        &self,
+        tenant: TenantId,
+        key: String,
+        answer: Option<(u16, Value)>,
+    ) -> BoxFuture<'_, Result<(), Problem>>;
+
+    /// Drops claims and their answers that were made before `horizon`; returns their number. Those of changes stay.
+    fn prune_claims(&self, horizon: Timestamp) -> BoxFuture<'_, Result<u64, Problem>>;
 
     /// Customers in the order of their keys, erased ones left out.
     fn list_customers(

@@ -1,15 +1,15 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::{Response, header};
+use axum::extract::{Path, State};
+use axum::http::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use turnpike_domain::identity::Scope;
 use turnpike_domain::limits::RESERVATION_TTL_S_DEFAULT;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
-use turnpike_http::{Caller, JsonBody, Params, ProblemBody, Reply};
+use turnpike_http::{Caller, JsonBody, MaybeJson, Params, ProblemBody, Reply};
 
 use super::answer::{QuotaAnswer, respond};
 use super::quota::{StatusQuery, object, one};
@@ -125,15 +125,9 @@ pub(super) async fn commit(
     caller: Caller,
     Path(id): Path<String>,
     Params(query): Params<StatusQuery>,
-    request: Request,
+    MaybeJson(body): MaybeJson<CommitBody>,
 ) -> Reply<Response<Body>> {
     caller.require(Scope::Check)?;
-    // No body means what was reserved.
-    let body = if request.headers().contains_key(header::CONTENT_TYPE) {
-        JsonBody::<CommitBody>::from_request(request, &()).await?.0
-    } else {
-        CommitBody::default()
-    };
     let tenant = caller.tenant;
     let outcome = detached(async move { enforcer.commit(tenant, &id, body.amount).await });
     Ok(respond(&outcome.await?, query.strict(), &caller))

@@ -24,6 +24,8 @@ pub(crate) fn read_amendment(body: &[u8], now: Timestamp) -> Result<Correction, 
     for (key, value) in members {
         let name = key.text().unwrap_or_default();
         let taken = match name.as_ref() {
+            // As in an event, what is null was not sent.
+            "data" | "time" if value.kind == Kind::Null => false,
             "data" => data.replace(new_data(&value)?).is_some(),
             "time" => time.replace(new_time(&value, now)?).is_some(),
             "id" | "source" | "type" | "subject" => {
@@ -126,6 +128,7 @@ mod tests {
             Ok(amend(Some(r#"{"a": 1}"#), None))
         );
         assert_eq!(read(r#"{"time":"2025-12-31T00:00:00Z"}"#), Ok(amend(None, time)));
+        assert_eq!(read(r#"{"data":{},"time":null}"#), Ok(amend(Some("{}"), None)));
         assert_eq!(
             read(r#"{"time":"2025-12-31T00:00:00Z","data":{}}"#),
             Ok(amend(Some("{}"), time))
@@ -145,10 +148,9 @@ mod tests {
             (r#"{"data":{},"data":{}}"#, Code::Invalid),
             (r#"{"data":{},"subject":"x"}"#, Code::Invalid),
             (r#"{"data":{},"x":1}"#, Code::Invalid),
-            (r#"{"data":null}"#, Code::InvalidData),
+            (r#"{"data":null,"time":null}"#, Code::Invalid),
             (r#"{"data":[]}"#, Code::InvalidData),
             (r#"{"data":{"a":"\ud800"}}"#, Code::InvalidData),
-            (r#"{"time":null}"#, Code::InvalidTime),
             (r#"{"time":"noon"}"#, Code::InvalidTime),
             (r#"{"time":"2026-01-01T00:06:00Z"}"#, Code::TimeInFuture),
             (deep.as_str(), Code::TooDeep),

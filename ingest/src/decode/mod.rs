@@ -1,6 +1,7 @@
 //! From the bytes of a body to events in the log's own encoding, each read once.
 
 mod amendment;
+pub(crate) mod binary;
 pub(crate) mod cloudevents;
 pub(crate) mod lines;
 mod scan;

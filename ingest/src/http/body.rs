@@ -102,13 +102,16 @@ impl Source {
 /// Marks a failure of the connection, to tell it from broken compression.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct CutShort(axum::Error);
+struct CutShort(#[source] axum::Error);
 
 fn cut_short(error: axum::Error) -> io::Error {
     io::Error::other(CutShort(error))
 }
 
 fn unreadable(error: &io::Error, encoding: &str) -> Problem {
+    if let Some(problem) = turnpike_http::told(error) {
+        return problem;
+    }
     let inner = error.get_ref();
     let is_cut = inner.and_then(|inner| inner.downcast_ref::<CutShort>()).is_some();
     let detail = if is_cut {

@@ -3,11 +3,15 @@
 use axum::http::{HeaderMap, header};
 use turnpike_domain::problem::{Code, Problem};
 
+use crate::decode::binary::is_binary;
+
 /// How events stand in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Media {
     /// One event, or an array of them.
     Json,
+    /// The data of one event whose attributes are in headers.
+    Binary,
     /// One event a line.
     Lines,
 }
@@ -23,6 +27,19 @@ pub(crate) enum Encoding {
 /// The media type and encoding that `headers` declare, or 415.
 pub(crate) fn of(headers: &HeaderMap) -> Result<(Media, Encoding), Problem> {
     Ok((media(headers)?, encoding(headers)?))
+}
+
+/// The same, where an event may also be in binary mode.
+pub(crate) fn of_events(headers: &HeaderMap) -> Result<(Media, Encoding), Problem> {
+    if !is_binary(headers) {
+        return of(headers);
+    }
+    let untyped = !headers.contains_key(header::CONTENT_TYPE);
+    if untyped || media(headers)? == Media::Json {
+        return Ok((Media::Binary, encoding(headers)?));
+    }
+    let detail = "the data of an event with ce- headers is application/json";
+    Err(unsupported(detail.to_owned()))
 }
 
 fn media(headers: &HeaderMap) -> Result<Media, Problem> {

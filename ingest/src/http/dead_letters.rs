@@ -13,7 +13,7 @@ use turnpike_domain::port::intake::Outcome;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{Caller, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Caller, Cursor, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply};
 
 use super::view::DeadLetterBody;
 use crate::IngestState;
@@ -46,11 +46,11 @@ pub(crate) async fn list(
     let rows = query.rows()?;
     let page = state
         .history
-        .dead_letters(caller.tenant, rows, query.cursor)
+        .dead_letters(caller.tenant, rows, query.after().map(str::to_owned))
         .await?;
     Ok(Json(Page {
         data: page.letters.into_iter().map(Into::into).collect(),
-        next_cursor: page.next_cursor,
+        next_cursor: page.next_cursor.map(Cursor::new),
     }))
 }
 
@@ -63,7 +63,8 @@ pub(crate) struct ReplayInput {
     positions: Option<BTreeSet<PositionText>>,
     /// `next_cursor` of the replay before, to go on behind it.
     #[serde(default)]
-    cursor: Option<String>,
+    #[schema(value_type = Option<String>)]
+    cursor: Option<Cursor>,
 }
 
 /// A position as a list shows it: decimal digits, as a string or a number.
@@ -109,7 +110,8 @@ pub(crate) struct ReplayAnswer {
     /// Accepted events that a meter cannot read: amend or void them. Their letters stay until then.
     unreadable: u64,
     /// Send as `cursor` to go on with older letters; null when all were looked at.
-    next_cursor: Option<String>,
+    #[schema(value_type = Option<String>)]
+    next_cursor: Option<Cursor>,
 }
 
 /// Replay dead letters.
@@ -141,7 +143,7 @@ pub(crate) async fn replay(
         return Err(Problem::invalid("/positions", detail).into());
     }
     let mut answer = ReplayAnswer::default();
-    let mut cursor = input.cursor;
+    let mut cursor = input.cursor.as_ref().and_then(Cursor::place).map(str::to_owned);
     let mut looked_at = 0;
     while wanted.as_ref().is_none_or(|wanted| !wanted.is_empty()) {
         let page = state
@@ -160,7 +162,7 @@ pub(crate) async fn replay(
             break;
         }
     }
-    answer.next_cursor = cursor.filter(|_| wanted.is_none());
+    answer.next_cursor = cursor.filter(|_| wanted.is_none()).map(Cursor::new);
     Ok(Json(answer))
 }
 

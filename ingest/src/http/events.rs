@@ -40,7 +40,8 @@ enum Wait {
 /// Send events.
 ///
 /// Takes one CloudEvent, an array of them, or a stream with one on each line (`application/x-ndjson`); with
-/// `Content-Encoding: gzip` or `zstd` where wanted. When the answer comes, accepted events are durable, deduplicated
+/// `Content-Encoding: gzip` or `zstd` where wanted. One event may also come in CloudEvents' binary mode: its attributes
+/// in headers (`ce-id`, `ce-source`, `ce-type`, `ce-subject`, …), and the body is its `data`. When the answer comes, accepted events are durable, deduplicated
 /// and counted. An event is named by its `source` and `id`: sending it again is a duplicate and counts once, so any
 /// request may be repeated. After an error in the middle of a stream, `detail` says what had been counted by then:
 /// send the whole stream again.
@@ -71,7 +72,7 @@ pub(crate) async fn send(
     request: Request,
 ) -> Reply<Json<IngestAnswer>> {
     caller.require(Scope::Ingest)?;
-    let (media, encoding) = content::of(request.headers())?;
+    let (media, encoding) = content::of_events(request.headers())?;
     let tenant = caller.tenant;
     if media == Media::Lines && !query.atomic {
         return Ok(Json(

@@ -7,7 +7,7 @@ use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::port::history::EventQuery;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{TimeRange, Timestamp};
-use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Caller, Cursor, Page, PageQuery, Params, ProblemBody, Reply};
 
 use super::view::EventBody;
 use crate::IngestState;
@@ -37,7 +37,8 @@ pub(crate) struct ListQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
-    cursor: Option<String>,
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
 }
 
 /// List events.
@@ -68,7 +69,7 @@ pub(crate) async fn list(
         .collect::<Result<_, _>>()?;
     Ok(Json(Page {
         data,
-        next_cursor: page.next_cursor,
+        next_cursor: page.next_cursor.map(Cursor::new),
     }))
 }
 
@@ -101,7 +102,7 @@ impl ListQuery {
             source: self.source,
             id: self.id,
             limit: page.rows()?,
-            cursor: page.cursor,
+            cursor: page.after().map(str::to_owned),
         })
     }
 }

@@ -15,6 +15,7 @@ use super::body::BodyReader;
 use super::content::{Encoding, Media};
 use crate::IngestState;
 use crate::admission::Ticket;
+use crate::decode::binary;
 use crate::decode::cloudevents::Defaults;
 use crate::decode::lines::Lines;
 use crate::decode::{Assembler, Form, Piece};
@@ -44,7 +45,14 @@ impl Whole<'_> {
     ) -> Result<(Form, Piece, Vec<Outcome>), Problem> {
         let mut ticket = self.state.admission().ticket(self.tenant);
         let bound = self.state.options.body_bytes_max;
-        let body = read(self.state, request, self.encoding, bound, &mut ticket).await?;
+        let binary = match self.media {
+            Media::Binary => Some(binary::attributes(request.headers())?),
+            Media::Json | Media::Lines => None,
+        };
+        let mut body = read(self.state, request, self.encoding, bound, &mut ticket).await?;
+        if let Some(attributes) = binary {
+            body = binary::structured(&attributes, &body)?.into();
+        }
         let (form, mut piece) = match self.decode(body.clone(), defaults).await? {
             Ok(decoded) => decoded,
             Err(problem) => {
@@ -77,7 +85,7 @@ impl Whole<'_> {
             let may_keep = || state.may_keep(tenant);
             let mut assembler = Assembler::new(state.origin(tenant, &defaults), &may_keep);
             let form = match media {
-                Media::Json => assembler.body(&body)?,
+                Media::Json | Media::Binary => assembler.body(&body)?,
                 Media::Lines => {
                     lines(&mut assembler, &body);
                     Form::Many

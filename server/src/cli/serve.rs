@@ -4,6 +4,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use turnpike_domain::time::Randomness;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
@@ -43,6 +44,7 @@ impl Serve {
         )?;
         // Before anything is opened, so that a port in use costs nothing.
         let listener = bind(config.listen).await?;
+        let randomness: Arc<dyn Randomness> = Arc::clone(&parts.randomness);
         let engine = Engine::open(&config, parts)
             .await
             .map_err(|error| CommandError::failed(error.to_string()))?;
@@ -55,8 +57,15 @@ impl Serve {
         tracing::info!(%address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "turnpike serves");
         let stop = stop_on_signals()?;
         engine.unready_on(stop.clone());
-        let metrics = serve_metrics(&config, &engine, stop.clone()).await?;
-        let cut = serve(listener, engine.router.clone(), config.http.clone(), stop).await;
+        let metrics = serve_metrics(&config, &engine, &randomness, stop.clone()).await?;
+        let cut = serve(
+            listener,
+            engine.router.clone(),
+            config.http.clone(),
+            randomness,
+            stop,
+        )
+        .await;
         if let Some(metrics) = metrics {
             let _ = metrics.await;
         }
@@ -101,6 +110,7 @@ fn show_key(key: &str) {
 async fn serve_metrics(
     config: &Config,
     engine: &Engine,
+    randomness: &Arc<dyn Randomness>,
     stop: CancellationToken,
 ) -> Result<Option<tokio::task::JoinHandle<usize>>, CommandError> {
     let Some(address) = config.http.metrics_listen.0 else {
@@ -112,6 +122,7 @@ async fn serve_metrics(
         listener,
         engine.metrics_router.clone(),
         config.http.clone(),
+        Arc::clone(randomness),
         stop,
     ))))
 }

@@ -26,13 +26,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Administration>> {
 /// Which entries are wanted.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 struct AuditQuery {
-    /// Rows at the most: 1 to 1,000, 100 unless said.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
     /// By one API key.
     actor: Option<String>,
     /// With this action, such as `plan.put`, or all that begin with it and a dot, such as `security`.
@@ -45,8 +39,16 @@ struct AuditQuery {
     /// Before this instant.
     #[param(value_type = Option<String>)]
     to: Option<Timestamp>,
-    /// For an export: `csv` or `ndjson`.
-    format: Option<String>,
+}
+
+/// How an export is written.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ExportQuery {
+    /// `csv` or `ndjson`; `csv` unless said.
+    #[serde(default)]
+    #[param(inline)]
+    format: Format,
 }
 
 impl AuditQuery {
@@ -62,35 +64,32 @@ impl AuditQuery {
             )),
         }
     }
+}
 
-    fn check_cursor(&self) -> Result<(), Problem> {
-        match self.cursor.as_deref().map(str::parse::<u64>) {
-            Some(Err(_)) => Err(Problem::invalid("/cursor", "is not a next_cursor of this list")),
-            _ => Ok(()),
-        }
+/// The number of the entry behind which a page begins.
+fn after(page: &PageQuery) -> Result<Option<String>, Problem> {
+    match page.after().map(str::parse::<u64>) {
+        Some(Err(_)) => Err(Problem::invalid("/cursor", "is not a next_cursor of this list")),
+        _ => Ok(page.after().map(str::to_owned)),
     }
 }
 
 /// Lists entries of the audit log, newest first.
 #[utoipa::path(
-    get, path = "/v1/audit", tag = "Audit", operation_id = "list_audit", params(AuditQuery),
+    get, path = "/v1/audit", tag = "Audit", operation_id = "list_audit", params(PageQuery, AuditQuery),
     responses((status = 200, body = Page<AuditEntry>), (status = 4XX, body = ProblemBody)),
     security(("api_key" = ["admin"]))
 )]
 async fn list(
     State(administration): State<Arc<Administration>>,
     caller: Caller,
+    Params(page): Params<PageQuery>,
     Params(query): Params<AuditQuery>,
 ) -> Reply<Json<Page<AuditEntry>>> {
     caller.require(Scope::Admin)?;
-    query.check_cursor()?;
-    let limit = PageQuery {
-        limit: query.limit,
-        cursor: None,
-    }
-    .rows()?;
+    let limit = page.rows()?;
     let page = PageAfter {
-        after: query.cursor.clone(),
+        after: after(&page)?,
         rows: limit + 1,
     };
     let rows = administration
@@ -102,7 +101,7 @@ async fn list(
 
 /// Writes all entries that match, newest first, as CSV or NDJSON.
 #[utoipa::path(
-    get, path = "/v1/export/audit", tag = "Audit", operation_id = "export_audit", params(AuditQuery),
+    get, path = "/v1/export/audit", tag = "Audit", operation_id = "export_audit", params(ExportQuery, AuditQuery),
     responses(
         (status = 200, content((String = "text/csv"), (String = "application/x-ndjson"))),
         (status = 4XX, body = ProblemBody),
@@ -112,18 +111,18 @@ async fn list(
 async fn export(
     State(administration): State<Arc<Administration>>,
     caller: Caller,
+    Params(export): Params<ExportQuery>,
     Params(query): Params<AuditQuery>,
 ) -> Reply<Response> {
     caller.require(Scope::Admin)?;
-    let (format, content_type) = match query.format.as_deref().unwrap_or("csv") {
-        "csv" => (Format::Csv, "text/csv; charset=utf-8"),
-        "ndjson" => (Format::Ndjson, "application/x-ndjson"),
-        _ => return Err(Problem::invalid("/format", "must be csv or ndjson").into()),
+    let content_type = match export.format {
+        Format::Csv => "text/csv; charset=utf-8",
+        Format::Ndjson => "application/x-ndjson",
     };
     let pages = Pages {
         tenant: caller.tenant,
         filter: query.filter(),
-        format,
+        format: export.format,
         next: Some(page_after(None)),
         administration,
     };
@@ -131,9 +130,13 @@ async fn export(
     Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response())
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
 enum Format {
+    /// One row per entry, with a header.
+    #[default]
     Csv,
+    /// One entry per line.
     Ndjson,
 }
 

@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use futures_util::StreamExt as _;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Sleep;
+use turnpike_domain::problem::{Code, Problem};
 
 /// How long a body may take.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +52,6 @@ struct PacedBody {
     lingers: bool,
 }
 
-/// The sender of a body was too slow.
-#[derive(Debug, thiserror::Error)]
-#[error("the body came too slowly")]
-struct TooSlow;
-
 impl PacedBody {
     /// How long the next bytes may take: the idle time, or what is left of the time that the bytes so far allow.
     fn allowance(&self) -> Duration {
@@ -96,7 +92,10 @@ impl HttpBody for PacedBody {
         ready!(sleep.as_mut().poll(cx));
         this.idle = None;
         this.lingers = false;
-        Poll::Ready(Some(Err(axum::Error::new(TooSlow))))
+        Poll::Ready(Some(Err(axum::Error::new(Problem::new(
+            Code::RequestTimeout,
+            "the body came too slowly",
+        )))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,7 +3,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -13,11 +14,12 @@ use turnpike_domain::port::control::{ApiKeys, KeyRefusal, SecurityEvent};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Clock, Randomness};
-use turnpike_http::{Caller, Failure, RequestId};
+use turnpike_http::{Caller, Failure, RequestId, without_body};
 
 use super::auth::{KeyFault, NoteSecurity, authenticate};
 use super::body::{BodyPace, paced};
 use super::finish::finish;
+use super::operations::Operations;
 use super::rate::Rates;
 use super::scopes::ScopeTable;
 use crate::config::LimitsConfig;
@@ -61,6 +63,8 @@ pub(crate) struct Gate {
     pub(crate) pace: BodyPace,
     /// What each operation needs.
     pub(crate) scopes: ScopeTable,
+    /// What each operation takes.
+    pub(crate) operations: Operations,
     pub(crate) by_key: Rates<String>,
     pub(crate) by_tenant: Rates<u32>,
     pub(crate) failures: Rates<Option<IpAddr>>,
@@ -77,6 +81,23 @@ struct Arrival {
 impl Arrival {
     fn route(&self) -> &str {
         self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
+
+    /// An error unless a request of HTTP/1.1 names its host once. Source: RFC 9112, section 3.2. A call from inside the
+    /// process, which no client sent, names none.
+    fn check_host(&self, request: &Request) -> Result<(), Problem> {
+        if self.client.is_none() || request.version() != Version::HTTP_11 {
+            return Ok(());
+        }
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let named = |host: &HeaderValue| host.to_str().is_ok_and(|host| host.parse::<Authority>().is_ok());
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) if named(host) => Ok(()),
+            _ => Err(Problem::new(
+                Code::InvalidRequest,
+                "send one valid Host header: HTTP/1.1 needs it",
+            )),
+        }
     }
 }
 
@@ -170,6 +191,9 @@ impl Gate {
             .route
             .as_ref()
             .is_some_and(|route| PUBLIC.contains(&route.as_str()));
+        if let Err(problem) = arrival.check_host(&request) {
+            return Failure(problem).into_response();
+        }
         let mut who = None;
         if !public {
             match self.admit(arrival, &request) {
@@ -183,8 +207,12 @@ impl Gate {
         request.extensions_mut().insert(arrival.id.clone());
         let pace = self.pace;
         // Who asks before sending a body reads the refusal first.
-        let lingers = !request.headers().contains_key(axum::http::header::EXPECT);
-        let response = next.run(request.map(|body| paced(body, pace, lingers))).await;
+        let lingers = !request.headers().contains_key(header::EXPECT);
+        let request = request.map(|body| paced(body, pace, lingers));
+        let response = match self.as_documented(arrival, public, request).await {
+            Ok(request) => next.run(request).await,
+            Err(failure) => return failure.into_response(),
+        };
         let lacks_scope = response
             .extensions()
             .get::<Failure>()
@@ -193,6 +221,26 @@ impl Gate {
             self.note(arrival, Some((tenant, &key)), "security.missing_scope");
         }
         response
+    }
+
+    /// The request, unless it has parameters or a body that its operation does not take. Whoever watches the public paths
+    /// may add what it likes.
+    async fn as_documented(
+        &self,
+        arrival: &Arrival,
+        public: bool,
+        request: Request,
+    ) -> Result<Request, Failure> {
+        let takes = self.operations.get(arrival.route(), &arrival.method);
+        let Some(takes) = takes.filter(|_| !public) else {
+            return Ok(request);
+        };
+        takes.check_query(request.uri().query())?;
+        let safe = matches!(arrival.method, Method::GET | Method::HEAD);
+        if takes.body || safe {
+            return Ok(request);
+        }
+        without_body(request).await
     }
 
     /// Who calls, unless there is no valid key, the tenant is suspended, or there are too many calls.

@@ -14,7 +14,7 @@ use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, 
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{
-    Answered, Caller, Changing, JsonBody, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply,
+    Answered, Caller, Changing, Cursor, JsonBody, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply,
 };
 use turnpike_stores::sql::NewKey;
 use utoipa_axum::router::OpenApiRouter;
@@ -120,7 +120,8 @@ struct ListQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
-    cursor: Option<String>,
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
     /// The tenant's key; the caller's own unless said. Only the tenant `default` can name another.
     tenant: Option<String>,
 }
@@ -144,12 +145,12 @@ async fn list(
     }
     .rows()?;
     let keys = administration.keys.keys(tenant.id);
-    let from = match &query.cursor {
+    let from = match query.cursor.as_ref().and_then(Cursor::place) {
         None => 0,
         // Keys are never taken away, so the row of a cursor stays where it is.
         Some(cursor) => keys
             .iter()
-            .position(|key| key.id == *cursor)
+            .position(|key| key.id == cursor)
             .map(|at| at + 1)
             .ok_or_else(|| Problem::invalid("/cursor", "is not a next_cursor of this list"))?,
     };

@@ -11,12 +11,14 @@ mod finish;
 mod health;
 mod keys;
 mod metrics_page;
+mod operations;
 mod rate;
 mod repeat;
 mod scopes;
 pub mod serve;
 mod tenants;
 mod test_clock;
+mod unreadable;
 
 pub use administration::{Administration, AdvanceLocks, administration_router};
 pub use entry::Peer;

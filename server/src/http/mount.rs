@@ -2,16 +2,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use turnpike_domain::limits::CONTROL_BODY_BYTES_MAX;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::body::BodyPace;
 use super::entry::{Gate, entry};
+use super::operations::Operations;
 use super::rate::Rates;
 use super::repeat::{Repeats, repeats};
 use super::scopes::ScopeTable;
@@ -62,6 +61,7 @@ pub fn mount(
     let kept = Arc::new(Repeats {
         store: parts.store,
         clock: Arc::clone(&parts.clock),
+        running: Arc::default(),
     });
     let gate = Arc::new(Gate {
         clock: parts.clock,
@@ -75,6 +75,7 @@ pub fn mount(
             rate_min: config.http.body_rate_min,
         },
         scopes: ScopeTable::of(&document),
+        operations: Operations::of(&document),
         by_key: Rates::new(),
         by_tenant: Rates::new(),
         failures: Rates::new(),
@@ -82,7 +83,6 @@ pub fn mount(
     let mut router = router
         .merge(docs::router(&document))
         .merge(error_pages::router())
-        .layer(DefaultBodyLimit::max(CONTROL_BODY_BYTES_MAX))
         .layer(from_fn_with_state(kept, repeats))
         .layer(from_fn_with_state(gate, entry));
     if !config.http.cors_origins.is_empty() {

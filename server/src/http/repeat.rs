@@ -1,16 +1,21 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::Method;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use parking_lot::Mutex;
 use serde_json::Value;
+use tracing::Instrument as _;
+use turnpike_domain::identity::TenantId;
 use turnpike_domain::limits::{BODY_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
-use turnpike_domain::port::control::{ControlStore, Decision};
+use turnpike_domain::port::control::{Claim, ControlStore, Idempotent};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Clock;
-use turnpike_http::{Answered, Changing, Failure};
+use turnpike_http::{Answered, Changing, Failure, told};
 
 /// Changing calls that go past the control store; the others keep their answer there together with their effect.
 const OUTSIDE: &[&str] = &[
@@ -22,16 +27,48 @@ const OUTSIDE: &[&str] = &[
     "/v1/quota/reservations",
     "/v1/quota/reservations/{id}/commit",
     "/v1/quota/reservations/{id}/release",
+    "/api/v1/events",
 ];
 
-/// Keeps the answers to changing calls with an `Idempotency-Key` whose effect is not in the control store. The answer
-/// is kept after the effect: a crash in between leaves a call that runs again, which the ids of events and reservations
-/// make harmless.
+/// Keeps the answers to changing calls with an `Idempotency-Key` whose effect is not in the control store, for
+/// [`turnpike_domain::limits::IDEMPOTENT_ANSWER_DAYS`]. The key is claimed before the effect and the answer kept behind
+/// it: after a crash in between another request under the key is still a conflict, and the same one runs again, which
+/// the ids of events and reservations make harmless.
 pub(crate) struct Repeats {
     /// Where answers are kept.
-    pub store: Arc<dyn ControlStore>,
+    pub(crate) store: Arc<dyn ControlStore>,
     /// Time.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Keys whose call runs now.
+    pub(crate) running: Arc<Running>,
+}
+
+/// Keys whose call runs now; as many as there are connections at the most.
+#[derive(Debug, Default)]
+pub(crate) struct Running(Mutex<HashSet<(TenantId, String)>>);
+
+/// A key in [`Running`] until it is dropped.
+struct Held {
+    running: Arc<Running>,
+    key: (TenantId, String),
+}
+
+impl Running {
+    fn hold(self: &Arc<Self>, tenant: TenantId, key: &str) -> Result<Held, Problem> {
+        let key = (tenant, key.to_owned());
+        if self.0.lock().insert(key.clone()) {
+            let running = Arc::clone(self);
+            return Ok(Held { running, key });
+        }
+        let detail = format!("a call with the Idempotency-Key \"{}\" is still running", key.1);
+        Err(Problem::new(Code::IdempotencyInProgress, detail))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.running.0.lock().remove(&self.key);
+    }
 }
 
 /// Answers a repeat as the call was answered first; lets all others through.
@@ -50,41 +87,88 @@ pub(crate) async fn repeats(State(repeats): State<Arc<Repeats>>, request: Reques
 }
 
 impl Repeats {
-    async fn run(&self, request: Request, next: Next) -> Result<Response, Failure> {
+    async fn run(self: Arc<Self>, request: Request, next: Next) -> Result<Response, Failure> {
         let (mut parts, body) = request.into_parts();
         let changing = Changing::from_request_parts(&mut parts, &()).await?;
-        let bytes = to_bytes(body, CONTROL_BODY_BYTES_MAX).await.map_err(|error| {
-            let detail = format!(
-                "the body of a call with an Idempotency-Key has at most {CONTROL_BODY_BYTES_MAX} bytes and arrives whole ({error}); \
-                 events need no such key: their own ids tell repeats"
-            );
-            Problem::new(Code::TooLarge, detail)
-        })?;
+        let bytes = whole(body).await?;
         let asked = blake3::hash(&bytes).to_hex().to_string();
-        // A decision that refuses keeps nothing: it only shows whether the call is a repeat.
-        let change = changing.change(self.clock.as_ref(), &asked);
-        let new = || Problem::new(Code::NotFound, "no such call before");
-        match self.store.change(change, Box::new(move |_| Err(new()))).await {
-            Ok(first) => return Ok(Answered(first).into_response()),
-            Err(problem) if problem == new() => {}
-            Err(problem) => return Err(problem.into()),
+        let Some(call) = changing.change(self.clock.as_ref(), &asked).idempotency else {
+            return Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await);
+        };
+        let held = self.running.hold(changing.tenant(), &call.key)?;
+        // On its own, so that it ends with its answer kept also when the caller hangs up.
+        let once = async move {
+            let answered = self.once(changing.tenant(), call, (parts, bytes), next).await;
+            drop(held);
+            answered
+        };
+        match tokio::spawn(once.in_current_span()).await {
+            Ok(answered) => answered,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Problem::new(Code::ShuttingDown, "the server is stopping").into()),
+        }
+    }
+
+    async fn once(
+        &self,
+        tenant: TenantId,
+        call: Idempotent,
+        (parts, bytes): (Parts, Bytes),
+        next: Next,
+    ) -> Result<Response, Failure> {
+        let key = call.key.clone();
+        // By the machine's time, for a test tenant's clock may pass days in a call.
+        let claim = self.store.claim(tenant, call, self.clock.machine_now()).await?;
+        if let Claim::Answered(first) = claim {
+            return Ok(Answered(first).into_response());
         }
         let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
         if !response.status().is_success() {
+            self.settle(tenant, key, None).await;
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, BODY_BYTES_MAX)
             .await
             .map_err(|error| Problem::new(Code::Internal, format!("an answer: {error}")))?;
-        let decision = Decision {
-            status: parts.status.as_u16(),
-            ..Decision::unchanged(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-        };
-        let change = changing.change(self.clock.as_ref(), &asked);
-        if let Err(problem) = self.store.change(change, Box::new(move |_| Ok(decision))).await {
+        let answer = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        self.settle(tenant, key, Some((parts.status.as_u16(), answer)))
+            .await;
+        Ok(Response::from_parts(parts, Body::from(bytes)))
+    }
+
+    async fn settle(&self, tenant: TenantId, key: String, answer: Option<(u16, Value)>) {
+        if let Err(problem) = self.store.settle(tenant, key, answer).await {
             tracing::warn!(%problem, "an answer is not kept for repeats; its call was served");
         }
-        Ok(Response::from_parts(parts, Body::from(bytes)))
+    }
+}
+
+async fn whole(body: Body) -> Result<Bytes, Problem> {
+    to_bytes(body, CONTROL_BODY_BYTES_MAX).await.map_err(|error| {
+        told(&error).unwrap_or_else(|| {
+            let detail = format!(
+                "the body of a call with an Idempotency-Key has at most {CONTROL_BODY_BYTES_MAX} bytes and arrives whole; \
+                 events need no such key: their own ids tell repeats"
+            );
+            Problem::new(Code::TooLarge, detail)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_runs_once_at_a_time_and_tenants_never_meet() {
+        let running = Arc::new(Running::default());
+        let held = running.hold(TenantId(1), "k").unwrap();
+        let refused = running.hold(TenantId(1), "k").err().unwrap();
+        assert_eq!(refused.code, Code::IdempotencyInProgress);
+        assert!(running.hold(TenantId(2), "k").is_ok());
+        assert!(running.hold(TenantId(1), "l").is_ok());
+        drop(held);
+        assert!(running.hold(TenantId(1), "k").is_ok());
     }
 }

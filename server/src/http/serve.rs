@@ -9,14 +9,16 @@ use axum::body::Body;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
+use turnpike_domain::time::Randomness;
 
 use super::entry::Peer;
+use super::unreadable::Refusing;
 use crate::config::HttpConfig;
 
 /// Wait after a failure to accept, such as too many open files, so that the loop does not spin.
@@ -28,6 +30,7 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     config: HttpConfig,
+    randomness: Arc<dyn Randomness>,
     stop: CancellationToken,
 ) -> usize {
     let permits = Arc::new(Semaphore::new(config.connections_max));
@@ -37,6 +40,7 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(u64::from(config.header_read_timeout_s)))
         .max_buf_size(config.header_bytes_max)
+        .max_header_size(config.header_bytes_max)
         .max_headers(config.headers_max)
         .keep_alive(true);
     while let Some((stream, peer, permit)) = accept(&listener, &permits, &stop).await {
@@ -48,7 +52,8 @@ pub async fn serve(
                 router.clone().call(request)
             }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection =
+            graceful.watch(builder.serve_connection(Refusing::new(stream, Arc::clone(&randomness)), service));
         tokio::spawn(async move {
             let _held = permit;
             metrics::gauge!("turnpike_http_connections").increment(1);

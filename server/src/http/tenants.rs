@@ -121,14 +121,14 @@ async fn list(
 ) -> Reply<Json<Page<TenantView>>> {
     require_administrator(&caller)?;
     let limit = query.rows()?;
-    let after = query.cursor.unwrap_or_default();
+    let after = query.after().unwrap_or_default();
     let mut rows: Vec<_> = administration
         .directory
         .tenants()
         .iter()
         .map(|tenant| TenantView::of(tenant))
         .collect();
-    rows.retain(|tenant| tenant.key > after);
+    rows.retain(|tenant| tenant.key.as_str() > after);
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     rows.truncate(limit + 1);
     Ok(Json(Page::cut(rows, limit, |tenant| tenant.key.clone())))

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio_util::sync::CancellationToken;
+use turnpike_domain::limits::IDEMPOTENT_ANSWER_DAYS;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::control::ControlStore as _;
 use turnpike_domain::problem::Problem;
@@ -103,7 +104,7 @@ impl Engine {
             let enforcer = Arc::clone(&enforcer);
             async move { enforcer.tick().await }
         });
-        keep_audit(&mut ticks, &stores.sql, &clock, config);
+        keep_control(&mut ticks, &stores.sql, &clock, config);
         super::retention::keep_events(&mut ticks, &services.aggregator, &stores.sql, &clock, config);
         let state = Arc::new(EngineState {
             sql: stores.sql.clone(),
@@ -160,12 +161,20 @@ fn gate(sql: &SqlStore, clock: Arc<TenantClock>, randomness: Arc<dyn Randomness>
     }
 }
 
-/// Security events reach the disk within seconds; old entries go.
-fn keep_audit(ticks: &mut Ticks, sql: &SqlStore, clock: &Arc<TenantClock>, config: &Config) {
+/// Security events reach the disk within seconds; old entries, and old answers to repeats, go.
+fn keep_control(ticks: &mut Ticks, sql: &SqlStore, clock: &Arc<TenantClock>, config: &Config) {
     let store = sql.clone();
     ticks.every("audit.flush", Duration::from_secs(2), move || {
         let store = store.clone();
         async move { store.flush_security().await }
+    });
+    let (store, machine) = (sql.clone(), Arc::clone(clock));
+    ticks.every("idempotency.prune", Duration::from_hours(1), move || {
+        let horizon = machine
+            .machine_now()
+            .plus_micros(-IDEMPOTENT_ANSWER_DAYS * DAY_US);
+        let store = store.clone();
+        async move { store.prune_claims(horizon).await.map(|_| ()) }
     });
     let days = i64::from(config.audit.retention_days);
     if days == 0 {

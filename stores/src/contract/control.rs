@@ -12,8 +12,8 @@ use turnpike_domain::catalog::{Customer, Phase, Plan, Subscription};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::money::Currency;
 use turnpike_domain::port::control::{
-    ApiKeys, AuditFilter, AuditNote, Change, ControlStore, Decision, Effect, Idempotent, PageAfter,
-    SecurityEvent, SubscriptionFilter,
+    Answer, ApiKeys, AuditFilter, AuditNote, Change, Claim, ControlStore, Decision, Effect, Idempotent,
+    PageAfter, SecurityEvent, SubscriptionFilter,
 };
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
@@ -202,6 +202,53 @@ pub async fn repeats_answer_as_first<S: ControlStore + Directory>(store: &S, oth
     let conflict = call(TENANT, "another", "idem-3").await.unwrap_err();
     assert_eq!(conflict.code, Code::IdempotencyConflict);
     assert!(!call(other, "another", "idem-3").await.unwrap().repeated);
+}
+
+/// A claimed key belongs to its request until it is given back or past its time, also when its call never ended; it never
+/// meets another tenant's, and changes know of it.
+pub async fn claims_hold_their_key<S: ControlStore + Directory>(store: &S, other: TenantId) {
+    let call = |key: &str, request: &str| change(TENANT, Some((key, request))).idempotency.unwrap();
+    let at = Timestamp::from_minute(1_000);
+    let claim = async |tenant, key: &str, request: &str| store.claim(tenant, call(key, request), at).await;
+    assert_eq!(claim(TENANT, "c", "1").await, Ok(Claim::Taken));
+    assert_eq!(
+        claim(other, "c", "2").await,
+        Ok(Claim::Taken),
+        "another tenant's key"
+    );
+    // Its call did not end: the repeat runs, another request is a conflict.
+    assert_eq!(claim(TENANT, "c", "1").await, Ok(Claim::Taken));
+    let conflict = Code::IdempotencyConflict;
+    assert_eq!(claim(TENANT, "c", "2").await.unwrap_err().code, conflict);
+    let decide = || {
+        Box::new(|_: &dyn turnpike_domain::port::control::ControlState| Ok(decision(Vec::new(), json!(1))))
+    };
+    let changed = store.change(change(TENANT, Some(("c", "3"))), decide()).await;
+    assert_eq!(changed.unwrap_err().code, conflict);
+    store
+        .settle(TENANT, "c".to_owned(), Some((200, json!({"n": 1}))))
+        .await
+        .unwrap();
+    let answer = Answer {
+        status: 200,
+        body: json!({"n": 1}),
+        repeated: true,
+    };
+    assert_eq!(claim(TENANT, "c", "1").await, Ok(Claim::Answered(answer.clone())));
+    // What was answered is not given back any more.
+    store.settle(TENANT, "c".to_owned(), None).await.unwrap();
+    assert_eq!(claim(TENANT, "c", "1").await, Ok(Claim::Answered(answer)));
+    store.settle(other, "c".to_owned(), None).await.unwrap();
+    assert_eq!(claim(other, "c", "4").await, Ok(Claim::Taken));
+    store
+        .change(change(TENANT, Some(("kept", "1"))), decide())
+        .await
+        .unwrap();
+    assert_eq!(store.prune_claims(at).await, Ok(0));
+    assert_eq!(store.prune_claims(Timestamp::MAX).await, Ok(2));
+    assert_eq!(claim(TENANT, "c", "2").await, Ok(Claim::Taken));
+    let repeat = store.change(change(TENANT, Some(("kept", "1"))), decide()).await;
+    assert!(repeat.unwrap().repeated, "answers of changes stay");
 }
 
 /// Calls at once with one idempotency key take effect once and all get the same answer.

@@ -1,14 +1,21 @@
-//! What was answered to calls with an idempotency key. Kept for good: a repeat answers as the call did first, however
-//! late it comes.
+//! What was answered to calls with an idempotency key. Of changes it is kept for good, in the transaction of their effect:
+//! a repeat answers as the call did first, however late it comes. Of calls whose effect is elsewhere (claims) it is kept
+//! for a time.
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::port::control::{Answer, Change, Decision, Idempotent};
+use turnpike_domain::port::control::{Answer, Change, Claim, Decision, Idempotent};
 use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::Timestamp;
 
 use super::connect::lost;
 use super::{execute, read_body, write_body};
+
+/// Stands as `object` of a claim; those of changes are empty or have a kind and a slash.
+const CLAIM: &str = "claim";
+/// Stands as the status of a call that has not ended.
+const RUNNING: u16 = 0;
 
 fn hex(hash: [u8; 32]) -> String {
     blake3::Hash::from_bytes(hash).to_hex().to_string()
@@ -68,6 +75,80 @@ pub(super) async fn keep(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Takes the key of `call`, or finds what it was answered.
+pub(super) async fn claim(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    call: &Idempotent,
+    at: Timestamp,
+) -> Result<Claim, Problem> {
+    match repeated(connection, tenant, call).await? {
+        Some(answer) if answer.status == RUNNING => return Ok(Claim::Taken),
+        Some(answer) => return Ok(Claim::Answered(answer)),
+        None => {}
+    }
+    sqlx::query(
+        "INSERT INTO idempotency (tenant, key, request_hash, status, answer, object, at_us) \
+         VALUES ($1, $2, $3, $4, 'null', $5, $6)",
+    )
+    .bind(i64::from(tenant.0))
+    .bind(&call.key)
+    .bind(hex(call.request_hash))
+    .bind(i64::from(RUNNING))
+    .bind(CLAIM)
+    .bind(at.micros())
+    .execute(connection)
+    .await
+    .map_err(lost)?;
+    Ok(Claim::Taken)
+}
+
+/// Keeps the answer to a claimed call.
+pub(super) async fn answered(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    key: &str,
+    (status, body): &(u16, serde_json::Value),
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE idempotency SET status = $1, answer = $2 WHERE tenant = $3 AND key = $4 AND object = $5",
+    )
+    .bind(i64::from(*status))
+    .bind(write_body(body)?)
+    .bind(i64::from(tenant.0))
+    .bind(key)
+    .bind(CLAIM)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Gives the key of a claimed call back.
+pub(super) async fn given_back(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    key: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM idempotency WHERE tenant = $1 AND key = $2 AND object = $3 AND status = $4")
+        .bind(i64::from(tenant.0))
+        .bind(key)
+        .bind(CLAIM)
+        .bind(i64::from(RUNNING))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Drops claims made before `horizon`; their number.
+pub(super) async fn prune(connection: &mut SqliteConnection, horizon: Timestamp) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query("DELETE FROM idempotency WHERE object = $1 AND at_us < $2")
+        .bind(CLAIM)
+        .bind(horizon.micros())
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
 }
 
 /// Drops the answers that show `object`.

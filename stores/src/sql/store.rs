@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use sqlx::Connection as _;
 use turnpike_domain::catalog::{
     ApiKey, Catalog, CatalogUse, Customer, Grant, Override, Subscription, Tenant,
 };
 use turnpike_domain::identity::{NameKey, TenantId};
 use turnpike_domain::port::control::{
-    Answer, ApiKeys, AuditEntry, AuditFilter, Change, ControlState as _, ControlStore, Decide, KeyRefusal,
-    PageAfter, SecurityEvent, SubscriptionFilter,
+    Answer, ApiKeys, AuditEntry, AuditFilter, Change, Claim, ControlState as _, ControlStore, Decide,
+    Idempotent, KeyRefusal, PageAfter, SecurityEvent, SubscriptionFilter,
 };
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::{BoxFuture, StoreError};
@@ -17,7 +18,7 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock as _, Timestamp};
 
 use super::connect::lost;
-use super::{Inner, SqlStore, audit, customer, subscription};
+use super::{Inner, SqlStore, audit, customer, idempotency, subscription};
 
 impl ControlStore for SqlStore {
     fn change(&self, change: Change, decide: Decide) -> BoxFuture<'_, Result<Answer, Problem>> {
@@ -27,6 +28,43 @@ impl ControlStore for SqlStore {
 
     fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse {
         self.inner.directory.catalog_use(tenant, now)
+    }
+
+    fn claim(
+        &self,
+        tenant: TenantId,
+        call: Idempotent,
+        at: Timestamp,
+    ) -> BoxFuture<'_, Result<Claim, Problem>> {
+        Box::pin(async move {
+            let mut connection = self.inner.writer.lock().await;
+            self.inner.check_health()?;
+            idempotency::claim(&mut connection, tenant, &call, at).await
+        })
+    }
+
+    fn settle(
+        &self,
+        tenant: TenantId,
+        key: String,
+        answer: Option<(u16, Value)>,
+    ) -> BoxFuture<'_, Result<(), Problem>> {
+        Box::pin(async move {
+            let mut connection = self.inner.writer.lock().await;
+            self.inner.check_health()?;
+            let settled = match &answer {
+                Some(answer) => idempotency::answered(&mut connection, tenant, &key, answer).await,
+                None => idempotency::given_back(&mut connection, tenant, &key).await,
+            };
+            Ok(settled.map_err(lost)?)
+        })
+    }
+
+    fn prune_claims(&self, horizon: Timestamp) -> BoxFuture<'_, Result<u64, Problem>> {
+        Box::pin(async move {
+            let mut connection = self.inner.writer.lock().await;
+            Ok(idempotency::prune(&mut connection, horizon).await.map_err(lost)?)
+        })
     }
 
     fn list_customers(

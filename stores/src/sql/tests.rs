@@ -132,6 +132,7 @@ async fn keeps_the_contract(place: &SqlPlace) {
     contract::a_change_is_in_force_when_it_is_answered(&store).await;
     contract::what_fails_leaves_nothing(&store).await;
     contract::repeats_answer_as_first(&store, other).await;
+    contract::claims_hold_their_key(&store, other).await;
     contract::concurrent_repeats_take_effect_once(Arc::new(store.clone())).await;
     contract::pages_are_stable(&store, other).await;
     contract::tenants_never_meet(&store, other).await;

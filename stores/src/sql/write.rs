@@ -39,7 +39,7 @@ impl SqlStore {
 }
 
 impl Inner {
-    fn check_health(&self) -> Result<(), StoreError> {
+    pub(super) fn check_health(&self) -> Result<(), StoreError> {
         self.poisoned
             .lock()
             .clone()
