@@ -4,6 +4,7 @@
 
 pub mod catalog;
 pub mod event;
+pub mod hierarchy;
 pub mod identity;
 pub mod invoice;
 pub mod limits;

@@ -73,6 +73,8 @@ pub const CATALOG_ITEMS_MAX: usize = 10_000;
 pub const CUSTOMER_SUBJECTS_MAX: usize = 1_000;
 /// Customers one above the other.
 pub const CUSTOMER_LEVELS_MAX: usize = 8;
+/// Parents that a customer had before the one that it has.
+pub const CUSTOMER_MOVES_MAX: usize = 1_000;
 /// Entries of a customer's metadata.
 pub const METADATA_ENTRIES_MAX: usize = 50;
 /// Characters of a key of metadata.

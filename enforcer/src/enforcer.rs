@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use dashmap::DashMap;
+use turnpike_domain::hierarchy::climb;
 use turnpike_domain::identity::{MeterId, NameKey, TenantId};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::control::DueWork;
@@ -15,7 +16,7 @@ use crate::entry::{Entry, EntryTable, TenantState};
 use crate::hold::{HoldBook, Holds};
 use crate::inflight::InFlight;
 use crate::reservations::Reservations;
-use crate::scope::{Scopes, climb};
+use crate::scope::Scopes;
 use crate::track::{Track, TrackIndex};
 use crate::writer::Writer;
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use turnpike_domain::catalog::Customer;
+use turnpike_domain::hierarchy::climb;
 use turnpike_domain::meter::Meter;
 use turnpike_domain::port::usage::{SubjectSpan, TotalRequest};
 use turnpike_domain::problem::{Code, Problem};
@@ -11,7 +12,7 @@ use turnpike_domain::time::{MINUTE_US, TimeRange, Timestamp};
 use crate::Enforcer;
 use crate::entry::Entry;
 use crate::hold::Hold;
-use crate::scope::{climb, covers};
+use crate::scope::covers;
 use crate::slot::Slot;
 use crate::track::Track;
 

@@ -1,9 +1,9 @@
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use dashmap::DashMap;
-use turnpike_domain::catalog::Customer;
+use turnpike_domain::catalog::{Customer, FormerParent};
+use turnpike_domain::hierarchy::{climb, members, spans};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::limits::CUSTOMER_LEVELS_MAX;
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::usage::SubjectSpan;
 use turnpike_domain::time::{TimeRange, Timestamp};
@@ -13,6 +13,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 struct Place {
     parent: Option<String>,
     parent_since: Option<Timestamp>,
+    former_parents: Vec<FormerParent>,
     subjects: Vec<String>,
 }
 
@@ -21,8 +22,15 @@ impl Place {
         Self {
             parent: customer.parent.clone(),
             parent_since: customer.parent_since,
+            former_parents: customer.former_parents.clone(),
             subjects: customer.subjects.clone(),
         }
+    }
+
+    /// All that are, or once were, right above it.
+    fn parents(&self) -> impl Iterator<Item = &String> {
+        let former = self.former_parents.iter().map(|former| &former.parent);
+        former.chain(&self.parent)
     }
 }
 
@@ -32,41 +40,34 @@ pub(crate) struct Scopes {
     places: DashMap<(TenantId, String), Place, foldhash::fast::RandomState>,
 }
 
-/// From when a child's usage counts for its parent. Boundaries are whole minutes.
-fn counts_from(child: &Customer) -> Timestamp {
-    child.parent_since.unwrap_or(Timestamp::EPOCH).floor_minute()
-}
-
 impl Scopes {
-    /// The subjects of a customer and of its descendants, each over the time in which it counts for the customer.
+    /// The subjects of a customer and of its descendants, each over the times in which it counts for the customer.
     pub(crate) fn spans(
         &self,
         directory: &dyn Directory,
         tenant: TenantId,
         customer: &str,
     ) -> Vec<SubjectSpan> {
-        let mut spans = Vec::new();
-        let first = directory.customer(tenant, customer);
-        let mut open: Vec<_> = first.into_iter().map(|c| (c, Timestamp::EPOCH, 1)).collect();
-        while let Some((customer, from, depth)) = open.pop() {
+        let Some(customer) = directory.customer(tenant, customer) else {
+            return Vec::new();
+        };
+        let members = members(directory, tenant, customer, TimeRange::ALL, &|_, time| vec![time]);
+        for member in &members {
+            let customer = &member.customer;
             self.places
-                .insert((tenant, customer.key.clone()), Place::of(&customer));
-            let span = TimeRange::new(from, Timestamp::MAX);
-            let subjects = customer.subjects.iter().cloned();
-            spans.extend(subjects.map(|subject| SubjectSpan { subject, span }));
-            if depth < CUSTOMER_LEVELS_MAX {
-                for child in directory.children(tenant, &customer.key) {
-                    let from = from.max(counts_from(&child));
-                    open.push((child, from, depth + 1));
-                }
-            }
+                .insert((tenant, customer.key.clone()), Place::of(customer));
         }
-        spans
+        spans(&members)
     }
 
     /// The customers whose tracks a change of `customer` puts out of date: none when it neither moved nor got other
-    /// subjects; else itself and everyone above it, before and after.
-    pub(crate) fn changed(&self, directory: &dyn Directory, tenant: TenantId, customer: &str) -> Vec<String> {
+    /// subjects; else itself and everyone that is, or once was, above it.
+    pub(crate) fn changed(
+        &self,
+        directory: &dyn Directory,
+        tenant: TenantId,
+        customer: &str,
+    ) -> BTreeSet<String> {
         let before = self
             .places
             .remove(&(tenant, customer.to_owned()))
@@ -77,43 +78,25 @@ impl Scopes {
             if let Some(place) = before {
                 self.places.insert((tenant, customer.to_owned()), place);
             }
-            return Vec::new();
+            return BTreeSet::new();
         }
-        let mut concerned = vec![customer.to_owned()];
-        for mut parent in [before, after].into_iter().flatten().map(|place| place.parent) {
-            for _ in 0..CUSTOMER_LEVELS_MAX {
-                let Some(key) = parent else { break };
-                parent = directory
-                    .customer(tenant, &key)
-                    .and_then(|customer| customer.parent.clone());
-                concerned.push(key);
+        let mut concerned = BTreeSet::from([customer.to_owned()]);
+        let places = [before, after].into_iter().flatten();
+        let mut open: Vec<String> = places
+            .flat_map(|place| place.parents().cloned().collect::<Vec<_>>())
+            .collect();
+        while let Some(key) = open.pop() {
+            if let Some(above) = directory.customer(tenant, &key) {
+                open.extend(
+                    Place::of(&above)
+                        .parents()
+                        .filter(|one| !concerned.contains(*one))
+                        .cloned(),
+                );
             }
+            concerned.insert(key);
         }
-        concerned.sort_unstable();
-        concerned.dedup();
         concerned
-    }
-}
-
-/// Runs `visit` on the customer of `subject` and on every ancestor for which its usage at `time` counts.
-pub(crate) fn climb(
-    directory: &dyn Directory,
-    tenant: TenantId,
-    subject: &str,
-    time: Timestamp,
-    mut visit: impl FnMut(&Arc<Customer>),
-) {
-    let mut next = directory.customer_of_subject(tenant, subject);
-    for _ in 0..CUSTOMER_LEVELS_MAX {
-        let Some(customer) = next else { return };
-        visit(&customer);
-        if time < counts_from(&customer) {
-            return;
-        }
-        next = customer
-            .parent
-            .as_deref()
-            .and_then(|parent| directory.customer(tenant, parent));
     }
 }
 

@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
 use turnpike_domain::catalog::{AddOnUse, Catalog, Customer, FeatureKind, Phase};
+use turnpike_domain::hierarchy::chain_at;
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
-use turnpike_domain::quota::{
-    EffectiveLimit, Provision, Reason, Windows, chain, offered, provision, zone_of,
-};
+use turnpike_domain::quota::{EffectiveLimit, Provision, Reason, Windows, offered, provision, zone_of};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Enforcer;
@@ -100,7 +99,7 @@ impl Enforcer {
             return Ok(Candidates::default());
         };
         let mut found = Vec::new();
-        for customer in chain(directory, entry.tenant, customer) {
+        for customer in chain_at(directory, entry.tenant, customer, at) {
             let offers = self.offers(entry, &catalog, &customer, at);
             for offer in offers {
                 found.push(self.candidate(entry, &customer, meter, offer, at).await?);

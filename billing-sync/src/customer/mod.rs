@@ -62,8 +62,8 @@ async fn get(
     Ok(Json(Customer::clone(&*control.customer(caller.tenant, &key)?)))
 }
 
-/// Puts a customer. Its subjects' events are its own from the beginning of time; a new parent counts what is timed after
-/// the move.
+/// Puts a customer. Its subjects' events are its own from the beginning of time. A move is cut to its minute: a new parent
+/// counts what is timed from then on, the one before keeps what was timed before.
 #[utoipa::path(
     put, path = "/v1/customers/{key}", tag = "Customers", operation_id = "put_customer", params(("key" = String, Path)),
     request_body = Customer,
@@ -88,8 +88,8 @@ async fn put(
         .await
 }
 
-/// Erases a customer. One that had subscriptions keeps its key, subjects, usage and invoices and loses all personal
-/// data; another is gone altogether. Refused while a subscription runs or another customer has it as its parent.
+/// Erases a customer. One that had subscriptions, a parent or children keeps its key, subjects, usage and invoices and
+/// loses all personal data; another is gone altogether. Refused while a subscription runs or another customer has it as its parent.
 #[utoipa::path(
     delete, path = "/v1/customers/{key}", tag = "Customers", operation_id = "delete_customer",
     params(("key" = String, Path)),

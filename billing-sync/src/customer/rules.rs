@@ -1,13 +1,14 @@
 //! What a customer may be, and what becomes of one that goes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use turnpike_domain::catalog::{Customer, Findings, field_changes};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::limits::{
-    CUSTOMER_LEVELS_MAX, CUSTOMER_SUBJECTS_MAX, METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX,
-    METADATA_VALUE_CHARS_MAX, NAME_BYTES_MAX,
+    CUSTOMER_LEVELS_MAX, CUSTOMER_MOVES_MAX, CUSTOMER_SUBJECTS_MAX, METADATA_ENTRIES_MAX,
+    METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX, NAME_BYTES_MAX,
 };
 use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, answer_of};
 use turnpike_domain::problem::{Code, Problem};
@@ -33,12 +34,7 @@ pub(super) fn put(
     check_parent(state, tenant, &customer)?;
     check_subjects(state, tenant, &customer)?;
     customer.erased_at = None;
-    customer.parent_since = match &before {
-        Some(before) if before.parent == customer.parent => before.parent_since,
-        Some(_) => customer.parent.as_ref().map(|_| now.floor_minute()),
-        // It never was without this parent.
-        None => None,
-    };
+    follow(&mut customer, before.as_deref(), now)?;
     let answer = answer_of(&customer)?;
     let note = AuditNote::new("customer.put", format!("customer/{}", customer.key));
     let Some(before) = before else {
@@ -65,6 +61,20 @@ pub(super) fn put(
         200,
         answer,
     ))
+}
+
+/// Keeps whose usage its own counted for. A new customer never was without the parent that it begins with.
+fn follow(customer: &mut Customer, before: Option<&Customer>, now: Timestamp) -> Result<(), Problem> {
+    (customer.parent_since, customer.former_parents) = (None, Vec::new());
+    if let Some(before) = before {
+        customer.follow(before, now);
+    }
+    if customer.former_parents.len() > CUSTOMER_MOVES_MAX {
+        let detail =
+            format!("has moved {CUSTOMER_MOVES_MAX} times, and each parent is kept: make another customer");
+        return Err(Problem::invalid("/parent", detail));
+    }
+    Ok(())
 }
 
 fn fill_in(customer: &mut Customer) {
@@ -162,12 +172,18 @@ fn check_parent(state: &dyn ControlState, tenant: TenantId, customer: &Customer)
 }
 
 fn levels_below(state: &dyn ControlState, tenant: TenantId, key: &str) -> usize {
-    let children = state.children(tenant, key);
-    children
+    children(state, tenant, key)
         .iter()
         .map(|child| 1 + levels_below(state, tenant, &child.key))
         .max()
         .unwrap_or(0)
+}
+
+/// The customers whose parent it is now.
+fn children(state: &dyn ControlState, tenant: TenantId, key: &str) -> Vec<Arc<Customer>> {
+    let mut children = state.children(tenant, key);
+    children.retain(|child| child.parent.as_deref() == Some(key));
+    children
 }
 
 fn check_subjects(state: &dyn ControlState, tenant: TenantId, customer: &Customer) -> Result<(), Problem> {
@@ -191,7 +207,7 @@ pub(super) fn remove(
     key: &str,
 ) -> Result<Decision, Problem> {
     let customer = living_customer(state, tenant, key)?;
-    if let Some(child) = state.children(tenant, key).first() {
+    if let Some(child) = children(state, tenant, key).first() {
         let detail = format!(
             "customer \"{key}\" is the parent of \"{}\": give that another first",
             child.key
@@ -210,7 +226,9 @@ pub(super) fn remove(
         return Err(Problem::new(Code::InUse, detail));
     }
     let object = format!("customer/{key}");
-    if subscriptions.is_empty() {
+    // What it used counts for those that were above it, and what was used below it, for it: that stays.
+    let counted_elsewhere = customer.was_below_another() || !state.children(tenant, key).is_empty();
+    if subscriptions.is_empty() && !counted_elsewhere {
         let effects = vec![Effect::RemoveCustomer(key.to_owned())];
         let note = AuditNote::new("customer.delete", object);
         return Ok(Decision::changed(effects, note, 204, Value::Null));

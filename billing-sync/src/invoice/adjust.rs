@@ -39,7 +39,10 @@ impl BillingSync {
         };
         let lines = self.parts.store.billed_lines(scope.tenant, filter).await?;
         let earlier = lines.iter().filter(|line| line.period.end <= scope.looked_from);
-        let billed = sum_billed(earlier)?;
+        let mut billed = sum_billed(earlier)?;
+        for one in &mut billed {
+            one.counted = self.counted_now(scope.tenant, &scope.subscription.customer, one)?;
+        }
         // The last closed period is looked at however long it was; behind the subscription's end its time runs out.
         let last = billed
             .iter()
@@ -76,7 +79,7 @@ pub(super) fn line(billed: &BilledUsage, cost: Cost) -> Result<Option<Line>, Pro
         period: billed.period,
         basis: Basis::Adjustment {
             price: billed.price.clone(),
-            subjects: billed.subjects.clone(),
+            counted: billed.counted.clone(),
             billed_quantity: billed.quantity,
             billed_amount: billed.amount,
         },

@@ -2,7 +2,7 @@
 
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Basis, BilledUsage, LateUsage, Line, LineKind};
+use turnpike_domain::invoice::{Basis, BilledUsage, Counted, LateUsage, Line, LineKind};
 use turnpike_domain::money::Currency;
 use turnpike_domain::port::usage::{GroupTotal, TotalRequest};
 use turnpike_domain::problem::Problem;
@@ -53,21 +53,21 @@ impl BillingSync {
             dues(scope.subscription, &catalog, scope.period)?
         };
         let looked = self.look_back(&scope).await?;
-        let subjects = self.subjects(scope.tenant, &scope.subscription.customer)?;
+        let counted = self.counted(scope.tenant, &scope.subscription.customer, scope.period)?;
         let mut requests = Vec::new();
         for due in &due {
             if let Due::Usage(charge) = due {
-                requests.push(metered::request(&charge.price, &subjects, scope.period)?);
+                requests.push(metered::request(&charge.price, &counted, scope.period)?);
             }
         }
         for billed in looked.adjusted.iter().chain(&looked.listed) {
-            requests.push(metered::request(&billed.price, &billed.subjects, billed.period)?);
+            requests.push(metered::request(&billed.price, &billed.counted, billed.period)?);
         }
         let (rows, watermark) = self.totals(scope.tenant, requests).await?;
         let maker = LineMaker {
             currency: scope.subscription.currency,
             period: scope.period,
-            subjects,
+            counted,
         };
         let mut built = maker.built(&due, &looked, rows, scope.subscription)?;
         let settling = Settling {
@@ -93,23 +93,12 @@ impl BillingSync {
         let totals = self.parts.usage.totals(tenant, requests, None).await?;
         Ok((totals.rows, Some(totals.watermark)))
     }
-
-    /// The subjects whose events are the customer's.
-    fn subjects(&self, tenant: TenantId, customer: &str) -> Result<Vec<String>, Problem> {
-        let found = self.parts.directory.customer(tenant, customer);
-        let found = found.ok_or_else(|| Problem::not_found("customer", customer))?;
-        Ok(if found.subjects.is_empty() {
-            vec![customer.to_owned()]
-        } else {
-            found.subjects.clone()
-        })
-    }
 }
 
 struct LineMaker {
     currency: Currency,
     period: TimeRange,
-    subjects: Vec<String>,
+    counted: Counted,
 }
 
 impl LineMaker {
@@ -177,7 +166,7 @@ impl LineMaker {
     }
 
     fn usage(&self, charge: &Charge, cost: Cost) -> Vec<Line> {
-        let (price, subjects) = (charge.price.clone(), self.subjects.clone());
+        let (price, counted) = (charge.price.clone(), self.counted.clone());
         let usage = Line {
             quantity: cost.quantity,
             amount: cost.usage,
@@ -186,7 +175,7 @@ impl LineMaker {
                 charge,
                 Basis::Usage {
                     price: price.clone(),
-                    subjects: subjects.clone(),
+                    counted: counted.clone(),
                 },
             )
         };
@@ -195,7 +184,7 @@ impl LineMaker {
             description: format!("{}: {} up to its minimum", charge.name, charge.price.key),
             amount: cost.missing,
             period: self.period,
-            ..plain_line(charge, Basis::Minimum { price, subjects })
+            ..plain_line(charge, Basis::Minimum { price, counted })
         };
         let mut lines = vec![usage];
         if cost.missing != 0 {

@@ -1,18 +1,15 @@
 //! Usage of a period: what to ask the meters, and what the answer costs.
 
+use turnpike_domain::invoice::Counted;
 use turnpike_domain::money::Currency;
-use turnpike_domain::port::usage::{GroupTotal, SubjectSpan, TotalRequest};
+use turnpike_domain::port::usage::{GroupTotal, TotalRequest};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::rating::{Model, Price, Usage, rate};
 use turnpike_domain::time::TimeRange;
 
 /// What a price asks of its meter.
-pub(super) fn request(
-    price: &Price,
-    subjects: &[String],
-    period: TimeRange,
-) -> Result<TotalRequest, Problem> {
+pub(super) fn request(price: &Price, counted: &Counted, period: TimeRange) -> Result<TotalRequest, Problem> {
     let Some(meter) = &price.meter else {
         let detail = format!("the price \"{}\" has no meter", price.key);
         return Err(Problem::new(Code::Invalid, detail));
@@ -24,17 +21,13 @@ pub(super) fn request(
         );
         return Err(Problem::new(Code::Invalid, detail));
     }
-    let span = |subject: &String| SubjectSpan {
-        subject: subject.clone(),
-        span: period,
-    };
     let group_by = match &price.model {
         Model::Matrix(matrix) => matrix.dimensions.clone(),
         _ => Vec::new(),
     };
     Ok(TotalRequest {
         meter: meter.clone(),
-        subjects: subjects.iter().map(span).collect(),
+        subjects: counted.spans(),
         range: period,
         filter: price.filter.clone().into_iter().collect(),
         group_by,

@@ -5,6 +5,7 @@ mod build;
 mod charges;
 mod close;
 mod commitment;
+mod counted;
 mod due;
 mod engine;
 mod http;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use turnpike_domain::catalog::Subscription;
+use turnpike_domain::catalog::{Customer, Subscription};
+use turnpike_domain::hierarchy::chain_at;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::Invoice;
 use turnpike_domain::problem::{Code, Problem};
@@ -21,12 +22,6 @@ impl BillingSync {
         customer: &str,
         subscription: Option<&str>,
     ) -> Result<Invoice, Problem> {
-        let nothing = || {
-            Problem::new(
-                Code::NotFound,
-                format!("no invoice is to come for \"{customer}\""),
-            )
-        };
         let catalog = self.parts.directory.catalog(tenant);
         let mut next = None;
         for candidate in self.candidates(tenant, customer, subscription)? {
@@ -35,7 +30,7 @@ impl BillingSync {
             let due = period.map(|period| (period, candidate));
             next = next.into_iter().chain(due).min_by_key(|(period, _)| period.end);
         }
-        let (period, candidate) = next.ok_or_else(nothing)?;
+        let (period, candidate) = next.ok_or_else(|| self.nothing_to_come(tenant, customer))?;
         let scope = Scope {
             tenant,
             subscription: &candidate,
@@ -49,6 +44,26 @@ impl BillingSync {
             id: String::new(),
             ..draft
         })
+    }
+
+    fn nothing_to_come(&self, tenant: TenantId, customer: &str) -> Problem {
+        let (directory, now) = (&*self.parts.directory, self.parts.clock.now(tenant));
+        let found = directory.customer(tenant, customer);
+        let chain = found.map(|found| chain_at(directory, tenant, found, now));
+        let subscribed = |above: &&Arc<Customer>| {
+            let all = directory.subscriptions(tenant, &above.key);
+            all.iter().any(|subscription| subscription.span().contains(now))
+        };
+        let chain = chain.unwrap_or_default();
+        let why = match chain.iter().skip(1).find(subscribed) {
+            Some(above) => format!(
+                ": it has no subscription, and its usage is on the invoice of \"{}\"",
+                above.key
+            ),
+            None => String::new(),
+        };
+        let detail = format!("no invoice is to come for \"{customer}\"{why}");
+        Problem::new(Code::NotFound, detail)
     }
 
     fn candidates(

@@ -147,10 +147,10 @@ impl Verifier {
         let mut requests = Vec::new();
         let catalog = self.directory.catalog(tenant);
         for line in &invoice.lines {
-            let Some((price, subjects)) = line.basis.usage() else {
+            let Some((price, counted)) = line.basis.usage() else {
                 continue;
             };
-            let request = metered::request(price, subjects, line.period)?;
+            let request = metered::request(price, counted, line.period)?;
             if !catalog.meters.contains_key(&request.meter) {
                 return Ok(Err("meter_deleted"));
             }

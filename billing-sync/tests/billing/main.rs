@@ -4,6 +4,7 @@
 mod app;
 mod commitment;
 mod exactly_once;
+mod hierarchy;
 mod life;
 mod oracle;
 mod periods;

@@ -1,4 +1,6 @@
-use serde_json::json;
+use serde_json::{Value, json};
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::directory::Directory as _;
 
 use crate::app::App;
 
@@ -84,6 +86,55 @@ async fn parents_make_no_circle_and_a_move_is_dated() {
         .is(200, "");
     assert_eq!(kept["parent_since"], "2026-01-15T10:00:00Z");
     app.delete("/v1/customers/new").await.is(409, "in_use");
+}
+
+#[tokio::test]
+async fn parents_are_kept_and_cannot_be_told_by_callers() {
+    let app = App::start().await;
+    for key in ["a", "b"] {
+        app.put(&format!("/v1/customers/{key}"), json!({}))
+            .await
+            .is(201, "");
+    }
+    let forged = json!([{"parent": "b", "until": "2030-01-01T00:00:00Z"}]);
+    let made = app
+        .put(
+            "/v1/customers/c",
+            json!({"parent": "a", "former_parents": forged}),
+        )
+        .await
+        .is(201, "");
+    assert_eq!(made.get("former_parents"), None);
+    let moved = app
+        .put("/v1/customers/c", json!({"parent": "b"}))
+        .await
+        .is(200, "");
+    let first = json!({"parent": "a", "until": "2026-01-15T10:00:00Z"});
+    assert_eq!(moved["former_parents"], json!([first]));
+    app.clock.pass(3_600_000_000);
+    let forged = json!({"former_parents": [], "parent_since": "2020-01-01T00:00:00Z"});
+    let alone = app.put("/v1/customers/c", forged).await.is(200, "");
+    let second = json!({"parent": "b", "since": "2026-01-15T10:00:00Z", "until": "2026-01-15T11:00:00Z"});
+    assert_eq!(
+        (
+            &alone["former_parents"],
+            &alone["parent"],
+            alone.get("parent_since")
+        ),
+        (&json!([first, second]), &Value::Null, None)
+    );
+    // What GET shows can be sent back.
+    let back = app.put("/v1/customers/c", alone.clone()).await.is(200, "");
+    assert_eq!(back, alone);
+    // One that usage was counted for, or whose usage was counted above it, keeps its key.
+    app.delete("/v1/customers/a").await.is(204, "");
+    app.put("/v1/customers/a", json!({}))
+        .await
+        .is(409, "already_exists");
+    app.delete("/v1/customers/c").await.is(204, "");
+    app.get("/v1/customers/c").await.is(404, "not_found");
+    let left = app.store.customer(TenantId::DEFAULT, "c").unwrap();
+    assert_eq!((left.name.as_str(), left.parents().count()), ("erased", 2));
 }
 
 #[tokio::test]

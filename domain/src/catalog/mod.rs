@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub use apply::{CatalogPlan, CatalogUse, apply_document, change_catalog};
 pub use check::Findings;
-pub use customer::{Customer, Grant, Override};
+pub use customer::{Customer, FormerParent, Grant, Override};
 pub use document::{
     CatalogDiff, CatalogDocument, CatalogItem, CatalogKind, ChangedItem, FieldChange, field_changes,
 };

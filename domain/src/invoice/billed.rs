@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{Basis, Line};
+use super::{Basis, Counted, Line};
 use crate::quantity::Quantity;
 use crate::rating::{Price, RatingError};
 use crate::time::TimeRange;
@@ -14,8 +14,8 @@ pub struct BilledUsage {
     pub source: String,
     /// The price as it was.
     pub price: Price,
-    /// Whose events.
-    pub subjects: Vec<String>,
+    /// Whose events the first of the lines counted.
+    pub counted: Counted,
     /// The quantity billed, corrections included.
     pub quantity: Quantity,
     /// The minor units billed, minimum and corrections included.
@@ -26,7 +26,7 @@ pub struct BilledUsage {
 pub fn sum_billed<'a>(lines: impl Iterator<Item = &'a Line>) -> Result<Vec<BilledUsage>, RatingError> {
     let mut sums: BTreeMap<(TimeRange, String, String), BilledUsage> = BTreeMap::new();
     for line in lines {
-        let Some((price, subjects)) = line.basis.usage() else {
+        let Some((price, counted)) = line.basis.usage() else {
             continue;
         };
         let key = (line.period, line.source.clone(), line.price.clone());
@@ -34,7 +34,7 @@ pub fn sum_billed<'a>(lines: impl Iterator<Item = &'a Line>) -> Result<Vec<Bille
             period: line.period,
             source: line.source.clone(),
             price: price.clone(),
-            subjects: subjects.to_vec(),
+            counted: counted.clone(),
             quantity: Quantity::ZERO,
             amount: 0,
         });

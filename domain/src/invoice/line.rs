@@ -1,9 +1,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::seal::{canonical, digest};
+use crate::port::usage::SubjectSpan;
 use crate::quantity::Quantity;
 use crate::rating::Price;
-use crate::time::TimeRange;
+use crate::time::{TimeRange, Timestamp};
 
 /// What a line is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
@@ -85,9 +86,46 @@ pub struct Line {
     pub hash: String,
 }
 
+/// Whose events a line counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The subjects of the subscription's own customer, over the whole period.
+    pub subjects: Vec<String>,
+    /// Those of customers below it, over the times in which they used the subscription.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<SubjectTime>,
+}
+
+/// A subject over a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SubjectTime {
+    /// The subject.
+    pub subject: String,
+    /// From when on.
+    pub start: Timestamp,
+    /// Until when.
+    pub end: Timestamp,
+}
+
+impl Counted {
+    /// The same as it is asked of a meter.
+    pub fn spans(&self) -> Vec<SubjectSpan> {
+        // All of time: a sum over time carries the value in that stood at the period's start.
+        let own = self.subjects.iter().map(|subject| (subject, TimeRange::ALL));
+        let below = self.below.iter();
+        let below = below.map(|one| (&one.subject, TimeRange::new(one.start, one.end)));
+        own.chain(below)
+            .map(|(subject, span)| SubjectSpan {
+                subject: subject.clone(),
+                span,
+            })
+            .collect()
+    }
+}
+
 /// What a line can be derived from again, beside the raw events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "of", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "of", rename_all = "snake_case")]
 pub enum Basis {
     /// A flat price, for `part_us` of a period of `whole_us`.
     Recurring {
@@ -103,21 +141,24 @@ pub enum Basis {
         /// The price as it was.
         price: Price,
         /// Whose events.
-        subjects: Vec<String>,
+        #[serde(flatten)]
+        counted: Counted,
     },
     /// What is missing to the price's minimum, at the same usage.
     Minimum {
         /// The price as it was.
         price: Price,
         /// Whose events.
-        subjects: Vec<String>,
+        #[serde(flatten)]
+        counted: Counted,
     },
     /// The usage of the line's period at this invoice's watermark, less what earlier invoices billed for it.
     Adjustment {
         /// The price as it was.
         price: Price,
         /// Whose events.
-        subjects: Vec<String>,
+        #[serde(flatten)]
+        counted: Counted,
         /// Quantity billed before.
         billed_quantity: Quantity,
         /// Minor units billed before.
@@ -151,13 +192,13 @@ impl Basis {
         }
     }
 
-    /// Price and subjects of a line that counts events; none for another.
-    pub fn usage(&self) -> Option<(&Price, &[String])> {
+    /// The price of a line that counts events, and whose; none for another.
+    pub const fn usage(&self) -> Option<(&Price, &Counted)> {
         match self {
             Self::Recurring { .. } | Self::Commitment { .. } => None,
-            Self::Usage { price, subjects }
-            | Self::Minimum { price, subjects }
-            | Self::Adjustment { price, subjects, .. } => Some((price, subjects)),
+            Self::Usage { price, counted }
+            | Self::Minimum { price, counted }
+            | Self::Adjustment { price, counted, .. } => Some((price, counted)),
         }
     }
 }

@@ -8,7 +8,7 @@ mod status;
 mod view;
 
 pub use billed::{BilledUsage, sum_billed};
-pub use line::{Basis, Line, LineKind};
+pub use line::{Basis, Counted, Line, LineKind, SubjectTime};
 pub use run::{BillingRun, LateUsage, RunFailure, RunStatus};
 pub use seal::{Difference, compare_seals, number_text};
 pub use status::{InvoiceStatus, InvoiceStep};

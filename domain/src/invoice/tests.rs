@@ -18,16 +18,20 @@ fn price() -> Price {
 }
 
 fn line(kind: LineKind, quantity: i64, amount: i64) -> Line {
-    let (price, subjects) = (price(), vec!["acme".to_owned()]);
+    let price = price();
+    let counted = Counted {
+        subjects: vec!["acme".to_owned()],
+        below: Vec::new(),
+    };
     let basis = match kind {
-        LineKind::Minimum => Basis::Minimum { price, subjects },
+        LineKind::Minimum => Basis::Minimum { price, counted },
         LineKind::Adjustment => Basis::Adjustment {
             price,
-            subjects,
+            counted,
             billed_quantity: Quantity::ONE,
             billed_amount: 50,
         },
-        _ => Basis::Usage { price, subjects },
+        _ => Basis::Usage { price, counted },
     };
     let line = Line {
         kind,
@@ -42,6 +46,25 @@ fn line(kind: LineKind, quantity: i64, amount: i64) -> Line {
         hash: String::new(),
     };
     line.sealed()
+}
+
+#[test]
+fn a_basis_without_customers_below_is_written_as_before_there_were_any() {
+    let mut line = line(LineKind::Usage, 10, 500);
+    let text = serde_json::to_string(&line.basis).unwrap();
+    assert!(text.ends_with(r#""subjects":["acme"]}"#), "{text}");
+    assert_eq!(serde_json::from_str::<Basis>(&text).unwrap(), line.basis);
+    let Basis::Usage { counted, .. } = &mut line.basis else {
+        panic!("a line of usage")
+    };
+    counted.below.push(SubjectTime {
+        subject: "team".to_owned(),
+        start: range().start,
+        end: range().end,
+    });
+    let below = serde_json::to_string(&line.basis).unwrap();
+    assert_eq!(serde_json::from_str::<Basis>(&below).unwrap(), line.basis);
+    assert_ne!(line.seal(), line.hash, "whose events it counts is sealed");
 }
 
 fn invoice() -> Invoice {

@@ -22,7 +22,7 @@ pub trait Directory: Send + Sync {
     /// The customer that a subject belongs to.
     fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>>;
 
-    /// The customers whose parent is this one.
+    /// The customers whose parent this one is, or once was: `hierarchy::children_at` tells those of an instant.
     fn children(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Customer>>;
 
     /// A customer's subscriptions, newest first.

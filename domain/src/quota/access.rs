@@ -5,6 +5,7 @@ use crate::catalog::{
     AddOnUse, Catalog, Customer, Entitlement, Feature, FeatureKind, Grant, LimitPeriod, Override,
     Subscription,
 };
+use crate::hierarchy::{chain_at, children_at};
 use crate::identity::TenantId;
 use crate::limits::CUSTOMER_LEVELS_MAX;
 use crate::port::directory::Directory;
@@ -73,21 +74,6 @@ pub enum Provision {
         /// Whether an override says so, in place of plan and add-ons.
         overridden: bool,
     },
-}
-
-/// The customer and its ancestors, nearest first. A circle, which the control store refuses, would end it.
-pub fn chain(directory: &dyn Directory, tenant: TenantId, customer: Arc<Customer>) -> Vec<Arc<Customer>> {
-    let mut chain = vec![customer];
-    while let Some(parent) = chain.last().and_then(|customer| customer.parent.as_deref()) {
-        if chain.len() >= CUSTOMER_LEVELS_MAX || chain.iter().any(|one| one.key == parent) {
-            break;
-        }
-        match directory.customer(tenant, parent) {
-            Some(parent) => chain.push(parent),
-            None => break,
-        }
-    }
-    chain
 }
 
 /// What subscription and override of one customer give of `feature` at `at`.
@@ -209,7 +195,7 @@ pub fn access(
     at: Timestamp,
 ) -> (Access, Timestamp) {
     let catalog = directory.catalog(tenant);
-    let chain = chain(directory, tenant, customer);
+    let chain = chain_at(directory, tenant, customer, at);
     let mut until = Timestamp::MAX;
     let mut provisions = Vec::with_capacity(chain.len());
     for customer in &chain {
@@ -350,7 +336,7 @@ impl Resolver<'_> {
             if depth >= CUSTOMER_LEVELS_MAX {
                 continue;
             }
-            for child in self.directory.children(self.tenant, &key) {
+            for child in children_at(self.directory, self.tenant, &key, self.at) {
                 let subscriptions = self.directory.subscriptions(self.tenant, &child.key);
                 let overrides = self.directory.overrides(self.tenant, &child.key);
                 let over = overrides

@@ -8,7 +8,7 @@ mod grants;
 mod limit;
 mod window;
 
-pub use access::{Access, Level, MeteredAccess, Provision, access, chain, offered, provision, zone_of};
+pub use access::{Access, Level, MeteredAccess, Provision, access, offered, provision, zone_of};
 pub use decision::{Decision, Figures, Reason, decide, granted};
 pub use grants::{Allowance, GrantPlan, Segment};
 pub use limit::EffectiveLimit;

@@ -255,12 +255,46 @@ impl TimeRange {
         };
         (shared.start < shared.end).then_some(shared)
     }
+
+    /// What lies outside the other range, oldest first: none, one or two.
+    pub fn without(&self, other: &Self) -> impl Iterator<Item = Self> + use<> {
+        let parts = match self.intersect(other) {
+            None => [Some(*self), None],
+            Some(shared) => [
+                Some(Self::new(self.start, shared.start)),
+                Some(Self::new(shared.end, self.end)),
+            ],
+        };
+        parts.into_iter().flatten().filter(|part| part.start < part.end)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_range_without_another() {
+        let at = |n: i64| Timestamp::from_micros_clamped(n);
+        let range = |(from, to): (i64, i64)| TimeRange::new(at(from), at(to));
+        for (other, left) in [
+            ((0, 5), vec![(10, 20)]),
+            ((20, 30), vec![(10, 20)]),
+            ((5, 15), vec![(15, 20)]),
+            ((12, 15), vec![(10, 12), (15, 20)]),
+            ((10, 20), vec![]),
+            ((15, 40), vec![(10, 15)]),
+            ((15, 15), vec![(10, 20)]),
+        ] {
+            let found: Vec<_> = range((10, 20)).without(&range(other)).collect();
+            assert_eq!(
+                found,
+                left.into_iter().map(range).collect::<Vec<_>>(),
+                "{other:?}"
+            );
+        }
+    }
 
     #[test]
     fn the_last_hours_of_the_year_9999_are_written_as_they_are_read() {

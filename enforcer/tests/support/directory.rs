@@ -92,7 +92,11 @@ impl FakeDirectory {
         if customer.subjects.is_empty() {
             customer.subjects = vec![key.to_owned()];
         }
-        self.change(|state| drop(state.customers.insert(key.to_owned(), Arc::new(customer))));
+        self.set_customer(customer);
+    }
+
+    pub fn set_customer(&self, customer: Customer) {
+        self.change(|state| drop(state.customers.insert(customer.key.clone(), Arc::new(customer))));
     }
 
     pub fn subscribe(&self, customer: &str, plan: &str, add_ons: &[&str]) {
@@ -194,7 +198,7 @@ impl Directory for FakeDirectory {
 
     fn children(&self, _: TenantId, customer: &str) -> Vec<Arc<Customer>> {
         let state = self.0.read();
-        let below = |one: &&Arc<Customer>| one.parent.as_deref() == Some(customer);
+        let below = |one: &&Arc<Customer>| one.parents().any(|(parent, _)| parent == customer);
         state.customers.values().filter(below).cloned().collect()
     }
 

@@ -17,8 +17,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+use turnpike_domain::catalog::Customer;
 use turnpike_domain::identity::{NameKey, Scope, TenantId};
-use turnpike_domain::port::directory::{DirectoryChange, DirectoryListener as _};
+use turnpike_domain::port::directory::{Directory as _, DirectoryChange, DirectoryListener as _};
 use turnpike_domain::time::{Clock, Timestamp};
 use turnpike_enforcer::{Enforcer, EnforcerParts};
 use turnpike_http::{Caller, RequestId};
@@ -140,6 +141,16 @@ impl World {
 
     pub fn put_customer(&self, key: &str, customer: Value) {
         self.directory.put_customer(key, customer);
+        self.told(DirectoryChange::Customer(TENANT, key.to_owned()));
+    }
+
+    /// Gives the customer another parent, as the control store does.
+    pub fn move_customer(&self, key: &str, parent: Option<&str>) {
+        let before = self.directory.customer(TENANT, key).unwrap();
+        let mut after = Customer::clone(&before);
+        after.parent = parent.map(str::to_owned);
+        after.follow(&before, self.clock.machine_now());
+        self.directory.set_customer(after);
         self.told(DirectoryChange::Customer(TENANT, key.to_owned()));
     }
 

@@ -2,7 +2,7 @@
 
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{
-    Basis, BillingRun, Invoice, InvoiceStatus, InvoiceStep, Line, LineKind, RunStatus, Totals,
+    Basis, BillingRun, Counted, Invoice, InvoiceStatus, InvoiceStep, Line, LineKind, RunStatus, Totals,
 };
 use turnpike_domain::money::Currency;
 use turnpike_domain::port::billing::{BilledFilter, BillingStore, InvoiceFilter};
@@ -40,7 +40,10 @@ fn line(amount: i64, period: TimeRange) -> Line {
         period,
         basis: Basis::Usage {
             price: Price::of(Model::PerUnit(unit)),
-            subjects: vec!["acme".to_owned()],
+            counted: Counted {
+                subjects: vec!["acme".to_owned()],
+                below: Vec::new(),
+            },
         },
         hash: String::new(),
     };

@@ -50,6 +50,7 @@ pub fn customer(key: &str, subject: &str) -> Customer {
         timezone: None,
         parent: None,
         parent_since: None,
+        former_parents: Vec::new(),
         subjects: vec![subject.to_owned()],
         suspended: false,
         metadata: std::collections::BTreeMap::new(),

@@ -41,6 +41,7 @@ struct Room {
     customers: DashMap<String, Arc<Customer>>,
     /// Subject → customer.
     subjects: DashMap<String, String>,
+    /// Customer → those whose parent it is or was.
     children: DashMap<String, BTreeSet<String>>,
     /// Customer → subscriptions, newest first.
     subscriptions: DashMap<String, Vec<Arc<Subscription>>>,
@@ -67,38 +68,44 @@ impl Room {
         }
     }
 
+    /// Makes or replaces a customer. What led to it before and still does is there all the time: an event that is
+    /// counted meanwhile finds its customer.
     fn put_customer(&self, customer: Customer) {
-        if let Some(before) = self.customers.get(&customer.key).map(|before| before.clone()) {
-            self.unlink(&before);
-        }
+        let customer = Arc::new(customer);
+        let before = self.customers.insert(customer.key.clone(), Arc::clone(&customer));
         for subject in &customer.subjects {
             self.subjects.insert(subject.clone(), customer.key.clone());
         }
-        if let Some(parent) = &customer.parent {
+        for (parent, _) in customer.parents() {
             self.children
-                .entry(parent.clone())
+                .entry(parent.to_owned())
                 .or_default()
                 .insert(customer.key.clone());
         }
-        self.customers.insert(customer.key.clone(), Arc::new(customer));
+        if let Some(before) = before {
+            self.unlink(&before, Some(&customer));
+        }
     }
 
     fn remove_customer(&self, key: &str) {
         if let Some((_, before)) = self.customers.remove(key) {
-            self.unlink(&before);
+            self.unlink(&before, None);
         }
         self.remove_entitlements(key);
     }
 
-    /// Removes what leads to `customer` from its subjects and its parent.
-    fn unlink(&self, customer: &Customer) {
-        for subject in &customer.subjects {
-            self.subjects
-                .remove_if(subject, |_, owner| *owner == customer.key);
+    /// Removes what leads to a customer from the subjects and parents that it had `before` and has no longer.
+    fn unlink(&self, before: &Customer, now: Option<&Customer>) {
+        let kept = |subject: &String| now.is_some_and(|now| now.subjects.contains(subject));
+        for subject in before.subjects.iter().filter(|subject| !kept(subject)) {
+            self.subjects.remove_if(subject, |_, owner| *owner == before.key);
         }
-        if let Some(parent) = &customer.parent {
+        for (parent, _) in before.parents() {
+            if now.is_some_and(|now| now.parents().any(|(one, _)| one == parent)) {
+                continue;
+            }
             if let Some(mut children) = self.children.get_mut(parent) {
-                children.remove(&customer.key);
+                children.remove(&before.key);
             }
             self.children.remove_if(parent, |_, children| children.is_empty());
         }

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use turnpike_domain::catalog::{Customer, Grant, Override, Tenant};
+use turnpike_domain::catalog::{Customer, FormerParent, Grant, Override, Tenant};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{
     Answer, ApiKeys, ControlState as _, ControlStore as _, Effect, KeyRefusal,
@@ -181,8 +181,14 @@ fn any_effect(kind: u8, a: u8, b: u8, store: &SqlStore, tenant: TenantId) -> Eff
     match kind % 15 {
         0 => {
             let parent = (b & 8 != 0).then(|| other.clone());
+            let former = (b & 32 != 0).then(|| FormerParent {
+                parent: format!("k{}", b / 64),
+                since: None,
+                until: Timestamp::from_minute(u32::from(a)),
+            });
             Effect::Customer(Customer {
                 parent,
+                former_parents: former.into_iter().collect(),
                 ..contract::customer(&key, &other)
             })
         }
