@@ -5,6 +5,7 @@
 pub mod catalog;
 pub mod event;
 pub mod identity;
+pub mod invariant;
 pub mod invoice;
 pub mod limits;
 pub mod meter;
