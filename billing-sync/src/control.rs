@@ -8,7 +8,7 @@ use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{ControlState, ControlStore, Decision, PageAfter};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::history::History;
-use turnpike_domain::problem::{Problem};
+use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
 use turnpike_http::{Answered, Changing, Cursor, PageQuery, Reply};
 

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod event;
 pub mod hierarchy;
 pub mod identity;
+pub mod invariant;
 pub mod invoice;
 pub mod limits;
 pub mod meter;

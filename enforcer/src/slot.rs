@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use portable_atomic::AtomicI128;
+use turnpike_domain::invariant::{Invariant, VIOLATIONS};
 use turnpike_domain::time::TimeRange;
 
 /// The live count of one window of one customer's feature, in parts of 10⁻¹².
@@ -83,7 +84,9 @@ impl Slot {
 
     /// Ends a hold of `held`, of which `used` was used: the rest is given back in the same step.
     pub(crate) fn settle(&self, held: i128, used: i128) {
-        self.reserved.fetch_sub(held, Ordering::AcqRel);
+        if self.reserved.fetch_sub(held, Ordering::AcqRel) < held {
+            metrics::counter!(VIOLATIONS, "invariant" => Invariant::HoldsBalance.name()).increment(1);
+        }
         if used != held {
             self.total.fetch_add(used.wrapping_sub(held), Ordering::AcqRel);
         }

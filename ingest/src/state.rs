@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use metrics::{Counter, counter};
 use turnpike_domain::identity::{NameKey, TenantId};
+use turnpike_domain::invariant::{Invariant, VIOLATIONS};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::history::History;
 use turnpike_domain::port::intake::{Intake, Outcome, Rejection};
@@ -188,6 +189,7 @@ impl IngestState {
             Ok(_) => self.0.counters.letters_kept.increment(count),
             Err(problem) => {
                 self.0.counters.letters_failed.increment(count);
+                metrics::counter!(VIOLATIONS, "invariant" => Invariant::ReasonKept.name()).increment(count);
                 tracing::warn!(count, %problem, "refused events could not be kept as dead letters");
             }
         }

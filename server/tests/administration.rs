@@ -452,6 +452,7 @@ async fn the_audit_log_tells_changes_and_misuse_and_is_exported_whole() {
         action: "security.wrong_key",
         actor: "-".to_owned(),
         object: "GET /v1/plans".to_owned(),
+        client: Some([192, 0, 2, 1].into()),
     });
     app.store.flush_security().await.unwrap();
     let all = app.call(admin, ("GET", "/v1/audit", Value::Null), OK).await;

@@ -165,10 +165,15 @@ async fn calls_beyond_the_limits_are_told_to_wait() {
             .send()
             .await
             .expect("an answer");
+        let header = |name: &str| answer.headers()[name].to_str().expect("text").to_owned();
+        assert_eq!(header("ratelimit-policy"), "\"key\";q=3;w=1");
         match answer.status().as_u16() {
             200 => let_in += 1,
             429 => {
-                assert!(answer.headers().contains_key("retry-after"));
+                assert_eq!(
+                    header("ratelimit"),
+                    format!("\"key\";r=0;t={}", header("retry-after"))
+                );
                 refused += 1;
             }
             other => panic!("{other}"),
@@ -188,6 +193,86 @@ async fn calls_beyond_the_limits_are_told_to_wait() {
         200,
         "who has a key is not concerned"
     );
+}
+
+/// A connection that is kept open, and the head and body of its first answer.
+async fn kept(app: &App) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+    let sent = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(sent).await.expect("sent");
+    let mut answer = vec![0; 4_096];
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
+    let read = read.expect("an answer in time").expect("an answer");
+    (stream, String::from_utf8_lossy(&answer[..read]).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_has_a_bound_on_its_connections() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // The app itself may keep one open.
+    let limit = [("TURNPIKE_HTTP_CONNECTIONS_PER_ADDRESS_MAX", "3")];
+    let app = app(&directory, &limit).await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        open.push(kept(&app).await);
+    }
+    assert!(open[0].1.starts_with("HTTP/1.1 200"), "{}", open[0].1);
+    let refused = &open[4].1;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    for said in ["retry-after: 1", "connection: close", "\"code\":\"rate_limited\""] {
+        assert!(refused.contains(said), "{said} is missing: {refused}");
+    }
+    drop(open);
+    let again = async {
+        while !kept(&app).await.1.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let again = tokio::time::timeout(Duration::from_secs(10), again).await;
+    again.expect("who has left is counted no more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_behind_a_trusted_proxy_are_told_apart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings = [
+        ("TURNPIKE_HTTP_TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("TURNPIKE_HTTP_CONNECTIONS_PER_ADDRESS_MAX", "1"),
+        ("TURNPIKE_LIMITS_FAILED_AUTH_PER_MINUTE", "2"),
+    ];
+    let app = app(&directory, &settings).await;
+    let open = (kept(&app).await, kept(&app).await);
+    assert!(
+        open.1.1.starts_with("HTTP/1.1 200"),
+        "a proxy has no bound: {}",
+        open.1.1
+    );
+    let client = reqwest::Client::new();
+    let mut statuses = Vec::new();
+    for from in ["198.51.100.1", "198.51.100.1", "198.51.100.1", "198.51.100.2"] {
+        let call = client
+            .get(app.url("/v1/meters"))
+            .bearer_auth("no-such-key-0123456789");
+        let answer = call
+            .header("x-forwarded-for", from)
+            .send()
+            .await
+            .expect("an answer");
+        statuses.push(answer.status().as_u16());
+    }
+    assert_eq!(statuses, [401, 401, 429, 401]);
+    let noted = async {
+        loop {
+            let (_, audit) = app.admin().get("/v1/audit").await;
+            let text = audit.to_string();
+            if text.contains("\"client\":\"198.51.100.1\"") && text.contains("\"client\":\"198.51.100.2\"") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let noted = tokio::time::timeout(Duration::from_secs(20), noted).await;
+    noted.expect("the audit log names both clients");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,6 +319,9 @@ async fn metrics_are_there_and_can_have_their_own_listener() {
         "turnpike_log_fsync_seconds",
         "turnpike_views_lag_bytes",
         "turnpike_ingest_events_total{outcome=\"accepted\"} 1",
+        "# HELP turnpike_log_bytes Bytes of all segments of the log.",
+        "turnpike_log_group_bytes_bucket",
+        "turnpike_invariant_violations_total{invariant=\"I6\"} 0",
     ] {
         assert!(page.contains(name), "{name} in {page}");
     }

@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use turnpike_domain::invariant::{Invariant, VIOLATIONS};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::Problem;
@@ -221,6 +222,15 @@ fn publish(
     let started = shared.clock.monotonic_us();
     // A view is never newer than the log.
     shared.log.wait_durable_blocking(position)?;
+    let durable = shared.log.durable();
+    if durable < position {
+        metrics::counter!(VIOLATIONS, "invariant" => Invariant::OffsetCommitted.name()).increment(1);
+        return Err(StoreError::Failed(format!(
+            "the log is durable up to offset {} only, but a checkpoint contains it up to {}",
+            durable.offset(),
+            position.offset()
+        )));
+    }
     views.finish_checkpoint(position, memory.rows(), meta)?;
     let took = Duration::from_micros(shared.clock.monotonic_us().saturating_sub(started));
     metrics::histogram!("turnpike_checkpoint_duration_seconds").record(took);

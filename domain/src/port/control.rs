@@ -1,6 +1,7 @@
 //! The control store: catalog, customers, subscriptions, tenants and keys. Changes are decided one behind the other
 //! against the state that is in force, and their effect, audit entry and idempotency record commit together.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -269,6 +270,8 @@ pub struct SecurityEvent {
     pub actor: String,
     /// What was asked for, such as `PUT /v1/meters/{key}`: a route, never a path or a key.
     pub object: String,
+    /// The address that the call came from, where it is known.
+    pub client: Option<IpAddr>,
 }
 
 /// The control store.

@@ -12,6 +12,10 @@ const PARTS: [&str; 4] = ["meters", "features", "plans", "add_ons"];
 
 /// Make the server's catalog what files declare: meters, features, plans and add-ons. Shows the difference first.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike apply config/sample-catalog.toml
+  turnpike apply catalog/ --dry-run
+  turnpike apply catalog/ --yes --json")]
 pub(crate) struct Apply {
     /// TOML files, or directories of them; together they are the whole catalog: what they do not name is taken away.
     #[arg(required = true)]

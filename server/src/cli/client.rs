@@ -1,12 +1,14 @@
 //! Calls to a server over HTTP, for the commands that need one.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
+use turnpike_domain::time::Randomness as _;
+use turnpike_stores::machine::MachineRandomness;
 
 use super::CommandError;
+use super::refusal::refused;
 
 /// Tries of a call that a retry can help, beside the first.
 const RETRIES: u32 = 8;
@@ -64,6 +66,8 @@ pub(crate) enum Body {
     None,
     /// JSON.
     Json(Value),
+    /// JSON with an idempotency key.
+    Once(String, Value),
     /// Bytes with their content type.
     Bytes(&'static str, bytes::Bytes),
 }
@@ -96,6 +100,12 @@ impl Client {
         self.json(Method::POST, path, Body::Json(body)).await
     }
 
+    /// `POST` of something that must not be done twice: tries after the first carry the same idempotency key.
+    pub(crate) async fn post_once(&self, path: &str, body: Value) -> Result<Value, CommandError> {
+        let id = MachineRandomness.new_id();
+        self.json(Method::POST, path, Body::Once(id, body)).await
+    }
+
     /// A call with a JSON answer; `Null` for an answer without a body.
     pub(crate) async fn json(&self, method: Method, path: &str, body: Body) -> Result<Value, CommandError> {
         let response = self.call(method, path, body).await?;
@@ -108,7 +118,7 @@ impl Client {
     }
 
     /// A call; an error unless it succeeds. Calls that a retry can help are tried again, as `Retry-After` says. That is
-    /// safe for all calls here: they read, or are repeated with the same ids.
+    /// safe for all calls here: they read, set what they set before, or are repeated with the same ids.
     pub(crate) async fn call(
         &self,
         method: Method,
@@ -121,7 +131,7 @@ impl Client {
             let wait = match sent {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if may_retry(response.status()) && tries < RETRIES => retry_after(&response),
-                Ok(response) => return Err(refused(&method, path, response).await),
+                Ok(response) => return Err(refused(self, &method, path, response).await),
                 Err(error) if error.is_builder() => return Err(self.no_address(&error)),
                 Err(error) if error.is_connect() || tries >= RETRIES => return Err(self.unreachable(&error)),
                 Err(_) => Duration::from_millis(200 << tries.min(4)),
@@ -145,6 +155,7 @@ impl Client {
         let request = match body {
             Body::None => request,
             Body::Json(value) => request.json(&value),
+            Body::Once(id, value) => request.header("idempotency-key", id).json(&value),
             Body::Bytes(kind, bytes) => request.header("content-type", kind).body(bytes),
         };
         request.send().await
@@ -223,42 +234,6 @@ fn retry_after(response: &Response) -> Duration {
     Duration::from_secs(seconds.unwrap_or(1).min(30))
 }
 
-/// What the server said, and what to do about it.
-async fn refused(method: &Method, path: &str, response: Response) -> CommandError {
-    let status = response.status();
-    let text = response.text().await.unwrap_or_default();
-    let problem: Value = serde_json::from_str(&text).unwrap_or_default();
-    let mut words = match problem["detail"].as_str() {
-        Some(detail) => format!(
-            "{detail} ({}, HTTP {})",
-            problem["code"].as_str().unwrap_or("?"),
-            status.as_u16()
-        ),
-        None => format!("HTTP {status} {}", text.chars().take(300).collect::<String>()),
-    };
-    for field in problem["errors"].as_array().into_iter().flatten() {
-        let text = |name: &str| field[name].as_str().unwrap_or("");
-        let _ = write!(words, "\n  {}: {}", text("pointer"), text("detail"));
-    }
-    match status.as_u16() {
-        401 => words.push_str("\nCheck --api-key or TURNPIKE_API_KEY."),
-        403 if problem["code"] == "forbidden" => {
-            words.push_str("\nUse a key with that scope: `turnpike keys create --scope …`.");
-        }
-        _ => {}
-    }
-    if let Some(id) = problem["request_id"]
-        .as_str()
-        .filter(|_| status.is_server_error())
-    {
-        let _ = write!(words, "\nThe server's log has more under request_id {id}.");
-    }
-    CommandError::refused(format!(
-        "{method} {}: {words}",
-        path.split('?').next().unwrap_or(path)
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +255,7 @@ mod tests {
     async fn an_address_that_is_none_is_told_at_once() {
         let client = Client::new("nonsense", "k").unwrap();
         let error = client.get("/v1/meters").await.unwrap_err();
-        assert_eq!(error.code, 2, "{error}");
+        assert_eq!(error.kind, super::super::Kind::Usage, "{error}");
         assert!(error.to_string().contains("\"nonsense\""), "{error}");
     }
 }

@@ -5,6 +5,9 @@ use super::Cli;
 
 /// Print a script that completes this program's commands in a shell.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike completions bash > ~/.local/share/bash-completion/completions/turnpike
+  turnpike completions zsh > \"${fpath[1]}/_turnpike\"")]
 pub(crate) struct Completions {
     /// The shell.
     shell: Shell,

@@ -21,6 +21,9 @@ const SYNC_MS_GOOD: u64 = 20;
 /// Look for what is wrong: configuration, data directory, disk, clock, and the integrity of everything stored. Exit code 5
 /// when something is. Checks of what is stored need the server to be stopped.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike doctor --data-dir ./data
+  turnpike doctor --json | jq '.[] | select(.verdict != \"good\")'")]
 pub(crate) struct Doctor {
     #[command(flatten)]
     config: ConfigArgs,

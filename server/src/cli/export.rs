@@ -11,6 +11,10 @@ use super::{CommandError, output};
 
 /// Write usage, invoices or the audit log as CSV or NDJSON.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike export usage --with meter=tokens --with from=2026-01-01T00:00:00Z -o usage.csv
+  turnpike export invoices --format ndjson | jq .total
+  turnpike export audit --with action=security -o audit.csv")]
 pub(crate) struct Export {
     /// What.
     #[arg(value_parser = ["usage", "invoices", "audit"])]

@@ -10,6 +10,13 @@ use super::{CommandError, output};
 
 /// Bill, look at invoices, and verify them from the raw events.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike invoice list --customer acme
+  turnpike invoice upcoming acme
+  turnpike invoice run --period-end 2026-02-01T00:00:00Z
+  turnpike invoice show INV-000001
+  turnpike invoice verify INV-000001
+  turnpike invoice html INV-000001 -o invoice.html")]
 pub(crate) struct Invoice {
     #[command(subcommand)]
     what: What,
@@ -27,7 +34,7 @@ enum What {
     },
     /// Show an invoice with its lines.
     Show {
-        /// Its id.
+        /// Its id or number.
         id: String,
     },
     /// What a customer would be billed so far in its current period.
@@ -43,17 +50,32 @@ enum What {
     },
     /// Make a draft final.
     Finalize {
-        /// Its id.
+        /// Its id or number.
+        id: String,
+    },
+    /// Note that an invoice is paid.
+    Pay {
+        /// Its id or number.
+        id: String,
+    },
+    /// Note that an invoice is owed no more.
+    Void {
+        /// Its id or number.
+        id: String,
+    },
+    /// Note that an invoice is not expected to be paid.
+    Uncollectible {
+        /// Its id or number.
         id: String,
     },
     /// Derive an invoice again from the raw events and compare. Exit code 5 for a difference.
     Verify {
-        /// Its id.
+        /// Its id or number.
         id: String,
     },
     /// Save an invoice as an HTML page that prints well.
     Html {
-        /// Its id.
+        /// Its id or number.
         id: String,
         /// The file; standard output unless said.
         #[arg(long, short)]
@@ -67,13 +89,11 @@ impl Invoice {
         let json = self.client.json;
         match &self.what {
             What::List { customer } => list(&client, customer.as_deref(), json).await,
-            What::Show { id } => shown(client.get(&format!("/v1/invoices/{}", encode(id))).await?, json),
-            What::Upcoming { customer } => shown(
-                client
-                    .get(&format!("/v1/customers/{}/invoices/upcoming", encode(customer)))
-                    .await?,
-                json,
-            ),
+            What::Show { id } => shown(client.get(&path_of(id)).await?, json),
+            What::Upcoming { customer } => {
+                let path = format!("/v1/customers/{}/invoices/upcoming", encode(customer));
+                shown(client.get(&path).await?, json)
+            }
             What::Run { period_end } => {
                 let run = billing_run(&client, period_end).await?;
                 if json {
@@ -82,16 +102,24 @@ impl Invoice {
                     output::line(&show_run(&run))
                 }
             }
-            What::Finalize { id } => shown(
-                client
-                    .post(&format!("/v1/invoices/{}/finalize", encode(id)), json!({}))
-                    .await?,
-                json,
-            ),
+            What::Finalize { id } => step(&client, id, "finalize", json).await,
+            What::Pay { id } => step(&client, id, "pay", json).await,
+            What::Void { id } => step(&client, id, "void", json).await,
+            What::Uncollectible { id } => step(&client, id, "uncollectible", json).await,
             What::Verify { id } => verified(&client, id, json).await,
             What::Html { id, output } => html(&client, id, output.as_ref()).await,
         }
     }
+}
+
+/// The path of an invoice; the server takes its id or, as on paper, its number.
+fn path_of(id: &str) -> String {
+    format!("/v1/invoices/{}", encode(id))
+}
+
+async fn step(client: &Client, id: &str, name: &str, json: bool) -> Result<(), CommandError> {
+    let path = format!("{}/{name}", path_of(id));
+    shown(client.post_once(&path, json!({})).await?, json)
 }
 
 async fn list(client: &Client, customer: Option<&str>, json: bool) -> Result<(), CommandError> {
@@ -99,6 +127,11 @@ async fn list(client: &Client, customer: Option<&str>, json: bool) -> Result<(),
     let rows = client.list(&format!("/v1/invoices{query}")).await?;
     if json {
         return output::json(&Value::Array(rows));
+    }
+    if rows.is_empty() {
+        return output::line(
+            "There is no invoice yet. What would be billed so far: turnpike invoice upcoming CUSTOMER",
+        );
     }
     let cells = rows.iter().map(|row| {
         let mut cells: Vec<String> = ["id", "number", "customer", "status"]
@@ -151,15 +184,19 @@ pub(crate) fn show(invoice: &Value) -> String {
             amount(&line["amount"]),
         ]
     });
+    let table = if lines.is_empty() {
+        "Nothing to bill.".to_owned()
+    } else {
+        output::table(&["line", "#quantity", "#amount"], rows)
+    };
     let mut text = format!(
-        "Invoice {} for {}: {}, {} to {}, {}\n\n{}\n",
+        "Invoice {} for {}: {}, {} to {}, {}\n\n{table}\n",
         get("number"),
         get("customer"),
         get("status"),
         output::cell(&invoice["period"]["start"]),
         output::cell(&invoice["period"]["end"]),
         get("currency"),
-        output::table(&["line", "#quantity", "#amount"], rows),
     );
     let sums = ["subtotal", "discount", "credits", "tax", "total", "amount_due"];
     let sums = sums.iter().filter(|name| !invoice[**name].is_null());
@@ -179,7 +216,7 @@ pub(crate) fn show(invoice: &Value) -> String {
 /// Starts a run and follows it to its end.
 pub(crate) async fn billing_run(client: &Client, period_end: &str) -> Result<Value, CommandError> {
     let mut run = client
-        .post("/v1/billing/runs", json!({"period_end": period_end}))
+        .post_once("/v1/billing/runs", json!({"period_end": period_end}))
         .await?;
     let id = output::cell(&run["id"]);
     let bar = output::progress(None, "invoices");
@@ -198,12 +235,29 @@ pub(crate) async fn billing_run(client: &Client, period_end: &str) -> Result<Val
 }
 
 fn show_run(run: &Value) -> String {
-    let rows = run
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| vec![name.replace('_', " "), output::cell(value)]);
-    output::table(&["billing run", ""], rows)
+    let names = [
+        "id",
+        "status",
+        "period_end",
+        "subscriptions",
+        "invoices",
+        "drafts",
+        "empty_periods",
+        "late_usage",
+        "failed",
+        "failures",
+    ];
+    let said = |name: &&'static str| match &run[*name] {
+        Value::Null => false,
+        Value::Array(all) => !all.is_empty(),
+        _ => true,
+    };
+    output::pairs(
+        names
+            .into_iter()
+            .filter(said)
+            .map(|name| (name, output::cell(&run[name]))),
+    )
 }
 
 async fn verified(client: &Client, id: &str, json: bool) -> Result<(), CommandError> {
@@ -229,18 +283,12 @@ async fn verified(client: &Client, id: &str, json: bool) -> Result<(), CommandEr
 
 /// The server's verification of an invoice.
 pub(crate) async fn verify_one(client: &Client, id: &str) -> Result<Value, CommandError> {
-    client
-        .post(&format!("/v1/invoices/{}/verify", encode(id)), json!({}))
-        .await
+    client.post(&format!("{}/verify", path_of(id)), json!({})).await
 }
 
 async fn html(client: &Client, id: &str, file: Option<&PathBuf>) -> Result<(), CommandError> {
     let response = client
-        .call(
-            Method::GET,
-            &format!("/v1/invoices/{}.html", encode(id)),
-            Body::None,
-        )
+        .call(Method::GET, &format!("{}.html", path_of(id)), Body::None)
         .await?;
     let page = response
         .text()

@@ -7,6 +7,12 @@ use super::{CommandError, output};
 
 /// Make, list, rotate and revoke API keys.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike keys list
+  turnpike keys create gateway --scope ingest --scope check
+  turnpike keys create report --scope read --expires 2027-01-01T00:00:00Z
+  turnpike keys rotate ID --grace-s 3600
+  turnpike keys revoke ID")]
 pub(crate) struct Keys {
     #[command(subcommand)]
     what: What,
@@ -36,6 +42,9 @@ enum What {
     Rotate {
         /// The id of the old one.
         id: String,
+        /// Seconds for which the old one goes on; a day unless said.
+        #[arg(long, value_name = "SECONDS")]
+        grace_s: Option<u32>,
     },
     /// End a key at once.
     Revoke {
@@ -62,12 +71,12 @@ impl Keys {
                 if let Some(limit) = calls_per_second {
                     body["calls_per_second"] = (*limit).into();
                 }
-                client.post("/v1/keys", body).await?
+                client.post_once("/v1/keys", body).await?
             }
-            What::Rotate { id } => {
-                client
-                    .post(&format!("/v1/keys/{}/rotate", encode(id)), json!({}))
-                    .await?
+            What::Rotate { id, grace_s } => {
+                let body = grace_s.map_or(json!({}), |grace_s| json!({ "grace_s": grace_s }));
+                let path = format!("/v1/keys/{}/rotate", encode(id));
+                client.post_once(&path, body).await?
             }
             What::Revoke { id } => {
                 client
@@ -81,13 +90,26 @@ impl Keys {
         match (&self.what, &answer) {
             (What::List, Value::Array(rows)) => output::line(&show(rows)),
             (What::Revoke { id }, _) => output::line(&format!("The key {id} is revoked.")),
-            _ => output::line(&format!(
-                "{}\n\nThe key, shown only now:\n\n    {}",
-                show(std::slice::from_ref(&answer)),
-                output::cell(&answer["key"])
-            )),
+            _ => output::line(&show_made(&answer)),
         }
     }
+}
+
+/// A new key. Its text is there unless the first answer was lost on the way: a repeat is answered without it.
+fn show_made(made: &Value) -> String {
+    let shown = show(std::slice::from_ref(made));
+    let Some(key) = made["key"].as_str() else {
+        let id = output::cell(&made["id"]);
+        return format!(
+            "{shown}\n\nThe key was made, but its text was lost on the way: turnpike keys rotate {id}"
+        );
+    };
+    let mut text = format!("{shown}\n\nThe key, shown only now:\n\n    {key}");
+    if !made["replaced_until"].is_null() {
+        let until = output::cell(&made["replaced_until"]);
+        text = format!("{text}\n\nThe old one goes on until {until}.");
+    }
+    text
 }
 
 fn show(rows: &[Value]) -> String {

@@ -4,13 +4,16 @@ pub(crate) mod apply;
 mod check;
 mod client;
 mod completions;
+mod config;
 mod doctor;
 mod export;
 mod import;
 pub(crate) mod invoice;
 mod keys;
 pub(crate) mod output;
+mod plot;
 mod rebuild;
+mod refusal;
 mod serve;
 pub(crate) mod usage;
 mod verify;
@@ -19,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
 
 pub(crate) use client::{Body, Client};
 
@@ -33,7 +37,13 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 the server cannot be reached; \
-4 the server refused the call; 5 a check said no, or found differences or damage.";
+4 the server refused the call; 5 a check said no, or found differences or damage; 130 interrupted.
+
+With --json, standard output has one JSON document, and an error is one JSON object on standard error: \
+{\"error\": {\"kind\": \"refused\", \"exit_code\": 4, \"detail\": \"…\", \"problem\": {…}}}, where kind is failed, usage, \
+unreachable, refused, negative or interrupted, and problem is what the server said (RFC 9457).
+
+Try it: turnpike demo. The API's documentation is at /docs of a running server.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -48,57 +58,106 @@ enum Command {
     Rebuild(rebuild::Rebuild),
     Verify(verify::Verify),
     Doctor(doctor::Doctor),
+    Config(config::ShowConfig),
     Demo(crate::demo::Demo),
     Completions(completions::Completions),
 }
 
-/// Why a command ended without success: words for people, and an exit code.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// How a command ended without success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    /// It failed.
+    Failed,
+    /// Arguments or configuration are wrong.
+    Usage,
+    /// The server cannot be reached.
+    Unreachable,
+    /// The server refused the call.
+    Refused,
+    /// A check said no, or found differences or damage.
+    Negative,
+    /// Somebody stopped it.
+    Interrupted,
+}
+
+impl Kind {
+    const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::Refused => 4,
+            Self::Negative => 5,
+            // As shells have it: 128 and the number of SIGINT.
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// Why a command ended without success: words for people, and what programs need.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{text}")]
 pub struct CommandError {
-    code: u8,
+    kind: Kind,
     text: String,
+    /// What the server answered; null where it did not.
+    problem: Box<Value>,
 }
 
 impl CommandError {
+    fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+            problem: Box::default(),
+        }
+    }
+
     /// It failed.
     pub(crate) fn failed(text: impl Into<String>) -> Self {
-        Self {
-            code: 1,
-            text: text.into(),
-        }
+        Self::new(Kind::Failed, text)
     }
 
     /// The server cannot be reached.
     pub(crate) fn unreachable(text: impl Into<String>) -> Self {
-        Self {
-            code: 3,
-            text: text.into(),
-        }
+        Self::new(Kind::Unreachable, text)
     }
 
-    /// The server refused the call.
-    pub(crate) fn refused(text: impl Into<String>) -> Self {
+    /// The server refused the call with `problem`.
+    pub(crate) fn refused(text: impl Into<String>, problem: Value) -> Self {
         Self {
-            code: 4,
-            text: text.into(),
+            problem: Box::new(problem),
+            ..Self::new(Kind::Refused, text)
         }
     }
 
     /// A check said no, or found differences or damage.
     pub(crate) fn negative(text: impl Into<String>) -> Self {
-        Self {
-            code: 5,
-            text: text.into(),
-        }
+        Self::new(Kind::Negative, text)
     }
 
     /// Arguments or configuration are wrong.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
-        Self {
-            code: 2,
-            text: text.into(),
+        Self::new(Kind::Usage, text)
+    }
+
+    /// Somebody stopped it.
+    pub(crate) fn interrupted(text: impl Into<String>) -> Self {
+        Self::new(Kind::Interrupted, text)
+    }
+
+    /// Tells people, or programs, on standard error.
+    fn tell(&self, json: bool) {
+        if !json {
+            eprintln!("error: {}", self.text);
+            return;
         }
+        let mut error = json!({ "kind": self.kind, "exit_code": self.kind.exit_code(), "detail": self.text });
+        if !self.problem.is_null() {
+            error["problem"] = Value::clone(&self.problem);
+        }
+        eprintln!("{}", json!({ "error": error }));
     }
 }
 
@@ -151,22 +210,39 @@ impl ConfigArgs {
     }
 }
 
+/// Whether the arguments ask for JSON: also where they are wrong otherwise.
+fn wants_json() -> bool {
+    std::env::args_os()
+        .skip(1)
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json")
+}
+
 /// Reads the command line, does what it says, and tells how it ended.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let json = wants_json();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no errors; people get clap's own words, with colours.
+        Err(error) if !json || !error.use_stderr() => error.exit(),
+        Err(error) => {
+            let error = CommandError::usage(error.render().to_string().trim_end());
+            error.tell(true);
+            return ExitCode::from(error.kind.exit_code());
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start threads: {error}");
+            CommandError::failed(format!("cannot start threads: {error}")).tell(json);
             return ExitCode::from(1);
         }
     };
-    let ended = runtime.block_on(run(cli));
-    match ended {
+    match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.code)
+            error.tell(json);
+            ExitCode::from(error.kind.exit_code())
         }
     }
 }
@@ -184,6 +260,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Rebuild(command) => command.run().await,
         Command::Verify(command) => command.run().await,
         Command::Doctor(command) => command.run().await,
+        Command::Config(command) => command.run(),
         Command::Demo(command) => command.run().await,
         Command::Completions(command) => {
             command.run();
@@ -213,6 +290,37 @@ mod tests {
                 "{} has no description",
                 command.get_name()
             );
+            assert!(
+                command
+                    .get_after_help()
+                    .is_some_and(|help| help.to_string().contains("turnpike ")),
+                "{} has no example",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn errors_have_an_exit_code_each() {
+        let errors = [
+            CommandError::failed("x"),
+            CommandError::usage("x"),
+            CommandError::unreachable("x"),
+            CommandError::refused("x", Value::Null),
+            CommandError::negative("x"),
+            CommandError::interrupted("x"),
+        ];
+        let codes = errors.map(|error| error.kind.exit_code());
+        assert_eq!(codes, [1, 2, 3, 4, 5, 130]);
+        let told = Cli::command()
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        for code in codes {
+            assert!(
+                told.contains(&format!("{code} ")),
+                "{code} is not documented: {told}"
+            );
         }
     }
 
@@ -239,6 +347,10 @@ mod tests {
             "turnpike verify --data-dir x --json",
             "turnpike doctor --config f",
             "turnpike demo --serve",
+            "turnpike config --json --set http.drain_s=5",
+            "turnpike invoice pay INV-000001",
+            "turnpike keys rotate id --grace-s 0",
+            "turnpike import - --format csv --delimiter ; --decimal-comma --type t --subject s",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -50,6 +50,17 @@ pub(crate) fn table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
+/// Names and values below each other.
+pub(crate) fn pairs(rows: impl IntoIterator<Item = (&'static str, String)>) -> String {
+    let rows = rows
+        .into_iter()
+        .map(|(name, value)| vec![name.replace('_', " "), value]);
+    let table = table(&["", ""], rows);
+    table
+        .split_once('\n')
+        .map_or(String::new(), |(_, rows)| rows.to_owned())
+}
+
 /// A value as a cell.
 pub(crate) fn cell(value: &Value) -> String {
     match value {
@@ -85,21 +96,6 @@ pub(crate) fn grouped(decimal: &str) -> String {
         out.push_str(fraction);
     }
     out
-}
-
-/// Eighths of a cell, for bars.
-const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-
-/// A bar of `value` where `most` has `width` cells. Both are decimals; what is negative or no number has no bar.
-pub(crate) fn bar(value: &str, most: &str, width: usize) -> String {
-    let (Some(value), Some(most)) = (millionths(value), millionths(most)) else {
-        return String::new();
-    };
-    if value <= 0 || most <= 0 {
-        return String::new();
-    }
-    let eighths = (value.saturating_mul(width as i128 * 8) / most).max(1) as usize;
-    format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
 }
 
 /// A decimal in millionths, cut: enough to draw and to compare.
@@ -155,6 +151,13 @@ mod tests {
     }
 
     #[test]
+    fn pairs_stand_below_each_other() {
+        let rows = [("amount_due", "5".to_owned()), ("id", "x".to_owned())];
+        assert_eq!(pairs(rows), "amount due  5\nid          x");
+        assert_eq!(pairs([]), "");
+    }
+
+    #[test]
     fn numbers_are_grouped() {
         for (given, expected) in [
             ("0", "0"),
@@ -166,17 +169,6 @@ mod tests {
             assert_eq!(grouped(given), expected);
         }
         assert_eq!(thousands(1_234_567), "1,234,567");
-    }
-
-    #[test]
-    fn bars_are_in_proportion() {
-        assert_eq!(bar("10", "10", 4), "████");
-        assert_eq!(bar("5", "10", 4), "██");
-        assert_eq!(bar("0.5", "4", 1), "▏");
-        assert_eq!(bar("0.000001", "1000000", 10), "▏", "what is there is seen");
-        for none in ["0", "-3", "", "x"] {
-            assert_eq!(bar(none, "10", 4), "");
-        }
     }
 
     #[test]

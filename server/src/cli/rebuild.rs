@@ -4,6 +4,8 @@ use crate::wiring::Offline;
 /// Derive every view of a stopped data directory anew from its log, and compare with what was there. Exit code 5 for a
 /// difference; the new views stay, for the log is the truth.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike rebuild --data-dir ./data")]
 pub(crate) struct Rebuild {
     #[command(flatten)]
     config: ConfigArgs,

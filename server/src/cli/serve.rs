@@ -15,6 +15,11 @@ use crate::wiring::{Engine, EngineParts};
 
 /// Run the engine.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike serve
+  turnpike serve --data-dir /var/lib/turnpike --listen 0.0.0.0:8080
+  TURNPIKE_BOOTSTRAP_API_KEY=choose-a-long-secret turnpike serve
+  turnpike serve --config turnpike.toml --set http.drain_s=5")]
 pub(crate) struct Serve {
     #[command(flatten)]
     config: ConfigArgs,

@@ -9,8 +9,12 @@ use crate::wiring::Offline;
 /// Derive invoices again from the raw events and compare them to the last minor unit: through the server, or with
 /// --data-dir on a stopped data directory, for all tenants. Exit code 5 for a difference.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike verify
+  turnpike verify INV-000001
+  turnpike verify --data-dir ./data")]
 pub(crate) struct Verify {
-    /// Invoices by id; all that are final unless said.
+    /// Invoices by id or number; all that are final unless said.
     invoices: Vec<String>,
     /// A data directory that no server uses.
     #[arg(long, value_name = "DIR", conflicts_with = "invoices")]

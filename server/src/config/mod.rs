@@ -5,13 +5,16 @@
 
 mod hint;
 mod layers;
+mod networks;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use hint::did_you_mean;
 pub use layers::{Flags, load};
+pub use networks::Networks;
 
 /// The documented defaults.
 pub const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
@@ -48,6 +51,8 @@ pub struct HttpConfig {
     pub header_bytes_max: usize,
     pub headers_max: usize,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub trusted_proxies: Networks,
     pub drain_s: u32,
     pub cors_origins: Vec<String>,
     pub metrics_listen: OptionalAddress,
@@ -180,8 +185,8 @@ impl Config {
         if !(10..=1_000).contains(&self.http.headers_max) {
             return fail("http.headers_max must be 10 to 1000");
         }
-        if self.http.connections_max == 0 {
-            return fail("http.connections_max must be at least 1");
+        if self.http.connections_max == 0 || self.http.connections_per_address_max == 0 {
+            return fail("http.connections_max and http.connections_per_address_max must be at least 1");
         }
         if self.engine.partitions > 256 {
             return fail("engine.partitions must be 0 to 256");

@@ -32,6 +32,10 @@ const MONTH: &str = "from=2023-11-01T00:00:00Z&to=2023-12-01T00:00:00Z";
 
 /// Show all of it in a minute: a real server, real usage, duplicates, a hard quota, a crash, a bill, and its proof.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike demo
+  turnpike demo --serve
+  turnpike demo --data-dir ./demo --json")]
 pub(crate) struct Demo {
     /// An empty directory for the data, which is kept; a temporary one unless said.
     #[arg(long, value_name = "DIR")]

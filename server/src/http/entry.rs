@@ -1,4 +1,4 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -18,11 +18,13 @@ use turnpike_http::{Caller, Failure, RequestId, without_body};
 
 use super::auth::{KeyFault, NoteSecurity, authenticate};
 use super::body::{BodyPace, paced};
+use super::call_limits::{CallLimits, Standing};
 use super::finish::finish;
 use super::operations::Operations;
+use super::peer::{Peer, client_address, one_client};
 use super::rate::Rates;
 use super::scopes::ScopeTable;
-use crate::config::LimitsConfig;
+use crate::config::Networks;
 
 /// Paths that need no key. Compared with the route that matched, never with the text of the path, so that no spelling of a
 /// path leads around the key.
@@ -41,10 +43,6 @@ const SECOND_US: u64 = 1_000_000;
 /// The tenant that is made at the first start; security events that belong to none are in its audit log.
 const ADMINISTRATION: TenantId = TenantId::DEFAULT;
 
-/// The client's address, set by the listener.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
 /// What every request passes: its id and span, the key, limits of calls, and on the way out problems and headers.
 pub(crate) struct Gate {
     /// Time.
@@ -57,16 +55,18 @@ pub(crate) struct Gate {
     pub directory: Arc<dyn Directory>,
     /// Where security events are kept.
     pub security: NoteSecurity,
+    /// Calls without a valid key that are answered per minute and client.
+    pub failed_auth_per_minute: u32,
     /// Limits of calls.
-    pub limits: LimitsConfig,
+    pub(crate) calls: CallLimits,
+    /// Whose X-Forwarded-For is believed.
+    pub(crate) trusted_proxies: Networks,
     /// How slow a body may be.
     pub(crate) pace: BodyPace,
     /// What each operation needs.
     pub(crate) scopes: ScopeTable,
     /// What each operation takes.
     pub(crate) operations: Operations,
-    pub(crate) by_key: Rates<String>,
-    pub(crate) by_tenant: Rates<u32>,
     pub(crate) failures: Rates<Option<IpAddr>>,
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn entry(State(gate): State<Arc<Gate>>, request: Request, next:
         id: gate.request_id(&request),
         method: request.method().clone(),
         route: request.extensions().get::<MatchedPath>().cloned(),
-        client: request.extensions().get::<Peer>().map(|peer| peer.0.ip()),
+        client: gate.client(&request),
     };
     let span = tracing::info_span!(
         "request",
@@ -170,6 +170,12 @@ fn report(arrival: &Arrival, response: &Response, took_us: u64) {
 }
 
 impl Gate {
+    fn client(&self, request: &Request) -> Option<IpAddr> {
+        let peer = request.extensions().get::<Peer>()?;
+        let trusted = &self.trusted_proxies;
+        Some(client_address(peer.0.ip(), request.headers(), trusted))
+    }
+
     /// The client's own id where it sent a plain one, else a new one.
     fn request_id(&self, request: &Request) -> RequestId {
         let plain = |text: &&str| {
@@ -195,13 +201,18 @@ impl Gate {
             return Failure(problem).into_response();
         }
         let mut who = None;
+        let mut standing = Standing::default();
         if !public {
-            match self.admit(arrival, &request) {
+            match self.admit(arrival, &request, &mut standing) {
                 Ok(caller) => {
                     who = Some((caller.tenant, Arc::clone(&caller.key_id)));
                     request.extensions_mut().insert(caller);
                 }
-                Err(problem) => return Failure(problem).into_response(),
+                Err(problem) => {
+                    let mut refused = Failure(problem).into_response();
+                    standing.set_headers(refused.headers_mut());
+                    return refused;
+                }
             }
         }
         request.extensions_mut().insert(arrival.id.clone());
@@ -209,10 +220,11 @@ impl Gate {
         // Who asks before sending a body reads the refusal first.
         let lingers = !request.headers().contains_key(header::EXPECT);
         let request = request.map(|body| paced(body, pace, lingers));
-        let response = match self.as_documented(arrival, public, request).await {
+        let mut response = match self.as_documented(arrival, public, request).await {
             Ok(request) => next.run(request).await,
-            Err(failure) => return failure.into_response(),
+            Err(failure) => failure.into_response(),
         };
+        standing.set_headers(response.headers_mut());
         let lacks_scope = response
             .extensions()
             .get::<Failure>()
@@ -244,7 +256,12 @@ impl Gate {
     }
 
     /// Who calls, unless there is no valid key, the tenant is suspended, or there are too many calls.
-    fn admit(&self, arrival: &Arrival, request: &Request) -> Result<Caller, Problem> {
+    fn admit(
+        &self,
+        arrival: &Arrival,
+        request: &Request,
+        standing: &mut Standing,
+    ) -> Result<Caller, Problem> {
         let key = authenticate(self.keys.as_ref(), request.headers())
             .map_err(|fault| self.refuse(arrival, fault))?;
         let Some(tenant) = self.directory.tenant(key.tenant) else {
@@ -255,21 +272,8 @@ impl Gate {
             let detail = "this tenant is suspended; ask the operator of this server";
             return Err(Problem::new(Code::TenantSuspended, detail));
         }
-        let now_us = self.clock.monotonic_us();
-        let key_limit = key.calls_per_second.unwrap_or(self.limits.key_calls_per_second);
-        let tenant_limit = tenant
-            .calls_per_second
-            .unwrap_or(self.limits.tenant_calls_per_second);
-        if key_limit > 0 {
-            let taken = self.by_key.take(&key.id, key_limit, SECOND_US, now_us);
-            taken.map_err(|wait_s| too_many("key", key_limit, wait_s))?;
-        }
-        if tenant_limit > 0 {
-            let taken = self
-                .by_tenant
-                .take(&key.tenant.0, tenant_limit, SECOND_US, now_us);
-            taken.map_err(|wait_s| too_many("tenant", tenant_limit, wait_s))?;
-        }
+        self.calls
+            .take((&key, &tenant), self.clock.monotonic_us(), standing)?;
         if let Err(problem) = self.scopes.require(arrival.route(), &arrival.method, &key.scopes) {
             self.note(arrival, Some((key.tenant, &key.id)), "security.missing_scope");
             return Err(problem);
@@ -284,10 +288,13 @@ impl Gate {
 
     fn refuse(&self, arrival: &Arrival, fault: KeyFault) -> Problem {
         metrics::counter!("turnpike_auth_failures_total").increment(1);
-        let limit = self.limits.failed_auth_per_minute.max(1);
-        let taken = self
-            .failures
-            .take(&arrival.client, limit, 60 * SECOND_US, self.clock.monotonic_us());
+        let limit = self.failed_auth_per_minute.max(1);
+        let taken = self.failures.take(
+            &arrival.client.map(one_client),
+            limit,
+            60 * SECOND_US,
+            self.clock.monotonic_us(),
+        );
         if let Err(wait_s) = taken {
             let detail = "too many calls without a valid API key from this address";
             return Problem {
@@ -317,16 +324,7 @@ impl Gate {
             action,
             actor: actor.to_owned(),
             object,
+            client: arrival.client,
         });
-    }
-}
-
-fn too_many(whose: &str, limit: u32, wait_s: u32) -> Problem {
-    Problem {
-        retry_after_s: Some(wait_s),
-        ..Problem::new(
-            Code::RateLimited,
-            format!("more than {limit} calls per second of this {whose}"),
-        )
     }
 }

@@ -10,8 +10,18 @@ use utoipa_axum::routes;
 const SECONDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
-/// Buckets of sizes of batches.
-const EVENTS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
+/// Buckets of counts.
+const COUNTS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
+/// Buckets of sizes: from one event to the largest group.
+const SIZES: &[f64] = &[
+    1_024.0,
+    16_384.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
 
 /// The recorder of all metrics of this process; installed by the first call. None when another one was installed before.
 pub fn recorder() -> Option<&'static PrometheusHandle> {
@@ -23,12 +33,14 @@ fn install() -> Option<PrometheusHandle> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
         .and_then(|builder| {
-            builder.set_buckets_for_metric(Matcher::Suffix("_batch_events".to_owned()), EVENTS)
+            builder.set_buckets_for_metric(Matcher::Suffix("_group_blocks".to_owned()), COUNTS)
         })
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_group_bytes".to_owned()), SIZES))
         .ok()?
         .build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).ok()?;
+    super::metric_table::describe();
     Some(handle)
 }
 

@@ -4,14 +4,17 @@ mod administration;
 mod audit;
 pub mod auth;
 mod body;
+mod call_limits;
 mod docs;
 mod entry;
 mod error_pages;
 mod finish;
 mod health;
 mod keys;
+mod metric_table;
 mod metrics_page;
 mod operations;
+mod peer;
 mod rate;
 mod repeat;
 mod scopes;
@@ -21,9 +24,9 @@ mod test_clock;
 mod unreadable;
 
 pub use administration::{Administration, AdvanceLocks, administration_router};
-pub use entry::Peer;
 pub use health::{Check, Readiness, State};
 pub use metrics_page::{PrometheusPage, recorder};
+pub use peer::Peer;
 
 mod mount;
 pub use mount::{GateParts, Mounted, metrics_only, mount};

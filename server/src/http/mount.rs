@@ -9,6 +9,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::body::BodyPace;
+use super::call_limits::CallLimits;
 use super::entry::{Gate, entry};
 use super::operations::Operations;
 use super::rate::Rates;
@@ -69,15 +70,15 @@ pub fn mount(
         keys: parts.keys,
         directory: parts.directory,
         security: parts.security,
-        limits: config.limits.clone(),
+        failed_auth_per_minute: config.limits.failed_auth_per_minute,
+        calls: CallLimits::new(config.limits.clone()),
+        trusted_proxies: config.http.trusted_proxies.clone(),
         pace: BodyPace {
             idle: Duration::from_secs(u64::from(config.http.body_idle_timeout_s)),
             rate_min: config.http.body_rate_min,
         },
         scopes: ScopeTable::of(&document),
         operations: Operations::of(&document),
-        by_key: Rates::new(),
-        by_tenant: Rates::new(),
         failures: Rates::new(),
     });
     let mut router = router
@@ -106,7 +107,13 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("x-request-id"),
         ])
-        .expose_headers([header::RETRY_AFTER, HeaderName::from_static("x-request-id")])
+        .expose_headers([
+            header::RETRY_AFTER,
+            HeaderName::from_static("x-request-id"),
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
+            HeaderName::from_static("idempotent-replayed"),
+        ])
         .max_age(Duration::from_mins(10));
     if origins.iter().any(|origin| origin == "*") {
         return layer.allow_origin(Any);

@@ -24,8 +24,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Rates<K> {
         Self { full_at_us }
     }
 
-    /// Takes one of `count` per `window_us` for `key` at `now_us`; else the seconds after which one is free, at least 1.
-    pub(crate) fn take(&self, key: &K, count: u32, window_us: u64, now_us: u64) -> Result<(), u32> {
+    /// Takes one of `count` per `window_us` for `key` at `now_us`: how many are left; else the seconds after which one is
+    /// free, at least 1.
+    pub(crate) fn take(&self, key: &K, count: u32, window_us: u64, now_us: u64) -> Result<u32, u32> {
         let cell = self.full_at_us.get_with_by_ref(key, Arc::default);
         let step = window_us / u64::from(count.max(1));
         let mut full_at = cell.load(Ordering::Relaxed);
@@ -38,7 +39,10 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Rates<K> {
                     .max(1));
             }
             match cell.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    let left = (now_us + window_us.max(step) - next) / step.max(1);
+                    return Ok(u32::try_from(left).unwrap_or(u32::MAX));
+                }
                 Err(other) => full_at = other,
             }
         }
@@ -68,6 +72,14 @@ mod tests {
             rates.take(&2, 10, SECOND, now).is_ok(),
             "another key is not concerned"
         );
+    }
+
+    #[test]
+    fn what_is_left_is_told() {
+        let rates = Rates::new();
+        let left: Vec<_> = (0..4).map(|_| rates.take(&1, 3, SECOND, SECOND)).collect();
+        assert_eq!(left, [Ok(2), Ok(1), Ok(0), Err(1)]);
+        assert_eq!(rates.take(&1, 3, SECOND, 3 * SECOND), Ok(2));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The listener: our own accept loop, so that limits hold on every connection.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
+use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
+use turnpike_http::ProblemBody;
 
-use super::entry::Peer;
+use super::peer::{Connections, Counted, Peer};
 use super::unreadable::Refusing;
 use crate::config::HttpConfig;
 
@@ -34,6 +37,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> usize {
     let permits = Arc::new(Semaphore::new(config.connections_max));
+    let connections = Arc::new(Connections::default());
+    let refusal = refusal();
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder
@@ -44,6 +49,10 @@ pub async fn serve(
         .max_headers(config.headers_max)
         .keep_alive(true);
     while let Some((stream, peer, permit)) = accept(&listener, &permits, &stop).await {
+        let Ok(counted) = count(&connections, peer, &config) else {
+            refuse(stream, &refusal);
+            continue;
+        };
         let service = hyper::service::service_fn({
             let router = router.clone();
             move |request: hyper::Request<Incoming>| {
@@ -55,7 +64,7 @@ pub async fn serve(
         let connection =
             graceful.watch(builder.serve_connection(Refusing::new(stream, Arc::clone(&randomness)), service));
         tokio::spawn(async move {
-            let _held = permit;
+            let _held = (permit, counted);
             metrics::gauge!("turnpike_http_connections").increment(1);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
@@ -74,6 +83,47 @@ pub async fn serve(
     } else {
         config.connections_max - permits.available_permits()
     }
+}
+
+/// The answer to a connection beyond its address's bound.
+fn refusal() -> Vec<u8> {
+    let detail = "too many connections from this address (http.connections_per_address_max): use fewer, and keep them open";
+    let problem = ProblemBody::new(&Problem::new(Code::RateLimited, detail), None);
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nretry-after: 1\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Beyond its address's bound on connections.
+struct TooMany;
+
+/// Counts a connection against its address's bound; proxies that are trusted have none.
+fn count(
+    connections: &Arc<Connections>,
+    peer: SocketAddr,
+    config: &HttpConfig,
+) -> Result<Option<Counted>, TooMany> {
+    if config.trusted_proxies.contain(peer.ip()) {
+        return Ok(None);
+    }
+    let counted = connections.take(peer.ip(), config.connections_per_address_max);
+    counted.map(Some).ok_or(TooMany)
+}
+
+/// Says why, as far as that goes without waiting, and closes.
+fn refuse(stream: TcpStream, refusal: &[u8]) {
+    metrics::counter!("turnpike_http_connections_refused_total").increment(1);
+    let Ok(mut stream) = stream.into_std() else { return };
+    let mut request = [0; 4_096];
+    // What was sent already is read, for else closing resets the connection and the answer may be lost with it. The
+    // socket does not block, and a client that is gone needs no answer.
+    let _ = stream.read(&mut request);
+    let _ = stream.write_all(refusal);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
 async fn accept(

@@ -435,6 +435,7 @@ async fn security_events_are_counted<S: ControlStore>(store: &S, tenant: TenantI
             action: "security.wrong_key",
             actor: "-".to_owned(),
             object: "GET /v1/meters".to_owned(),
+            client: Some([192, 0, 2, 1].into()),
         });
     }
     store.flush_security().await.unwrap();
@@ -449,7 +450,7 @@ async fn security_events_are_counted<S: ControlStore>(store: &S, tenant: TenantI
     };
     let noted = store.audit(tenant, security, page).await.unwrap();
     assert_eq!(noted.len(), 1);
-    assert_eq!(noted[0].detail, json!({ "count": 7 }));
+    assert_eq!(noted[0].detail, json!({ "count": 7, "client": "192.0.2.1" }));
 }
 
 /// Two tenants with the same keys never see each other's.

@@ -13,8 +13,9 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use super::connect::lost;
 use super::read_body;
 
-/// Different security events that are held until they are written. What is beyond is counted in one entry.
-const NOTES_MAX: usize = 1_000;
+/// Different security events that are held until they are written, every few seconds. What is beyond is counted in one
+/// entry, so that a flood from many addresses cannot fill the disk.
+const NOTES_MAX: usize = 100;
 
 /// Security events that wait to be written: how often each happened.
 #[derive(Debug, Default)]
@@ -50,23 +51,22 @@ impl SecurityNotes {
 
     /// The rows that the events make; those beyond the bound belong to the tenant `administration`.
     pub(super) fn rows(&self, at: Timestamp, administration: TenantId) -> Vec<(TenantId, AuditEntry)> {
-        let entry = |actor: &str, action: &str, object: &str, count: u64| AuditEntry {
+        let entry = |(actor, action, object): (&str, &str, &str), detail: Value| AuditEntry {
             id: 0,
             at,
             actor: actor.to_owned(),
             request_id: String::new(),
             action: action.to_owned(),
             object: object.to_owned(),
-            detail: json!({ "count": count }),
+            detail,
         };
         let single = self.counts.iter().map(|(event, count)| {
-            (
-                event.tenant,
-                entry(&event.actor, event.action, &event.object, *count),
-            )
+            let what = (event.actor.as_str(), event.action, event.object.as_str());
+            let detail = json!({ "count": count, "client": event.client });
+            (event.tenant, entry(what, detail))
         });
-        let beyond =
-            (self.beyond > 0).then(|| (administration, entry("-", "security.more", "-", self.beyond)));
+        let more = || entry(("-", "security.more", "-"), json!({ "count": self.beyond }));
+        let beyond = (self.beyond > 0).then(|| (administration, more()));
         single.chain(beyond).collect()
     }
 }
@@ -164,6 +164,7 @@ mod tests {
             action: "security.wrong_key",
             actor: "-".to_owned(),
             object: format!("GET /{object}"),
+            client: Some([192, 0, 2, 1].into()),
         }
     }
 

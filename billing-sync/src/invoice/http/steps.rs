@@ -3,6 +3,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use turnpike_domain::identity::Scope;
+use turnpike_domain::invariant::{Invariant, VIOLATIONS};
 use turnpike_domain::invoice::{InvoiceStep, InvoiceView};
 use turnpike_http::{Answered, Caller, Changing, ProblemBody, Reply};
 
@@ -119,5 +120,10 @@ pub(super) async fn verify_invoice(
 ) -> Reply<Json<Verification>> {
     caller.require(Scope::Billing)?;
     let invoice = find(&billing, caller.tenant, &id).await?;
-    Ok(Json(billing.verifier().verify(caller.tenant, &invoice).await?))
+    let verification = billing.verifier().verify(caller.tenant, &invoice).await?;
+    for difference in &verification.differences {
+        let broken = Invariant::of_invoice_difference(&difference.pointer);
+        metrics::counter!(VIOLATIONS, "invariant" => broken.name()).increment(1);
+    }
+    Ok(Json(verification))
 }

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
@@ -57,6 +58,27 @@ pub(crate) struct Mapping {
     /// A column kept as text though it looks like a number; may repeat.
     #[arg(long = "text-column", value_name = "COLUMN")]
     text_columns: Vec<String>,
+    /// What stands between the columns of CSV: one character, or "tab"; a comma unless said.
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    #[serde(deserialize_with = "delimiter_in_file")]
+    delimiter: Option<u8>,
+    /// Numbers have a decimal comma, such as 12,50; `1.250` is then a text, for its point may group thousands.
+    #[arg(long)]
+    decimal_comma: bool,
+}
+
+/// One ASCII character that can stand between columns.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" => Ok(b'\t'),
+        [one] if one.is_ascii() && !one.is_ascii_alphanumeric() && !b"\"\r\n".contains(one) => Ok(*one),
+        _ => Err("give one character that is no letter, digit or quote, or \"tab\"".to_owned()),
+    }
+}
+
+fn delimiter_in_file<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    delimiter(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 fn name_and_column(pair: &str) -> Result<(String, String), String> {
@@ -103,6 +125,8 @@ impl Mapping {
             } else {
                 self.text_columns
             },
+            delimiter: self.delimiter.or(below.delimiter),
+            decimal_comma: self.decimal_comma || below.decimal_comma,
         })
     }
 
@@ -151,6 +175,11 @@ impl Mapping {
                 .map(|name| (name.to_owned(), name.to_owned()))
                 .to_vec();
         }
+        if format != Format::Csv && (self.delimiter.is_some() || self.decimal_comma) {
+            return Err(CommandError::usage(
+                "--delimiter and --decimal-comma are for CSV; other formats say themselves how they are written",
+            ));
+        }
         let zone = self.time_zone.unwrap_or_else(|| "UTC".to_owned());
         let time_format = or_log(self.time_format, "%d/%b/%Y:%H:%M:%S %z");
         let source = self.source.or_else(|| match format {
@@ -168,6 +197,8 @@ impl Mapping {
             time: TimeReader::new(time_format, &zone).map_err(CommandError::usage)?,
             data,
             text_columns: self.text_columns,
+            delimiter: self.delimiter.unwrap_or(b','),
+            decimal_comma: self.decimal_comma,
         })
     }
 }
@@ -184,6 +215,9 @@ pub(crate) struct Rules {
     time: TimeReader,
     data: Vec<(String, String)>,
     text_columns: Vec<String>,
+    /// What stands between the columns of CSV.
+    pub(crate) delimiter: u8,
+    decimal_comma: bool,
 }
 
 impl Rules {
@@ -251,8 +285,10 @@ impl Rules {
             }
             event.push_str(&quote(name));
             event.push(':');
-            let number = is_number(value) && !self.text_columns.iter().any(|text| text == column);
-            event.push_str(&if number { value.to_owned() } else { quote(value) });
+            let number = self
+                .number(value)
+                .filter(|_| !self.text_columns.iter().any(|text| text == column));
+            event.push_str(&number.unwrap_or_else(|| quote(value).into()));
             event.push(',');
         }
         if event.ends_with(',') {
@@ -260,6 +296,18 @@ impl Rules {
         }
         event.push_str("}}");
         Ok(event)
+    }
+
+    /// A value as JSON writes numbers, if it is one.
+    fn number<'a>(&self, value: &'a str) -> Option<Cow<'a, str>> {
+        let number = if !self.decimal_comma {
+            Cow::Borrowed(value)
+        } else if value.contains('.') {
+            return None;
+        } else {
+            Cow::Owned(value.replacen(',', ".", 1))
+        };
+        is_number(&number).then_some(number)
     }
 
     /// Name, column and value of everything in `data`.
@@ -409,6 +457,45 @@ mod tests {
         assert_eq!(both.data, [("a".to_owned(), "b".to_owned())]);
         std::fs::write(file.path(), "typo = 1").unwrap();
         assert!(Mapping::default().beneath(Some(&file.path().to_owned())).is_err());
+    }
+
+    #[test]
+    fn numbers_may_have_a_decimal_comma() {
+        let rules = csv(Mapping {
+            decimal_comma: true,
+            text_columns: vec!["zip".to_owned()],
+            ..Mapping::default()
+        });
+        let row = row(&[
+            ("who", "a"),
+            ("cost", "-12,50"),
+            ("whole", "7"),
+            ("grouped", "1.250"),
+            ("both", "1.250,5"),
+            ("twice", "1,2,3"),
+            ("zip", "1,5"),
+        ]);
+        let event = rules.event(&row, || "1".to_owned()).unwrap();
+        let data = r#""data":{"cost":-12.50,"whole":7,"grouped":"1.250","both":"1.250,5","twice":"1,2,3","zip":"1,5"}}"#;
+        assert!(event.ends_with(data), "{event}");
+    }
+
+    #[test]
+    fn delimiters_are_one_character() {
+        for (text, expected) in [(";", b';'), ("|", b'|'), ("tab", b'\t'), ("\t", b'\t')] {
+            assert_eq!(delimiter(text), Ok(expected), "{text}");
+            let file: Mapping = toml::from_str(&format!("delimiter = {}", quote(text))).unwrap();
+            assert_eq!(file.delimiter, Some(expected), "{text}");
+        }
+        for text in ["", ";;", "a", "1", "\"", "\n", "é"] {
+            assert!(delimiter(text).is_err(), "{text}");
+        }
+        let semicolon = Mapping {
+            delimiter: Some(b';'),
+            ..Mapping::default()
+        };
+        let refused = semicolon.rules(Format::Ndjson).unwrap_err();
+        assert!(refused.to_string().contains("for CSV"), "{refused}");
     }
 
     #[test]

@@ -31,6 +31,15 @@ const IN_FLIGHT: usize = 4;
 /// Send a file of usage: CSV, NDJSON or an access log. It can be stopped and run again: ids are the same each time, so
 /// what was counted is a duplicate.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  turnpike import usage.csv --type llm.request --subject-column customer --time-column at --data tokens=n
+  turnpike import usage.csv --mapping mapping.toml
+  turnpike import kosten.csv --delimiter ';' --decimal-comma --time-zone Europe/Berlin --time-format '%d.%m.%Y %H:%M' ...
+  turnpike import events.ndjson.zst
+  zcat access.log.*.gz | turnpike import - --format access-log
+
+Rows without an id get one from their content and how often it came before. A row that is the same in another file is
+therefore the same event; give files of different origin their own --source.")]
 pub(crate) struct Import {
     /// The file; `.gz` and `.zst` are unpacked; `-` is standard input.
     file: PathBuf,
@@ -187,7 +196,7 @@ impl Sending {
                 biased;
                 _ = &mut stop => {
                     bar.finish_and_clear();
-                    return Err(CommandError::failed("stopped; run the same command again to go on: nothing is counted twice"));
+                    return Err(CommandError::interrupted("stopped; run the same command again to go on: nothing is counted twice"));
                 }
                 answer = sent.next() => match answer {
                     Some(answer) => self.count(answer?)?,

@@ -92,7 +92,10 @@ fn read_csv(
     rules: &Rules,
     take: &mut dyn FnMut(Row) -> bool,
 ) -> Result<(), CommandError> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(input);
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .delimiter(rules.delimiter)
+        .from_reader(input);
     let header: Vec<String> = reader
         .headers()
         .map_err(|error| CommandError::failed(format!("the header line cannot be read: {error}")))?
@@ -114,7 +117,8 @@ fn read_csv(
                 )));
             }
         }
-        let event = csv_event(&header, &record, rules, &mut ids).map_err(|why| (why, as_line(&record)));
+        let event = csv_event(&header, &record, rules, &mut ids)
+            .map_err(|why| (why, as_line(&record, rules.delimiter)));
         if !take(Row { number, event }) {
             return Ok(());
         }
@@ -143,8 +147,10 @@ fn csv_event(
 }
 
 /// A record as it stands in a file, for the one who corrects it.
-fn as_line(record: &csv::ByteRecord) -> String {
-    let mut out = csv::Writer::from_writer(Vec::new());
+fn as_line(record: &csv::ByteRecord, delimiter: u8) -> String {
+    let mut out = csv::WriterBuilder::new()
+        .delimiter(delimiter)
+        .from_writer(Vec::new());
     let written = out
         .write_byte_record(record)
         .ok()
@@ -298,6 +304,16 @@ mod tests {
             .map(|row| row.number)
             .collect();
         assert_eq!((rows.len(), bad), (3, vec![1, 2]));
+    }
+
+    #[test]
+    fn columns_may_be_divided_otherwise() {
+        let mapping = format!("{WHO}\ndelimiter = \";\"\ndecimal_comma = true");
+        let rows = rows("who;n\na;1,5\nb;2;3\n", Format::Csv, &mapping);
+        let event = rows[0].event.as_deref().unwrap();
+        assert!(event.ends_with(r#""subject":"a","data":{"n":1.5}}"#), "{event}");
+        let (_, shown) = rows[1].event.clone().unwrap_err();
+        assert_eq!(shown, "b;2;3", "what is refused is shown as it stood");
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! What the server refused, in words that say what to do next.
+
+use std::fmt::Write as _;
+
+use reqwest::{Method, Response, StatusCode};
+use serde_json::Value;
+
+use super::CommandError;
+use super::client::{Body, Client};
+use crate::config::did_you_mean;
+
+/// Keys that are listed where none is near to what was meant.
+const LISTED_MAX: usize = 10;
+/// Where the keys of each kind are listed.
+const COLLECTIONS: [(&str, &str); 6] = [
+    ("meter", "/v1/meters"),
+    ("feature", "/v1/features"),
+    ("plan", "/v1/plans"),
+    ("customer", "/v1/customers"),
+    ("invoice", "/v1/invoices"),
+    ("key", "/v1/keys"),
+];
+
+/// The refusal of a call, with a hint where one can be found.
+pub(super) async fn refused(
+    client: &Client,
+    method: &Method,
+    path: &str,
+    response: Response,
+) -> CommandError {
+    let status = response.status();
+    let text = response.text().await.unwrap_or_default();
+    let problem: Value = serde_json::from_str(&text).unwrap_or_default();
+    let mut words = words(status, &text, &problem);
+    if problem["code"] == "not_found"
+        && let Some((kind, key)) = problem["detail"].as_str().and_then(missing)
+        && let Some(hint) = near(client, kind, key).await
+    {
+        let _ = write!(words, "\n{hint}");
+    }
+    let place = path.split('?').next().unwrap_or(path);
+    CommandError::refused(format!("{method} {place}: {words}"), problem)
+}
+
+/// What the server said, and what to do about it.
+fn words(status: StatusCode, text: &str, problem: &Value) -> String {
+    let mut words = match problem["detail"].as_str() {
+        Some(detail) => format!(
+            "{detail} ({}, HTTP {})",
+            problem["code"].as_str().unwrap_or("?"),
+            status.as_u16()
+        ),
+        None => format!(
+            "HTTP {status} {}\nThat is not how Turnpike answers: is --server (TURNPIKE_SERVER) right?",
+            text.chars().take(300).collect::<String>()
+        ),
+    };
+    for field in problem["errors"].as_array().into_iter().flatten() {
+        let text = |name: &str| field[name].as_str().unwrap_or("");
+        let _ = write!(words, "\n  {}: {}", text("pointer"), text("detail"));
+    }
+    match problem["code"].as_str() {
+        Some("unauthorized") => words.push_str("\nCheck --api-key or TURNPIKE_API_KEY."),
+        Some("forbidden") => words.push_str(
+            "\nUse a key with that scope; an admin key makes one: turnpike keys create NAME --scope SCOPE",
+        ),
+        Some("rate_limited" | "overloaded") => {
+            words.push_str("\nIt was tried several times; try again later.");
+        }
+        _ => {}
+    }
+    if let Some(id) = problem["request_id"]
+        .as_str()
+        .filter(|_| status.is_server_error())
+    {
+        let _ = write!(words, "\nThe server's log has more under request_id {id}.");
+    }
+    words
+}
+
+/// Kind and key of what `there is no meter "x"` says.
+fn missing(detail: &str) -> Option<(&str, &str)> {
+    let (kind, rest) = detail.strip_prefix("there is no ")?.split_once(" \"")?;
+    Some((kind, rest.strip_suffix('"')?))
+}
+
+/// What was perhaps meant; nothing where that cannot be seen.
+async fn near(client: &Client, kind: &str, key: &str) -> Option<String> {
+    let (_, path) = COLLECTIONS.iter().find(|(one, _)| *one == kind)?;
+    let path = format!("{path}?limit=1000");
+    let listed = client.send(Method::GET, &path, Body::None).await.ok()?;
+    let page: Value = listed.json().await.ok()?;
+    let name = if matches!(kind, "invoice" | "key") {
+        "id"
+    } else {
+        "key"
+    };
+    let keys: Vec<&str> = page["data"]
+        .as_array()?
+        .iter()
+        .filter_map(|row| row[name].as_str())
+        .collect();
+    if let Some(near) = did_you_mean(key, keys.iter().copied()) {
+        return Some(format!("Did you mean \"{near}\"?"));
+    }
+    Some(match keys.len() {
+        0 => format!("There is no {kind} at all yet."),
+        1..=LISTED_MAX => format!("There are: {}.", keys.join(", ")),
+        many => format!(
+            "There are {many}; GET {} lists them.",
+            path.split('?').next().unwrap_or("")
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_read_from_the_words() {
+        assert_eq!(missing("there is no meter \"a b\""), Some(("meter", "a b")));
+        assert_eq!(missing("there is nothing at this path"), None);
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let problem = json!({"code": "forbidden", "detail": "this key lacks the scope \"read\""});
+        assert!(words(StatusCode::FORBIDDEN, "", &problem).contains("keys create"));
+        let problem = json!({"code": "internal", "detail": "it failed", "request_id": "r1"});
+        assert!(words(StatusCode::INTERNAL_SERVER_ERROR, "", &problem).contains("request_id r1"));
+        assert!(words(StatusCode::NOT_FOUND, "<html>", &Value::Null).contains("--server"));
+        let problem = json!({"code": "invalid", "detail": "2 fields", "errors": [{"pointer": "/a", "detail": "is wrong"}]});
+        assert!(words(StatusCode::UNPROCESSABLE_ENTITY, "", &problem).ends_with("\n  /a: is wrong"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The command line, as a script runs it: what it prints, and how it ends.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use turnpike_tests::app::{ADMIN_KEY, App};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_turnpike-under-test");
+
+/// How a command ended.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    error: String,
+}
+
+impl Ended {
+    /// Standard output, which is one JSON document, of a command that succeeded.
+    fn json(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{}{}", self.out, self.error);
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
+    }
+
+    /// The error on standard error, which is one JSON object, with nothing on standard output.
+    fn refusal(&self) -> Value {
+        assert_eq!(self.out, "", "an error is on standard error alone");
+        let all: Value =
+            serde_json::from_str(&self.error).unwrap_or_else(|error| panic!("{error}: {}", self.error));
+        assert_eq!(
+            all["error"]["exit_code"].as_i64(),
+            self.code.map(i64::from),
+            "{all}"
+        );
+        all["error"].clone()
+    }
+}
+
+/// Runs the command in an environment without settings of the engine.
+fn run(directory: &Path, arguments: &[&str]) -> Ended {
+    let mut command = Command::new(BINARY);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TURNPIKE_") {
+            command.env_remove(name);
+        }
+    }
+    let out = command
+        .current_dir(directory)
+        .args(arguments)
+        .output()
+        .expect("it runs");
+    Ended {
+        code: out.status.code(),
+        out: String::from_utf8_lossy(&out.stdout).into_owned(),
+        error: String::from_utf8_lossy(&out.stderr).into_owned(),
+    }
+}
+
+/// Runs the command against `app`.
+async fn call(app: &App, arguments: &[&str]) -> Ended {
+    let server = app.url("");
+    let directory = app.directory().to_owned();
+    let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    all.extend(["--server", &server, "--api-key", ADMIN_KEY].map(str::to_owned));
+    tokio::task::spawn_blocking(move || run(&directory, &all.iter().map(String::as_str).collect::<Vec<_>>()))
+        .await
+        .expect("it ends")
+}
+
+#[test]
+fn errors_are_json_where_json_is_asked_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (arguments, kind, code) in [
+        (&["check", "--json"][..], "usage", 2),
+        (&["nonsense", "--json"], "usage", 2),
+        (&["config", "--json", "--set", "http.drains=1"], "usage", 2),
+        // Nobody listens at the port of "discard".
+        (
+            &[
+                "usage",
+                "x",
+                "--json",
+                "--server",
+                "http://127.0.0.1:9",
+                "--api-key",
+                "k",
+            ],
+            "unreachable",
+            3,
+        ),
+    ] {
+        let ended = run(directory.path(), arguments);
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.error);
+        assert_eq!(ended.refusal()["kind"], kind, "{arguments:?}");
+    }
+    let people = run(
+        directory.path(),
+        &["usage", "x", "--server", "http://127.0.0.1:9", "--api-key", "k"],
+    );
+    assert!(people.error.starts_with("error: "), "{}", people.error);
+}
+
+#[test]
+fn the_configuration_that_would_apply_is_shown() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let set = [
+        "--set",
+        "http.drain_s=5",
+        "--set",
+        "http.trusted_proxies=10.0.0.0/8",
+    ];
+    let shown = run(directory.path(), &[&["config", "--json"][..], &set].concat()).json();
+    assert_eq!(shown["http"]["drain_s"], 5);
+    assert_eq!(shown["http"]["trusted_proxies"], json!(["10.0.0.0/8"]));
+    let text = run(directory.path(), &["config"]).out;
+    std::fs::write(directory.path().join("shown.toml"), &text).expect("written");
+    let again = run(directory.path(), &["config", "--config", "shown.toml"]).out;
+    assert_eq!(again, text, "what is shown is a configuration file");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_missing_is_answered_with_what_is_near() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = App::start(BINARY, directory.path()).await;
+    let meter = json!({"event_type": "call", "aggregation": "count"});
+    app.admin().put("/v1/meters/tokens", &meter).await;
+    let refused = call(&app, &["usage", "tokns", "--json"]).await.refusal();
+    assert_eq!(
+        (&refused["kind"], &refused["exit_code"]),
+        (&json!("refused"), &json!(4))
+    );
+    assert_eq!(refused["problem"]["code"], "not_found");
+    let detail = refused["detail"].as_str().expect("words");
+    assert!(detail.ends_with("Did you mean \"tokens\"?"), "{detail}");
+    for step in ["show", "pay", "void", "uncollectible", "verify", "html"] {
+        let refused = call(&app, &["invoice", step, "INV-000001", "--json"])
+            .await
+            .refusal();
+        let detail = refused["detail"].as_str().expect("words");
+        assert_eq!(refused["problem"]["code"], "not_found", "{step}: {detail}");
+        assert!(
+            detail.ends_with("There is no invoice at all yet."),
+            "{step}: {detail}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_rotated_with_a_grace() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = App::start(BINARY, directory.path()).await;
+    let made = call(&app, &["keys", "create", "report", "--scope", "read", "--json"])
+        .await
+        .json();
+    let (id, key) = (
+        made["id"].as_str().expect("an id"),
+        made["key"].as_str().expect("a key"),
+    );
+    let next = call(&app, &["keys", "rotate", id, "--grace-s", "3600", "--json"])
+        .await
+        .json();
+    let next_key = next["key"].as_str().expect("a key");
+    assert_eq!(
+        app.caller(key).get("/v1/meters").await.0,
+        200,
+        "the old one goes on for an hour"
+    );
+    assert_eq!(app.caller(next_key).get("/v1/meters").await.0, 200);
+    let next_id = next["id"].as_str().expect("an id");
+    let told = call(&app, &["keys", "rotate", next_id, "--grace-s", "0"]).await;
+    assert_eq!(told.code, Some(0), "{}", told.error);
+    assert_eq!(
+        app.caller(next_key).get("/v1/meters").await.0,
+        401,
+        "{}",
+        told.out
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_other_countries_are_imported() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = App::start(BINARY, directory.path()).await;
+    let meter = json!({"event_type": "call", "aggregation": "sum", "value": "$.n"});
+    app.admin().put("/v1/meters/cost", &meter).await;
+    let files = tempfile::tempdir().expect("a directory");
+    let table = files.path().join("kosten.csv").display().to_string();
+    std::fs::write(&table, "wer;n\na;12,50\nb;1,5\n").expect("written");
+    let import = [
+        "import",
+        &table,
+        "--type",
+        "call",
+        "--subject-column",
+        "wer",
+        "--delimiter",
+        ";",
+        "--decimal-comma",
+        "--json",
+    ];
+    assert_eq!(call(&app, &import).await.json()["accepted"], 2);
+    assert_eq!(call(&app, &import).await.json()["duplicates"], 2);
+    assert_eq!(app.admin().total("cost", "").await.as_deref(), Some("14"));
+}
