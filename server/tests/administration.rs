@@ -198,13 +198,12 @@ async fn tenants_are_administered_by_the_default_one_only() {
         .call(admin, ("GET", "/v1/tenants?limit=1", Value::Null), OK)
         .await;
     assert_eq!(
-        (&list["data"][0]["key"], &list["next_cursor"]),
-        (&json!("b"), &json!("b"))
+        (&list["data"][0]["key"], list["next_cursor"].is_string()),
+        (&json!("b"), true)
     );
     assert_eq!(list["data"][0].get("api_key"), None);
-    let rest = app
-        .call(admin, ("GET", "/v1/tenants?cursor=b", Value::Null), OK)
-        .await;
+    let behind = format!("/v1/tenants?cursor={}", list["next_cursor"].as_str().unwrap());
+    let rest = app.call(admin, ("GET", &behind, Value::Null), OK).await;
     assert_eq!(
         (&rest["data"][0]["key"], &rest["next_cursor"]),
         (&json!("default"), &Value::Null)
@@ -495,7 +494,6 @@ async fn the_audit_log_tells_changes_and_misuse_and_is_exported_whole() {
     );
     for wrong in [
         "/v1/audit?cursor=x",
-        "/v1/audit?odd=1",
         "/v1/audit?from=soon",
         "/v1/export/audit?format=xml",
     ] {
