@@ -426,6 +426,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Whether serde reads `text` as JSON. Numbers beyond a float are JSON all the same: those it reads over.
+    fn serde_takes(text: &str) -> bool {
+        match serde_json::from_str::<serde_json::Value>(text) {
+            Ok(_) => true,
+            Err(error) if error.to_string().starts_with("number out of range") => {
+                serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+            }
+            Err(_) => false,
+        }
+    }
+
     fn whole(text: &str) -> Result<Value<'_>, Syntax> {
         let mut scanner = Scanner::new(text);
         let value = scanner.value()?;
@@ -629,23 +640,14 @@ mod tests {
             bytes[at] = byte;
             if let Ok(text) = std::str::from_utf8(&bytes) {
                 let ours = whole(text).is_ok_and(|value| !value.lone_surrogate);
-                // Numbers beyond a float are JSON all the same.
-                let theirs = match serde_json::from_str::<serde_json::Value>(text) {
-                    Ok(_) => true,
-                    Err(error) => error.to_string().starts_with("number out of range"),
-                };
-                prop_assert_eq!(ours, theirs, "{}", text);
+                prop_assert_eq!(ours, serde_takes(text), "{}", text);
             }
         }
 
         #[test]
         fn any_text_is_read_without_panic(text in "[\\[\\]{}\",:0-9a-z\\\\ \\-.+eE]{0,40}") {
             let ours = whole(&text).is_ok_and(|value| !value.lone_surrogate);
-            let theirs = match serde_json::from_str::<serde_json::Value>(&text) {
-                Ok(_) => true,
-                Err(error) => error.to_string().starts_with("number out of range"),
-            };
-            prop_assert_eq!(ours, theirs, "{}", text);
+            prop_assert_eq!(ours, serde_takes(&text), "{}", text);
         }
     }
 }
