@@ -192,3 +192,21 @@ fn files_stay_readable() {
     }
     assert!(seen > 20, "no files were found");
 }
+
+#[test]
+fn the_oracle_shares_nothing_with_the_engine() {
+    let mut files = Vec::new();
+    rust_files(&root().join("tests/src/oracle"), &mut files);
+    assert!(
+        files.len() > 4,
+        "the oracle is not where this test looks: {files:?}"
+    );
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a file");
+        let mut code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let foreign = code.find(|line| {
+            line.contains("turnpike_") || line.contains("crate::") && !line.contains("crate::oracle")
+        });
+        assert_eq!(foreign, None, "{} uses the engine", file.display());
+    }
+}

@@ -1,16 +1,33 @@
-//! The oracle: an independent, simple model in memory, fed with exactly the acknowledged events.
+//! The oracle: an independent, simple model in memory, fed with exactly what was acknowledged.
 //!
-//! It shares no code with the engine: numbers are big rationals, an event is kept as it was sent, and every question is
-//! answered by going through all events. It is slow and short on purpose.
+//! What it is: events with duplicates, conflicts, voids, amendments and late ones; all nine aggregations with filters,
+//! groups, and windows in a zone; quotas (consume, reserve, commit, release, expiry) against limits of all windows and
+//! modes, with those of a parent; invoices of flat, per-unit, graduated and package prices with a minimum commitment
+//! and the adjustments of the next invoice. Numbers are big rationals, an event is kept as it was sent, and every
+//! question is answered by going through all events. It is slow and short on purpose.
+//!
+//! It shares no code with the engine: no crate of the workspace is used here, which
+//! `the_oracle_shares_nothing_with_the_engine` in `tests/architecture.rs` holds. The one thing that both use is `jiff`,
+//! for the rules of time zones.
+//!
+//! What it is not: it checks no input (tests tell it only what is valid), knows no paths but members of `data`, no
+//! prices in advance, trials, pauses, changes of plan, add-ons, overrides or grants, and nothing of time passing: each
+//! question says when it is asked. Those rules have tests beside the crates that own them.
 
+mod calendar;
 mod decimal;
+mod invoice;
 mod price;
+mod quota;
 mod usage;
 
 use std::collections::BTreeMap;
 
+pub use calendar::{month_boundary, month_period};
 pub use decimal::{decimal, show};
+pub use invoice::{OracleAccount, OracleCharge, OracleInvoice, OracleLine, OraclePlan};
 pub use price::{Bill, OraclePrice, OracleTier};
+pub use quota::{Ask, Fate, OracleLimit, OracleMode, OracleQuota, QUOTA_SOURCE, Standing};
 pub use usage::{OracleMeter, Row, Select};
 
 use serde_json::Value;

@@ -70,7 +70,7 @@ impl Bill {
 }
 
 /// With all decimals of the currency.
-fn fixed(value: &BigRational, places: u32) -> String {
+pub(super) fn fixed(value: &BigRational, places: u32) -> String {
     let text = show(value, places);
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     if places == 0 {
@@ -81,7 +81,7 @@ fn fixed(value: &BigRational, places: u32) -> String {
 }
 
 impl OraclePrice {
-    fn exact(&self, quantity: &BigRational) -> BigRational {
+    pub(super) fn exact(&self, quantity: &BigRational) -> BigRational {
         let zero = BigRational::zero;
         match self {
             Self::Flat { amount } => decimal(amount),

@@ -1,11 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{ToSpan as _, Zoned};
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::Zero as _;
 use serde_json::Value;
 
+use super::calendar::{calendar, zoned};
 use super::{Oracle, OracleEvent, decimal, show};
 
 /// A meter as the oracle knows it. Paths are the names of members of `data`, without nesting.
@@ -220,31 +220,8 @@ fn window(select: &Select, time_us: i64) -> (i64, i64) {
         return (select.from_us, select.to_us);
     };
     let zone = select.zone.as_deref().unwrap_or("UTC");
-    let at = jiff::Timestamp::from_microsecond(time_us)
-        .expect("a time")
-        .in_tz(zone)
-        .expect("a zone");
-    let (start, end) = calendar(unit, &at);
+    let (start, end) = calendar(unit, &zoned(time_us, zone));
     (start.max(select.from_us), end.min(select.to_us))
-}
-
-fn calendar(unit: &str, at: &Zoned) -> (i64, i64) {
-    let us = |zoned: &Zoned| zoned.timestamp().as_microsecond();
-    let day = |date: jiff::civil::Date| us(&date.to_zoned(at.time_zone().clone()).expect("a day"));
-    let first = at.date().first_of_month();
-    match unit {
-        "minute" => {
-            let start = us(at) - us(at) % 60_000_000;
-            (start, start + 60_000_000)
-        }
-        "hour" => {
-            let into = i64::from(at.minute()) * 60_000_000 + us(at) % 60_000_000;
-            (us(at) - into, us(at) - into + 3_600_000_000)
-        }
-        "day" => (day(at.date()), day(at.date().tomorrow().expect("a day"))),
-        "month" => (day(first), day(first.checked_add(1.month()).expect("a month"))),
-        other => panic!("the oracle does not know the window {other}"),
-    }
 }
 
 #[cfg(test)]
