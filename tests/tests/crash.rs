@@ -4,16 +4,25 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::json;
 use turnpike_stores::fault::POINTS;
 use turnpike_tests::app::{App, AppOptions};
+use turnpike_tests::commerce::{Commerce, START};
 use turnpike_tests::workload::{MONTH_QUERY, Workload, declare, seed, times};
 
 /// The fail point behind the deletion of a segment.
 const DELETED: &str = "log.segment_deleted";
 const BINARY: &str = env!("CARGO_BIN_EXE_turnpike-under-test");
 
-/// Sends batches and corrections until the server dies; what was not answered is sent again once it is back.
-async fn load_until(workload: &mut Workload, app: &mut App, random: &mut StdRng, stop: Duration) {
+/// Works until the server dies: usage and corrections of one tenant, quotas and billing of another. What was not answered
+/// is done again once the server is back.
+async fn load_until(
+    (workload, commerce): (&mut Workload, &mut Commerce),
+    app: &mut App,
+    lab_key: &str,
+    random: &mut StdRng,
+    stop: Duration,
+) {
     let killer = {
         let pid = app.pid();
         tokio::spawn(async move {
@@ -24,15 +33,17 @@ async fn load_until(workload: &mut Workload, app: &mut App, random: &mut StdRng,
                 .status();
         })
     };
-    let caller = app.admin();
+    let (caller, lab) = (app.admin(), app.caller(lab_key));
     loop {
         let size = random.random_range(1..200);
         let batch = workload.batch(size);
         if !workload.send(&caller, &batch, false).await {
             killer.await.expect("the killer ends");
             app.restart().await;
-            let caller = app.admin();
-            assert!(workload.send(&caller, &batch, true).await, "the server is back");
+            assert!(
+                workload.send(&app.admin(), &batch, true).await,
+                "the server is back"
+            );
             return;
         }
         if let Some(correction) = workload.correction()
@@ -40,9 +51,23 @@ async fn load_until(workload: &mut Workload, app: &mut App, random: &mut StdRng,
         {
             killer.await.expect("the killer ends");
             app.restart().await;
-            let caller = app.admin();
-            assert!(workload.correct(&caller, &correction).await, "the server is back");
+            assert!(
+                workload.correct(&app.admin(), &correction).await,
+                "the server is back"
+            );
             return;
+        }
+        for _ in 0..4 {
+            let step = commerce.next_step();
+            if !commerce.take(&lab, &step, false).await {
+                killer.await.expect("the killer ends");
+                app.restart().await;
+                assert!(
+                    commerce.take(&app.caller(lab_key), &step, true).await,
+                    "the server is back"
+                );
+                return;
+            }
         }
     }
 }
@@ -53,23 +78,40 @@ async fn r1_killed_at_random_instants() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut app = App::start(BINARY, directory.path()).await;
     declare(&app.admin()).await;
+    let lab = json!({"key": "lab", "test": true, "clock": START});
+    let lab_key = app.admin().created("/v1/tenants", &lab).await["api_key"]
+        .as_str()
+        .expect("a key")
+        .to_owned();
+    let mut commerce = Commerce::open(seed, &app.caller(&lab_key)).await;
     let (mut workload, mut random) = (Workload::new(seed), StdRng::seed_from_u64(seed ^ 0xdead));
     let kills = times(50, 1_000);
     for round in 0..kills {
         let stop = Duration::from_millis(random.random_range(20..700));
-        load_until(&mut workload, &mut app, &mut random, stop).await;
+        load_until(
+            (&mut workload, &mut commerce),
+            &mut app,
+            &lab_key,
+            &mut random,
+            stop,
+        )
+        .await;
         if round % 10 == 9 {
             workload.verify(&app.admin()).await;
+            commerce.verify(&app.caller(&lab_key)).await;
         }
     }
     workload.verify(&app.admin()).await;
+    commerce.verify(&app.caller(&lab_key)).await;
     println!(
-        "injected {kills} kills; {:?}; {} ids",
+        "injected {kills} kills; {:?}; {} ids; {:?}",
         workload.counts,
-        workload.oracle.len()
+        workload.oracle.len(),
+        commerce.counts
     );
+    let count = |what: &str| commerce.counts.get(what).copied().unwrap_or(0);
     assert!(
-        workload.oracle.len() > kills,
+        workload.oracle.len() > kills && count("consumes") > 50 && count("invoices") > 3,
         "vacuous: hardly anything was acknowledged"
     );
 }

@@ -1,0 +1,71 @@
+//! Everything at once: totals, limits and invoices.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::catalog::{CUSTOMERS, meter};
+use super::{Commerce, Door, must, us};
+use crate::oracle::{OracleInvoice, Select};
+
+impl Commerce {
+    /// Totals, limits and invoices must be what the oracle says, each invoice must follow from the raw log, and the
+    /// numbers of all must have no gap.
+    pub async fn verify(&mut self, door: &impl Door) {
+        let get = async |path: &str| {
+            let (status, body) = door.call("GET", path, None).await.expect("an answer");
+            assert_eq!(status, 200, "{path}: {body}");
+            body
+        };
+        let mut numbers = BTreeSet::new();
+        for (customer, (key, _, own, _)) in CUSTOMERS.into_iter().enumerate() {
+            assert!(self.check(door, customer).await);
+            for subject in own {
+                let range = format!("from=2026-01-31T00:00:00Z&to=2036-01-01T00:00:00Z&subject={subject}");
+                let body = get(&format!("/v1/meters/calls/usage?{range}")).await;
+                let select = Select {
+                    subjects: vec![(*subject).to_owned()],
+                    from_us: 0,
+                    to_us: i64::MAX,
+                    ..Select::default()
+                };
+                let expected = self.oracle.total(&meter(None), &select);
+                let found = body["data"][0]["value"].as_str().unwrap_or("0");
+                assert_eq!(Some(found), expected.as_deref(), "{subject}: {body}");
+            }
+            let page = get(&format!("/v1/invoices?customer={key}&limit=1000")).await;
+            let mut found: Vec<_> = page["data"].as_array().expect("rows").iter().map(shown).collect();
+            found.sort_by_key(|invoice| invoice.start_us);
+            assert_eq!(found, self.invoices[customer], "invoices of {key}");
+            for invoice in page["data"].as_array().expect("rows") {
+                let id = invoice["id"].as_str().expect("an id");
+                let path = format!("/v1/invoices/{id}/verify");
+                let verified = must(door, "POST", &path, &json!({})).await;
+                assert_eq!(verified["verified"], true, "{verified}");
+                numbers.insert(invoice["number"].as_str().expect("a number").to_owned());
+            }
+        }
+        let made: usize = self.invoices.iter().map(Vec::len).sum();
+        let expected: BTreeSet<_> = (1..=made).map(|n| format!("INV-{n:06}")).collect();
+        assert_eq!(numbers, expected, "the numbers of invoices");
+    }
+}
+
+/// An invoice of the API as the oracle makes it.
+fn shown(invoice: &Value) -> OracleInvoice {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let line = |line: &Value| (text(&line["kind"]), text(&line["price"]), text(&line["amount"]));
+    let mut lines: Vec<_> = invoice["lines"]
+        .as_array()
+        .expect("lines")
+        .iter()
+        .map(line)
+        .collect();
+    lines.sort();
+    OracleInvoice {
+        start_us: us(&text(&invoice["period"]["start"])),
+        end_us: us(&text(&invoice["period"]["end"])),
+        lines,
+        total: text(&invoice["total"]),
+    }
+}
