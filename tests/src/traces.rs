@@ -1,8 +1,8 @@
 //! The two real usage traces, read without any code of the engine.
 //!
 //! Sources: Azure Public Dataset, "AzureLLMInferenceTrace_code" (2023-11-16), CC-BY 4.0; elastic/examples, "Common Data
-//! Formats/apache_logs", Apache-2.0. They lie in a folder beside the project that users do not have; the tests say so
-//! where it is absent.
+//! Formats/apache_logs", Apache-2.0. They lie in a folder beside the project that users do not have. Where it is absent
+//! the tests say so: of the first, the copy that ships in the binary is read then; the second is not run.
 
 use std::path::PathBuf;
 
@@ -36,9 +36,20 @@ fn read(name: &str) -> Option<String> {
     }
 }
 
+/// The trace that ships with the demo.
+fn shipped() -> String {
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../server/src/demo/data/llm_inference_code.csv");
+    println!(
+        "read instead: the copy that ships in the binary, {}",
+        path.display()
+    );
+    std::fs::read_to_string(path).expect("the demo's trace")
+}
+
 /// 8,819 requests to an LLM service. It names no customer: line `n` belongs to customer `n mod 7`.
-pub fn llm() -> Option<Vec<Use>> {
-    let text = read("llm_inference_code.csv")?;
+pub fn llm() -> Vec<Use> {
+    let text = read("llm_inference_code.csv").unwrap_or_else(shipped);
     let uses = text.lines().skip(1).enumerate().map(|(line, row)| {
         let fields: Vec<_> = row.trim().split(',').collect();
         let time = format!("{}Z", fields[0].replace(' ', "T"));
@@ -52,7 +63,7 @@ pub fn llm() -> Option<Vec<Use>> {
         });
         Use { event, time_us: at.as_microsecond(), customer, amount: Some(context + generated), distinct: context.to_string() }
     });
-    Some(uses.collect())
+    uses.collect()
 }
 
 /// 10,000 requests to a web site; the customer is the client's address.
