@@ -1,6 +1,6 @@
 //! R25: seeded simulation. A failing seed prints the command that replays it.
 
-use turnpike_tests::sim::run;
+use turnpike_tests::sim::{Report, run};
 use turnpike_tests::workload::times;
 
 const STEPS: usize = 120;
@@ -15,24 +15,27 @@ fn first_seed() -> u64 {
 #[test]
 fn r25_no_seed_breaks_an_invariant() {
     let (first, seeds) = (first_seed(), times(50, 10_000) as u64);
-    let (mut faults, mut restarts, mut acknowledged) = (0, 0, 0);
+    let mut all = Report::default();
     for seed in first..first + seeds {
         println!(
             "seed {seed}; again: TURNPIKE_TEST_SEED={seed} cargo test -p turnpike-tests --test simulation"
         );
         // Every fifth with several partitions, which race for the log.
         let partitions = if seed % 5 == 0 { 3 } else { 1 };
-        let report = run(seed, STEPS, partitions);
-        faults += report.faults.total();
-        restarts += report.restarts;
-        acknowledged += report.acknowledged;
+        all += run(seed, STEPS, partitions);
     }
-    println!(
-        "injected {faults} faults of the disk and {restarts} restarts; {acknowledged} events acknowledged"
+    println!("{seeds} seeds injected {all:?}");
+    assert!(
+        all.faults.total() > seeds && all.restarts > seeds && all.unanswered > seeds && all.jumps > 0,
+        "vacuous: hardly any fault was injected"
     );
     assert!(
-        faults > seeds && restarts > seeds,
-        "vacuous: hardly any fault was injected"
+        all.faults.full > 0 && all.cut_off > 0,
+        "vacuous: the disk was never full, or no call was cut off"
+    );
+    assert!(
+        all.decisions > seeds && all.invoices > 0,
+        "vacuous: hardly any quota decision or invoice was compared"
     );
 }
 

@@ -142,6 +142,12 @@ impl FaultDisk {
         self.state.lock().capacity = bytes;
     }
 
+    /// Leaves room for `bytes` more than all files have now.
+    pub fn leave_free(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        state.capacity = state.used() + bytes;
+    }
+
     /// Makes one operation of this kind fail with EIO, after `before` more that succeed.
     pub fn fail(&self, operation: Operation, before: u64) {
         self.state.lock().armed.push((operation, before));

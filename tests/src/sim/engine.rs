@@ -1,138 +1,255 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::routing::Router;
+use serde_json::{Value, json};
 use turnpike_aggregator::{Aggregator, Options, Parts, rows};
+use turnpike_billing_sync::{BillingOptions, BillingParts, BillingSync};
 use turnpike_domain::event::EventBatch;
 use turnpike_domain::identity::{NameKey, TenantId};
-use turnpike_domain::meter::Aggregation;
+use turnpike_domain::port::StoreError;
+use turnpike_domain::port::control::ControlStore as _;
 use turnpike_domain::port::intake::{Correction, Intake as _, Outcome};
 use turnpike_domain::port::log::{EventLog as _, LogHealth};
-use turnpike_domain::port::usage::{NoListener, SubjectSpan, TotalRequest, Totals, UsageReader as _};
+use turnpike_domain::port::usage::{SubjectSpan, TotalRequest, Totals, UsageReader as _};
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::record::{EventRecord, Watermark};
-use turnpike_domain::time::{Clock, TimeRange, Timestamp};
+use turnpike_domain::time::{Clock, Randomness, TimeRange, Timestamp};
+use turnpike_enforcer::{Enforcer, EnforcerParts};
 use turnpike_stores::embedded::log::{LogOptions, SegmentedLog};
 use turnpike_stores::embedded::views::{EmbeddedViews, ViewsOptions};
 use turnpike_stores::fault::{FailPoints, FaultDisk};
-use turnpike_stores::machine::{ManualClock, SeededRandomness};
+use turnpike_stores::machine::{ManualClock, SeededRandomness, TenantClock};
+use turnpike_stores::sql::{SqlPlace, SqlStore};
 
-use super::declared::Declared;
+use crate::commerce::{Door, START};
 use crate::oracle::{Oracle, OracleEvent, OracleMeter, Select};
+
+use super::hatch::{Hatch, router};
 
 /// 2026-01-01T00:00:00Z: the three days behind it have all events.
 pub(super) const START_US: i64 = 1_767_225_600_000_000;
 const DAYS_US: i64 = 3 * 86_400_000_000;
-const KEY: NameKey = NameKey([3; 16]);
-const METERS: [(&str, Aggregation); 4] = [
-    ("count", Aggregation::Count),
-    ("sum", Aggregation::Sum),
-    ("max", Aggregation::Max),
-    ("unique_count", Aggregation::UniqueCount),
+/// One meter of each aggregation, whose key is its name.
+const METERS: [&str; 9] = [
+    "count",
+    "sum",
+    "max",
+    "unique_count",
+    "min",
+    "avg",
+    "latest",
+    "percentile",
+    "time_weighted_sum",
 ];
+/// The meters that are compared after every step; all are at a restart.
+pub(super) const QUICK: usize = 2;
 
-/// The parts of the engine that stand between an event and its total, on a disk that fails.
+/// The whole engine but its sockets, on a disk that fails and a clock that jumps.
 pub(super) struct Engine {
     pub(super) disk: FaultDisk,
     seed: u64,
     partitions: u32,
+    /// How often it was started: identifiers of a life differ from those of the life before.
+    lives: u64,
     clock: Arc<ManualClock>,
-    directory: Arc<Declared>,
+    /// For the control store, which brings its own disk.
+    directory: tempfile::TempDir,
     running: Option<Running>,
 }
 
 struct Running {
     log: Arc<SegmentedLog>,
     views: Vec<Arc<EmbeddedViews>>,
+    sql: SqlStore,
+    key: NameKey,
     aggregator: Arc<Aggregator>,
-    /// A checkpoint or merge failed: the engine goes on, but the test restarts it, for every failure here is the disk's.
+    enforcer: Arc<Enforcer>,
+    billing: Arc<BillingSync>,
+    router: Router,
+    /// Something failed: the engine goes on, but the test restarts it, for every failure here is one that was injected.
     failed: bool,
 }
 
 impl Engine {
-    pub(super) fn new(seed: u64, tenants: u32, partitions: u32) -> Self {
+    /// An engine with plain tenants, which count the simulation's events, and a test tenant with its own clock.
+    pub(super) async fn new(seed: u64, tenants: u32, partitions: u32) -> Self {
         let start = Timestamp::from_micros(START_US + DAYS_US).expect("a time");
         let mut engine = Self {
             disk: FaultDisk::new(seed),
             seed,
             partitions,
+            lives: 0,
             clock: Arc::new(ManualClock::new(start)),
-            directory: Arc::new(Declared::new(tenants, &METERS)),
+            directory: tempfile::tempdir().expect("a directory"),
             running: None,
         };
-        engine.running = Some(engine.open());
+        let opened = engine.open(FailPoints::default()).await;
+        engine.running = Some(opened.expect("nothing fails yet"));
+        engine.declare(tenants).await;
         engine
     }
 
-    fn open(&self) -> Running {
-        let (disk, fail) = (Arc::new(self.disk.clone()), Arc::new(FailPoints::default()));
-        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
-        let options = LogOptions {
-            segment_bytes: 64 * 1024,
-            ahead_bytes: 16 * 1024,
-            tick: Duration::from_hours(1),
-            ..LogOptions::new("/log")
+    async fn declare(&self, tenants: u32) {
+        let must = async |tenant: u32, method, path: &str, body: Value| {
+            let answer = self.hatch(tenant).call(method, path, Some(&body)).await;
+            let (status, answer) = answer.expect("nothing fails yet");
+            assert!((200..300).contains(&status), "{path}: {status} {answer}");
         };
-        let randomness = SeededRandomness::new(self.seed, Arc::clone(&clock));
-        let log = SegmentedLog::open(
-            options,
-            disk.clone(),
-            Arc::clone(&clock),
-            &randomness,
-            Arc::clone(&fail),
-        );
-        let log = log.expect("the log opens");
-        let view = |partition| {
-            let options = ViewsOptions {
-                background: false,
-                ..ViewsOptions::new("/views", partition)
-            };
-            EmbeddedViews::open(options, rows::merge(), disk.clone(), Arc::clone(&fail))
-                .expect("the views open")
-        };
-        let views: Vec<_> = (0..self.partitions).map(view).collect();
+        for tenant in 1..tenants {
+            must(0, "POST", "/v1/tenants", json!({"key": format!("t{tenant}")})).await;
+        }
+        let lab = json!({"key": "lab", "test": true, "clock": START});
+        must(0, "POST", "/v1/tenants", lab).await;
+        for tenant in 0..tenants {
+            for aggregation in METERS {
+                let mut meter = json!({"event_type": "t", "aggregation": aggregation});
+                if aggregation != "count" {
+                    meter["value"] = json!("$.v");
+                }
+                if aggregation == "percentile" {
+                    meter["percentile"] = json!("75");
+                }
+                must(tenant, "PUT", &format!("/v1/meters/{aggregation}"), meter).await;
+            }
+        }
+    }
+
+    /// The way in for tenant number `tenant`, counted from 0.
+    pub(super) fn hatch(&self, tenant: u32) -> Hatch {
+        Hatch {
+            router: self.running().router.clone(),
+            tenant: TenantId(tenant + 1),
+        }
+    }
+
+    async fn open(&mut self, fail: FailPoints) -> Result<Running, Problem> {
+        self.lives += 1;
+        let fail = Arc::new(fail);
+        let clocks = Arc::new(TenantClock::new(Arc::<ManualClock>::clone(&self.clock)));
+        let seed = self.seed.wrapping_mul(1_000).wrapping_add(self.lives);
+        let randomness: Arc<dyn Randomness> = Arc::new(SeededRandomness::new(seed, clocks.clone()));
+        let place = SqlPlace::File(self.directory.path().join("control.db"));
+        let sql = SqlStore::open(&place, clocks.clone(), Arc::clone(&randomness), Arc::clone(&fail)).await?;
+        sql.first_start(None).await?;
+        let (log, views) = self.open_stores(&clocks, randomness.as_ref(), &fail)?;
+        let key = sql.name_key();
+        let shared = Arc::new(sql.clone());
+        let enforcer = Enforcer::new(EnforcerParts {
+            directory: shared.clone(),
+            clock: clocks.clone(),
+            key,
+        });
         let parts = Parts {
             log: Arc::<SegmentedLog>::clone(&log),
             views: views
                 .iter()
                 .map(|views| Arc::clone(views) as Arc<dyn Views>)
                 .collect(),
-            directory: Arc::<Declared>::clone(&self.directory),
-            listener: Arc::new(NoListener),
-            clock,
-            key: KEY,
+            directory: shared.clone(),
+            listener: enforcer.clone(),
+            clock: clocks.clone(),
+            key,
             // Checkpoints are steps of the simulation.
             options: Options {
                 checkpoint_interval_us: u64::MAX,
                 ..Options::default()
             },
         };
-        let aggregator = Aggregator::start(parts).expect("the aggregator starts");
-        Running {
+        let aggregator = Aggregator::start(parts)?;
+        sql.listen(aggregator.clone());
+        sql.listen(enforcer.clone());
+        enforcer.connect(aggregator.clone(), aggregator.clone()).await?;
+        let billing = BillingSync::start(BillingParts {
+            directory: shared.clone(),
+            control: shared.clone(),
+            store: shared,
+            usage: aggregator.clone(),
+            clock: clocks.clone(),
+            randomness: Arc::clone(&randomness),
+            options: BillingOptions {
+                check_interval_s: 0,
+                ..BillingOptions::default()
+            },
+        });
+        let router = router(&sql, &aggregator, &enforcer, &billing, &clocks, &randomness);
+        Ok(Running {
             log,
             views,
+            sql,
+            key,
             aggregator,
+            enforcer,
+            billing,
+            router,
             failed: false,
-        }
+        })
+    }
+
+    /// Log and views on the disk that fails. The log seals nothing by itself, and nothing is merged behind the scenes.
+    fn open_stores(
+        &self,
+        clocks: &Arc<TenantClock>,
+        randomness: &dyn Randomness,
+        fail: &Arc<FailPoints>,
+    ) -> Result<(Arc<SegmentedLog>, Vec<Arc<EmbeddedViews>>), StoreError> {
+        let disk = Arc::new(self.disk.clone());
+        let options = LogOptions {
+            segment_bytes: 64 * 1024,
+            ahead_bytes: 16 * 1024,
+            tick: Duration::from_hours(1),
+            ..LogOptions::new("/log")
+        };
+        let log = SegmentedLog::open(
+            options,
+            disk.clone(),
+            clocks.clone(),
+            randomness,
+            Arc::clone(fail),
+        )?;
+        let view = |partition| {
+            let options = ViewsOptions {
+                background: false,
+                ..ViewsOptions::new("/views", partition)
+            };
+            EmbeddedViews::open(options, rows::merge(), disk.clone(), Arc::clone(fail))
+        };
+        let views: Result<Vec<_>, _> = (0..self.partitions).map(view).collect();
+        Ok((log, views?))
     }
 
     fn running(&self) -> &Running {
         self.running.as_ref().expect("a running engine")
     }
 
-    /// Ends the process and starts it again on what the disk kept.
-    pub(super) async fn restart(&mut self, power_lost: bool) {
+    /// Ends the process and starts it again on what the disk kept; a fail point may be armed, and may end the start.
+    pub(super) async fn restart(&mut self, power_lost: bool, fail_point: Option<&str>) {
         self.disk = if power_lost {
             self.disk.crash()
         } else {
             self.disk.kill()
         };
+        self.disk.set_capacity(1 << 50);
         if let Some(running) = self.running.take() {
             // Its handles of the disk's earlier life fail; it only has to let go of its threads.
+            running.billing.stop().await;
             let _ = running.aggregator.shutdown().await;
             let _ = running.log.close();
+            let _ = running.sql.close().await;
         }
-        self.running = Some(self.open());
+        let armed = fail_point.map_or_else(FailPoints::default, |text| {
+            FailPoints::parse(text).expect("a fail point")
+        });
+        let opened = match self.open(armed).await {
+            Ok(running) => running,
+            Err(problem) if fail_point.is_some() => {
+                let again = self.open(FailPoints::default()).await;
+                again.unwrap_or_else(|again| panic!("{again}, after {problem}"))
+            }
+            Err(problem) => panic!("it does not start: {problem}"),
+        };
+        self.running = Some(opened);
     }
 
     /// Whether nothing has failed for good.
@@ -144,6 +261,13 @@ impl Engine {
     pub(super) fn jump(&self, us: i64) {
         let at = self.clock.machine_now().plus_micros(us);
         self.clock.set(at);
+    }
+
+    /// What the quota engine does about once a second.
+    pub(super) async fn tick(&mut self) -> bool {
+        let done = self.running().enforcer.tick().await.is_ok();
+        self.fail_unless(done);
+        done
     }
 
     pub(super) async fn checkpoint(&mut self) -> bool {
@@ -158,17 +282,17 @@ impl Engine {
         merges.ok()
     }
 
-    fn fail_unless(&mut self, good: bool) {
+    pub(super) fn fail_unless(&mut self, good: bool) {
         if let Some(running) = &mut self.running {
             running.failed |= !good;
         }
     }
 
     pub(super) async fn submit(&mut self, tenant: u32, events: &[OracleEvent]) -> Result<Vec<Outcome>, Code> {
-        let mut batch = EventBatch::default();
+        let (mut batch, key) = (EventBatch::default(), self.running().key);
         for event in events {
             let data = event.data.to_string();
-            batch.push(&KEY, &record(tenant, event, &data));
+            batch.push(&key, &record(tenant, event, &data));
         }
         let outcome = self
             .running()
@@ -187,7 +311,10 @@ impl Engine {
         event: &OracleEvent,
         change: Correction,
     ) -> Result<bool, Code> {
-        let name = KEY.name(TenantId(tenant + 1), &event.source, &event.id);
+        let name = self
+            .running()
+            .key
+            .name(TenantId(tenant + 1), &event.source, &event.id);
         match self
             .running()
             .aggregator
@@ -206,26 +333,24 @@ impl Engine {
         }
     }
 
-    pub(super) async fn totals(&self, tenant: u32) -> Vec<Option<String>> {
+    /// The first `meters` totals, of all events.
+    pub(super) async fn totals(&self, tenant: u32, meters: usize) -> Vec<Option<String>> {
+        let requests = requests(meters);
         let read = self
             .running()
             .aggregator
-            .totals(TenantId(tenant + 1), requests(), None)
+            .totals(TenantId(tenant + 1), requests, None)
             .await;
         values(read.expect("totals can be read"))
     }
 
+    /// All totals from the raw log alone.
     pub(super) async fn totals_from_log(&self, tenant: u32) -> Vec<Option<String>> {
-        let now = self
-            .running()
-            .aggregator
-            .totals(TenantId(tenant + 1), requests(), None)
-            .await;
+        let (aggregator, tenant) = (&self.running().aggregator, TenantId(tenant + 1));
+        let now = aggregator.totals(tenant, requests(METERS.len()), None).await;
         let watermark: Watermark = now.expect("totals can be read").watermark;
-        let read = self
-            .running()
-            .aggregator
-            .totals_from_log(TenantId(tenant + 1), requests(), watermark)
+        let read = aggregator
+            .totals_from_log(tenant, requests(METERS.len()), watermark)
             .await;
         values(read.expect("the log can be read"))
     }
@@ -247,7 +372,7 @@ fn record<'e>(tenant: u32, event: &'e OracleEvent, data: &'e str) -> EventRecord
     }
 }
 
-fn requests() -> Vec<TotalRequest> {
+fn requests(meters: usize) -> Vec<TotalRequest> {
     let start = Timestamp::from_micros(START_US).expect("a time");
     let range = TimeRange::new(start, start.plus_micros(DAYS_US));
     let subjects = (0..4).map(|n| SubjectSpan {
@@ -255,14 +380,14 @@ fn requests() -> Vec<TotalRequest> {
         span: TimeRange::ALL,
     });
     let subjects: Vec<_> = subjects.collect();
-    let request = |(key, _): &(&str, Aggregation)| TotalRequest {
+    let request = |key: &&str| TotalRequest {
         meter: (*key).to_owned(),
         subjects: subjects.clone(),
         range,
         filter: Vec::new(),
         group_by: Vec::new(),
     };
-    METERS.iter().map(request).collect()
+    METERS[..meters].iter().map(request).collect()
 }
 
 fn values(totals: Totals) -> Vec<Option<String>> {
@@ -271,21 +396,27 @@ fn values(totals: Totals) -> Vec<Option<String>> {
     totals.rows.iter().map(value).collect()
 }
 
-/// What the oracle says of the same meters.
-pub(super) fn expected(oracle: &Oracle) -> Vec<Option<String>> {
+/// What the oracle says of the first `meters`.
+pub(super) fn expected(oracle: &Oracle, meters: usize) -> Vec<Option<String>> {
     let select = Select {
         from_us: START_US,
         to_us: START_US + DAYS_US,
         ..Select::default()
     };
-    let total = |(key, _): &(&str, Aggregation)| {
+    let total = |key: &&str| {
         let meter = OracleMeter {
             event_type: "t".to_owned(),
             aggregation: (*key).to_owned(),
             value: (*key != "count").then(|| "v".to_owned()),
+            percentile: (*key == "percentile").then(|| "75".to_owned()),
             ..OracleMeter::default()
         };
         oracle.total(&meter, &select)
     };
-    METERS.iter().map(total).collect()
+    METERS[..meters].iter().map(total).collect()
+}
+
+/// How many meters there are.
+pub(super) const fn all_meters() -> usize {
+    METERS.len()
 }
