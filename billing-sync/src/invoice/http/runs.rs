@@ -16,7 +16,7 @@ use crate::invoice::engine::BillingSync;
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BillingRunRequest {
-    /// All unbilled periods that ended by then, on a whole minute. One that lies in the future bills what has ended by now.
+    /// All unbilled periods that ended by then; any instant. One that lies in the future bills what has ended by now.
     #[schema(value_type = String)]
     period_end: Timestamp,
 }
@@ -39,11 +39,6 @@ pub(super) async fn begin_billing_run(
     JsonBody(request): JsonBody<BillingRunRequest>,
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    if !request.period_end.is_whole_minute() {
-        return Err(
-            Problem::invalid("/period_end", "must be on a whole minute, as every boundary is").into(),
-        );
-    }
     let change = changing.change(billing.parts.clock.as_ref(), &request);
     Ok(Answered(billing.begin_run(change, request.period_end).await?))
 }
