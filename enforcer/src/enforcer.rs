@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use dashmap::DashMap;
+use turnpike_domain::catalog::Customer;
 use turnpike_domain::hierarchy::climb;
 use turnpike_domain::identity::{MeterId, NameKey, TenantId};
 use turnpike_domain::port::BoxFuture;
@@ -107,6 +108,14 @@ impl Enforcer {
         }
     }
 
+    /// The customer, for whom something is decided: 404 if there is none, or if it was erased.
+    pub(crate) fn known_customer(&self, tenant: TenantId, key: &str) -> Result<Arc<Customer>, Problem> {
+        let customer = self.parts.directory.customer(tenant, key);
+        customer
+            .filter(|customer| customer.erased_at.is_none())
+            .ok_or_else(|| Problem::not_found("customer", key))
+    }
+
     /// The entry of a customer's feature; 404 unless both exist.
     pub(crate) fn entry(
         &self,
@@ -117,9 +126,7 @@ impl Enforcer {
         if let Some(entry) = self.table.with(tenant, customer, feature, Arc::clone) {
             return Ok(entry);
         }
-        if self.parts.directory.customer(tenant, customer).is_none() {
-            return Err(Problem::not_found("customer", customer));
-        }
+        self.known_customer(tenant, customer)?;
         if !self
             .parts
             .directory
@@ -136,7 +143,7 @@ impl Enforcer {
     }
 
     /// What is due: reservations that ended, each by its tenant's clock, and memory that is no longer needed. The
-    /// wiring calls it about once a second.
+    /// wiring calls it about ten times a second.
     pub async fn tick(&self) -> Result<(), Problem> {
         let now_s = (self.parts.clock.monotonic_us() / 1_000_000) as u32;
         let before = self.coarse_s.swap(now_s, Ordering::Relaxed);

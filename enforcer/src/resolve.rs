@@ -106,9 +106,7 @@ impl Enforcer {
     fn blueprint(&self, entry: &Entry, at: Timestamp) -> Result<Blueprint, Problem> {
         let generation = entry.state.generation();
         let (tenant, directory) = (entry.tenant, &*self.parts.directory);
-        let customer = directory
-            .customer(tenant, &entry.customer)
-            .ok_or_else(|| Problem::not_found("customer", &entry.customer))?;
+        let customer = self.known_customer(tenant, &entry.customer)?;
         let catalog = directory.catalog(tenant);
         let feature = catalog
             .features

@@ -71,7 +71,7 @@ impl App {
         let store = SqlStore::open(&SqlPlace::Memory, clocks.clone(), randomness.clone(), fail)
             .await
             .unwrap();
-        let FirstKey::Made(admin) = store.first_start(None).await.unwrap() else {
+        let FirstKey::Made(admin) = store.first_start(None, &|_| Ok(())).await.unwrap() else {
             panic!("no key was made")
         };
         let due = Arc::new(Midnights::default());

@@ -60,7 +60,7 @@ impl App {
         let store = SqlStore::open(&place, clocks.clone(), randomness.clone(), Arc::new(fail))
             .await
             .unwrap();
-        store.first_start(None).await.unwrap();
+        store.first_start(None, &|_| Ok(())).await.unwrap();
         let shared = Arc::new(store.clone());
         let control = Control {
             store: shared.clone(),

@@ -128,14 +128,21 @@ impl Figures {
         }
     }
 
-    /// Smaller describes a decision better: least left, then the stricter mode, then the later reset.
-    fn rank(&self) -> (i128, u8, i64) {
+    /// Smaller describes a grant of `amount` better: least left, then a limit that the grant goes beyond (so that
+    /// an overage never reads as within the limits), then the stricter mode, then the later reset.
+    fn rank(&self, amount: i128) -> (i128, u8, u8, i64) {
+        let beyond = match self.grant_reason(amount) {
+            Reason::Overage => 0,
+            Reason::WithinGrace => 1,
+            _ => 2,
+        };
         let mode = match self.mode {
             LimitMode::Hard => 0,
             LimitMode::Soft => 1,
             LimitMode::Overage => 2,
         };
-        (self.remaining().unwrap_or(i128::MAX), mode, -self.resets_us)
+        let left = self.remaining().unwrap_or(i128::MAX);
+        (left, beyond, mode, -self.resets_us)
     }
 }
 
@@ -166,7 +173,7 @@ pub fn decide(amount: i128, limits: impl Iterator<Item = Figures>) -> Option<Dec
             (false, true) => true,
             (true, false) => false,
             (false, false) => figures.resets_us > best.figures.resets_us,
-            (true, true) => figures.rank() < best.figures.rank(),
+            (true, true) => figures.rank(amount) < best.figures.rank(amount),
         });
         if better {
             chosen = Some(Decision {
@@ -181,7 +188,7 @@ pub fn decide(amount: i128, limits: impl Iterator<Item = Figures>) -> Option<Dec
 
 /// Describes a grant by the limits as they stand after it, whatever was added to them since. `None` without limits.
 pub fn granted(limits: impl Iterator<Item = Figures>) -> Option<Decision> {
-    let described = limits.enumerate().min_by_key(|(_, figures)| figures.rank());
+    let described = limits.enumerate().min_by_key(|(_, figures)| figures.rank(0));
     described.map(|(index, figures)| Decision {
         reason: figures.grant_reason(0),
         index,
@@ -248,6 +255,20 @@ mod tests {
             ..tight
         };
         assert_eq!(decide(3, [tight, later, tight].into_iter()).unwrap().index, 1);
+    }
+
+    #[test]
+    fn what_goes_beyond_a_limit_is_not_called_within_limit_because_another_is_exhausted() {
+        let over = figures(LimitMode::Overage, 10, None, 12);
+        let exact = figures(LimitMode::Hard, 15, Some(15), 15);
+        let after = [exact, Figures { total: 15, ..over }];
+        assert_eq!(granted(after.into_iter()).unwrap().reason, Reason::Overage);
+        let grace = figures(LimitMode::Soft, 10, Some(15), 12);
+        let full = figures(LimitMode::Hard, 12, Some(12), 12);
+        for order in [[grace, full], [full, grace]] {
+            assert_eq!(granted(order.into_iter()).unwrap().reason, Reason::WithinGrace);
+            assert_eq!(decide(0, order.into_iter()).unwrap().reason, Reason::WithinGrace);
+        }
     }
 
     #[test]

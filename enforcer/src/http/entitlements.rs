@@ -3,15 +3,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
-use turnpike_domain::catalog::FeatureKind;
+use turnpike_domain::catalog::{Feature, FeatureKind};
 use turnpike_domain::identity::Scope;
-use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_http::{Caller, ProblemBody, Reply};
 
 use super::answer::QuotaAnswer;
 use crate::Enforcer;
 use crate::consume::Asked;
+use crate::resolve::meter_of;
 
 /// What a customer is entitled to.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -35,6 +35,8 @@ pub(super) struct EntitlementAnswer {
 }
 
 /// What a customer is entitled to now, with values, limits and usage.
+///
+/// A metered feature whose meter is neither a sum nor a count is left out: nothing can be decided about it.
 #[utoipa::path(
     get, path = "/v1/customers/{key}/entitlements", tag = "Quotas",
     params(("key" = String, Path, description = "The customer")),
@@ -53,11 +55,12 @@ pub(super) async fn entitlements(
         .require(Scope::Check)
         .or_else(|_| caller.require(Scope::Read))?;
     let directory = &enforcer.parts.directory;
-    if directory.customer(caller.tenant, &key).is_none() {
-        return Err(Problem::not_found("customer", &key).into());
-    }
+    enforcer.known_customer(caller.tenant, &key)?;
     let mut data = Vec::new();
-    for feature in directory.catalog(caller.tenant).features.values() {
+    let catalog = directory.catalog(caller.tenant);
+    let decided =
+        |feature: &&Feature| feature.kind != FeatureKind::Metered || meter_of(&catalog, feature).is_ok();
+    for feature in catalog.features.values().map(AsRef::as_ref).filter(decided) {
         let asked = Asked {
             tenant: caller.tenant,
             customer: &key,

@@ -1,7 +1,7 @@
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, CommandError, output};
 
 /// Print a script that completes this program's commands in a shell.
 #[derive(Debug, clap::Args)]
@@ -14,12 +14,9 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(&self) {
-        clap_complete::generate(
-            self.shell,
-            &mut Cli::command(),
-            "turnpike",
-            &mut std::io::stdout(),
-        );
+    pub(crate) fn run(&self) -> Result<(), CommandError> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "turnpike", &mut script);
+        output::line(String::from_utf8_lossy(&script).trim_end())
     }
 }

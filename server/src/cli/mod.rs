@@ -262,10 +262,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Doctor(command) => command.run().await,
         Command::Config(command) => command.run(),
         Command::Demo(command) => command.run().await,
-        Command::Completions(command) => {
-            command.run();
-            Ok(())
-        }
+        Command::Completions(command) => command.run(),
     }
 }
 

@@ -1,14 +1,16 @@
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
-use super::{CommandError, ConfigArgs};
+use super::{CommandError, ConfigArgs, output};
 use crate::config::Config;
 use crate::http::serve::serve;
 use crate::wiring::{Engine, EngineParts};
@@ -41,6 +43,7 @@ impl Serve {
             bootstrap_key: std::env::var("TURNPIKE_BOOTSTRAP_API_KEY")
                 .ok()
                 .filter(|key| !key.is_empty()),
+            show_key: Box::new(show_key),
         };
         crate::telemetry::start(
             &config.telemetry,
@@ -53,12 +56,10 @@ impl Serve {
         let engine = Engine::open(&config, parts)
             .await
             .map_err(|error| CommandError::failed(error.to_string()))?;
-        if let Some(key) = &engine.made_key {
-            show_key(key);
-        }
         let address = listener.local_addr().unwrap_or(config.listen);
         // On standard output, for people and for programs that started us on port 0; logs go to standard error.
-        println!("turnpike listens on http://{address}");
+        // Who does not listen to them does not want to know.
+        let _ = output::line(&format!("turnpike listens on http://{address}"));
         tracing::info!(%address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "turnpike serves");
         let stop = stop_on_signals()?;
         engine.unready_on(stop.clone());
@@ -106,10 +107,19 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
 }
 
 /// The one time that the key can be seen. Not logged: standard output only.
-fn show_key(key: &str) {
-    println!(
-        "First start: made the tenant \"default\" and an admin API key. It is shown only now:\n\n    {key}\n"
+fn show_key(key: &str) -> Result<(), Problem> {
+    let mut out = std::io::stdout().lock();
+    let shown = writeln!(
+        out,
+        "First start: making the tenant \"default\" and an admin API key. It is shown only now:\n\n    {key}\n"
     );
+    shown.and_then(|()| out.flush()).map_err(|error| {
+        let detail = format!(
+            "the admin API key of the first start cannot be shown on standard output ({error}), so none was made; \
+             choose one with TURNPIKE_BOOTSTRAP_API_KEY"
+        );
+        Problem::new(Code::Internal, detail)
+    })
 }
 
 async fn serve_metrics(

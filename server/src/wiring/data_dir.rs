@@ -35,6 +35,31 @@ pub enum DataDirError {
         /// What is wrong.
         reason: String,
     },
+    /// What says how its data is laid out is gone.
+    #[error(
+        "{path}/format.toml is missing, though there is data beside it: restore it from a backup, or write it anew with the lines `format_version = {FORMAT_VERSION}` and `partitions = {partitions}`"
+    )]
+    Unlabelled {
+        /// The directory.
+        path: PathBuf,
+        /// As many as there are directories of views.
+        partitions: usize,
+    },
+    /// It was made with another number of partitions.
+    #[error(
+        "{path}/format.toml says {said} partitions, but the directory was made with {made}: restore the file from a backup, or put that number right"
+    )]
+    Partitions {
+        /// The directory.
+        path: PathBuf,
+        /// What the file says.
+        said: u32,
+        /// What the database says.
+        made: u32,
+    },
+    /// Its database is gone.
+    #[error("{0}/turnpike.db is missing, though there is an event log beside it: restore it from a backup")]
+    Database(PathBuf),
     /// There is none.
     #[error("there is no data directory at {0}; `turnpike serve` makes one")]
     Absent(PathBuf),
@@ -79,11 +104,15 @@ impl DataDir {
             path: path.to_owned(),
             error,
         };
-        fs::create_dir_all(path).map_err(failed)?;
+        if !path.exists() {
+            // Only what was made here is closed to others: a directory that was there keeps its mode.
+            fs::create_dir_all(path).map_err(failed)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        }
         let lock = lock(path)?;
         let file = path.join("format.toml");
         if !file.exists() {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+            refuse_unlabelled(path)?;
             let format = Format {
                 format_version: FORMAT_VERSION,
                 partitions: partitions.max(1),
@@ -96,6 +125,7 @@ impl DataDir {
     /// Opens a directory that must exist.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         if !path.join("format.toml").exists() {
+            refuse_unlabelled(path)?;
             return Err(DataDirError::Absent(path.to_owned()));
         }
         Self::finish(path, lock(path)?)
@@ -107,7 +137,10 @@ impl DataDir {
             path: file.clone(),
             reason,
         };
-        let text = fs::read_to_string(&file).map_err(|error| damaged(error.to_string()))?;
+        let text = fs::read_to_string(&file).map_err(|error| DataDirError::Io {
+            path: file.clone(),
+            error,
+        })?;
         let format: Format = toml::from_str(&text).map_err(|error| damaged(error.message().to_owned()))?;
         if format.format_version != FORMAT_VERSION {
             return Err(DataDirError::Version {
@@ -145,10 +178,44 @@ impl DataDir {
         self.path.join("turnpike.db")
     }
 
+    /// An error where the event log has lost its database: a new one would have another secret for the names of events,
+    /// and would take every event that was sent before for a new one.
+    pub(crate) fn check_database(&self) -> Result<(), DataDirError> {
+        let written = fs::read_dir(self.log()).is_ok_and(|mut files| files.next().is_some());
+        if written && !self.database().exists() {
+            return Err(DataDirError::Database(self.path.clone()));
+        }
+        Ok(())
+    }
+
+    /// An error where the directory was made with another number of partitions than it says.
+    pub(crate) fn check_partitions(&self, made: u32) -> Result<(), DataDirError> {
+        if made == self.format.partitions {
+            return Ok(());
+        }
+        Err(DataDirError::Partitions {
+            path: self.path.clone(),
+            said: self.format.partitions,
+            made,
+        })
+    }
+
     /// The number of partitions, fixed when the directory was made.
     pub fn partitions(&self) -> u32 {
         self.format.partitions
     }
+}
+
+/// An error where there is data: without its description it would be read wrongly.
+fn refuse_unlabelled(path: &Path) -> Result<(), DataDirError> {
+    if !["log", "views", "turnpike.db"].iter().any(|part| path.join(part).exists()) {
+        return Ok(());
+    }
+    let partitions = fs::read_dir(path.join("views")).map_or(0, Iterator::count);
+    Err(DataDirError::Unlabelled {
+        path: path.to_owned(),
+        partitions,
+    })
 }
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
@@ -181,7 +248,7 @@ fn write_durably(directory: &Path, file: &Path, format: &Format) -> io::Result<(
         .write(true)
         .mode(0o600)
         .open(&beside)?;
-    out.write_all(b"# Made by turnpike; not to be edited. The name key is a secret and must be backed up with the log.\n")?;
+    out.write_all(b"# Made by turnpike; not to be edited. To be backed up with log/, views/ and turnpike.db.\n")?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
     fs::rename(&beside, file)?;

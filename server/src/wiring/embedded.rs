@@ -11,7 +11,7 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
-use turnpike_stores::sql::{FirstKey, SqlStore};
+use turnpike_stores::sql::SqlStore;
 use utoipa::openapi::OpenApi;
 
 use super::data_dir::{DataDir, DataDirError};
@@ -25,6 +25,9 @@ use crate::http::{GateParts, PrometheusPage, metrics_only, mount, recorder};
 
 pub(super) const DAY_US: i64 = 86_400_000_000;
 
+/// Shows a key; an error when nobody can have seen it.
+pub type ShowKey = Box<dyn Fn(&str) -> Result<(), Problem> + Send + Sync>;
+
 /// What is injected into an engine.
 pub struct EngineParts {
     /// The clock.
@@ -35,6 +38,8 @@ pub struct EngineParts {
     pub fail_points: Arc<FailPoints>,
     /// The admin key of a first start; made when there is none.
     pub bootstrap_key: Option<String>,
+    /// Shows the admin key that was made, the one time that it can be seen.
+    pub show_key: ShowKey,
 }
 
 /// Why the engine did not start. The text says what to do.
@@ -46,6 +51,9 @@ pub enum StartError {
     /// A store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The views cannot be opened.
+    #[error("{0}; `turnpike rebuild` derives the views anew from the log")]
+    UnreadableViews(StoreError),
     /// The directory of views.
     #[error("cannot move or remove {0}: {1}")]
     Views(String, String),
@@ -76,8 +84,6 @@ pub struct Engine {
     pub metrics_router: Router,
     /// The document of the API.
     pub document: Arc<OpenApi>,
-    /// The admin key, when this start made it.
-    pub made_key: Option<String>,
     stores: Stores,
     services: Services,
     state: Arc<EngineState>,
@@ -93,14 +99,13 @@ impl Engine {
         let data_dir = DataDir::open_or_create(&config.data_dir, config.partitions())?;
         let clock = Arc::new(TenantClock::new(Arc::clone(&parts.clock)));
         let stores = Stores::open(config, &data_dir, &clock, &parts).await?;
-        let made_key = match stores.sql.first_start(parts.bootstrap_key.as_deref()).await? {
-            FirstKey::Made(key) => Some(key.text),
-            FirstKey::Chosen | FirstKey::Earlier => None,
-        };
+        let first = stores.sql.first_start(parts.bootstrap_key.as_deref(), &*parts.show_key);
+        first.await?;
         let services = Services::start(config, &stores, &clock, &parts.randomness).await?;
         let mut ticks = Ticks::default();
         let enforcer = Arc::clone(&services.enforcer);
-        ticks.every("quota.tick", Duration::from_secs(1), move || {
+        // So often that a reservation holds nothing for longer than a tenth of a second after its end.
+        ticks.every("quota.tick", Duration::from_millis(100), move || {
             let enforcer = Arc::clone(&enforcer);
             async move { enforcer.tick().await }
         });
@@ -120,7 +125,6 @@ impl Engine {
             router: mounted.router,
             metrics_router: metrics_only(metrics),
             document: mounted.document,
-            made_key,
             stores,
             services,
             state,

@@ -11,6 +11,6 @@ mod stores;
 mod ticks;
 
 pub use data_dir::{DataDir, DataDirError};
-pub use embedded::{Engine, EngineParts, StartError};
+pub use embedded::{Engine, EngineParts, ShowKey, StartError};
 pub use offline::{Offline, Rebuilt};
 pub(crate) use stores::Stores;

@@ -62,6 +62,7 @@ impl Offline {
             randomness: Arc::new(MachineRandomness),
             fail_points: Arc::new(FailPoints::default()),
             bootstrap_key: None,
+            show_key: Box::new(|_| Ok(())),
         };
         let stores = Stores::open(config, &data_dir, &clock, &parts).await?;
         let aggregator = start_aggregator(config, &stores, &clock, Arc::new(NoListener)).await?;
@@ -147,8 +148,11 @@ impl Offline {
                     Err(StartError::NotDerivable(horizon))
                 })
             }
-            Err(error @ StartError::DataDir(_)) => Err(error),
-            Err(error) => Ok((DataDir::open(&config.data_dir)?, Some(error.to_string()))),
+            // In the views, or in what is derived from the log: a fault of the log itself would show again.
+            Err(error @ (StartError::UnreadableViews(_) | StartError::Service(_))) => {
+                Ok((DataDir::open(&config.data_dir)?, Some(error.to_string())))
+            }
+            Err(error) => Err(error),
         }
     }
 

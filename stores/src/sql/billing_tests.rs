@@ -14,7 +14,7 @@ async fn empty(place: &SqlPlace) -> SqlStore {
     let store = SqlStore::open(place, clocks, randomness, Arc::new(FailPoints::default()))
         .await
         .unwrap();
-    store.first_start(None).await.unwrap();
+    store.first_start(None, &|_| Ok(())).await.unwrap();
     store
 }
 

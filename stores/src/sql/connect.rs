@@ -92,15 +92,31 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
     });
     let migrator = Migrator::with_migrations(steps.collect());
     migrator.run(connection).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::VersionMissing(version) => StoreError::Failed(format!(
-            "the database has schema version {version}, which this version of Turnpike does not know: \
-             start the newer version that made it"
-        )),
+        sqlx::migrate::MigrateError::VersionMissing(version) => newer(version),
         sqlx::migrate::MigrateError::VersionMismatch(version) => StoreError::Damaged(format!(
             "schema version {version} is not the one that was released"
         )),
         other => StoreError::Failed(format!("the database's schema: {other}")),
     })
+}
+
+fn newer(version: i64) -> StoreError {
+    StoreError::Failed(format!(
+        "the database has schema version {version}, which this version of Turnpike does not know: \
+         start the newer version that made it"
+    ))
+}
+
+/// Refuses a schema that is newer than this program, without changing an older one.
+pub(super) async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
+        .fetch_one(connection)
+        .await
+        .map_err(lost)?;
+    match last {
+        Some(version) if MIGRATIONS.iter().all(|(known, ..)| *known < version) => Err(newer(version)),
+        _ => Ok(()),
+    }
 }
 
 /// What a failure of the database means to those above.

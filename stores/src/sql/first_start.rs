@@ -23,11 +23,16 @@ pub enum FirstKey {
 
 impl SqlStore {
     /// Makes the tenant `default` and an admin key on an empty store, and nothing otherwise. `chosen` is what the
-    /// operator set as `TURNPIKE_BOOTSTRAP_API_KEY`.
+    /// operator set as `TURNPIKE_BOOTSTRAP_API_KEY`. A key that is made is shown by `show` before it is kept: were it kept
+    /// first, a stop in between would leave a key that nobody knows.
     ///
     /// # Errors
-    /// A chosen key that is not 16 to 128 printable characters.
-    pub async fn first_start(&self, chosen: Option<&str>) -> Result<FirstKey, Problem> {
+    /// A chosen key that is not 16 to 128 printable characters; what `show` answers.
+    pub async fn first_start(
+        &self,
+        chosen: Option<&str>,
+        show: &(dyn Fn(&str) -> Result<(), Problem> + Send + Sync),
+    ) -> Result<FirstKey, Problem> {
         if !self.tenants().is_empty() {
             return Ok(FirstKey::Earlier);
         }
@@ -40,6 +45,7 @@ impl SqlStore {
             )
         } else {
             let made = NewKey::make(self.inner.randomness.as_ref());
+            show(&made.text)?;
             (admin_key(&made.id, made.hash, at), FirstKey::Made(made))
         };
         let change = Change {

@@ -3,8 +3,9 @@
 use sqlx::Row as _;
 use turnpike_domain::port::StoreError;
 
+use super::connect::{check_schema, lost, reader};
+use super::settings::{self, Installation};
 use super::SqlPlace;
-use super::connect::{lost, reader};
 
 /// What SQLite's own check finds in a database that exists; nothing for a sound one. Changes nothing.
 ///
@@ -29,6 +30,19 @@ pub async fn check_integrity(place: &SqlPlace) -> Result<Vec<String>, StoreError
     Ok(found)
 }
 
+/// What a database that exists knows of the data directory that it lies in, and whether it has been in use. Changes
+/// nothing.
+///
+/// # Errors
+/// [`StoreError::Failed`] when the database cannot be opened or read, or has a newer schema.
+pub async fn look(place: &SqlPlace) -> Result<(Option<Installation>, bool), StoreError> {
+    let mut connection = reader(place).await?;
+    check_schema(&mut connection).await?;
+    let used = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tenants)");
+    let used: bool = used.fetch_one(&mut connection).await.map_err(lost)?;
+    Ok((settings::installation(&mut connection).await?, used))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -49,10 +63,18 @@ mod tests {
         let store = SqlStore::open(&place, clocks, Arc::new(MachineRandomness), fail)
             .await
             .unwrap();
-        store.first_start(None).await.unwrap();
+        store.first_start(None, &|_| Ok(())).await.unwrap();
         store.close().await.unwrap();
         drop(store);
         assert_eq!(check_integrity(&place).await, Ok(Vec::new()));
+        assert_eq!(look(&place).await, Ok((None, true)));
+        let mut newer = super::super::connect::writer(&place).await.unwrap();
+        let step = "INSERT INTO _sqlx_migrations SELECT 99, description, installed_on, success, checksum, \
+                    execution_time FROM _sqlx_migrations WHERE version = 1";
+        sqlx::query(step).execute(&mut newer).await.unwrap();
+        drop(newer);
+        let refused = look(&place).await.unwrap_err().to_string();
+        assert!(refused.contains("schema version 99"), "{refused}");
         let mut bytes = std::fs::read(&path).unwrap();
         for page in bytes.chunks_mut(4_096).skip(1) {
             page[..512].fill(0xA5);

@@ -35,8 +35,9 @@ use turnpike_domain::time::Randomness;
 
 pub use connect::SqlPlace;
 pub use first_start::FirstKey;
-pub use integrity::check_integrity;
+pub use integrity::{check_integrity, look};
 pub use key::{NewKey, hash_key};
+pub use settings::Installation;
 pub use write::Work;
 
 use crate::fault::FailPoints;
@@ -94,6 +95,16 @@ impl SqlStore {
                 name_key,
             }),
         })
+    }
+
+    /// What was kept of the data directory.
+    pub async fn installation(&self) -> Result<Option<Installation>, StoreError> {
+        settings::installation(&mut *self.inner.writer.lock().await).await
+    }
+
+    /// Keeps what the data directory is made of, so that a part that is lost or another's is noticed.
+    pub async fn keep_installation(&self, installation: Installation) -> Result<(), StoreError> {
+        settings::keep_installation(&mut *self.inner.writer.lock().await, installation).await
     }
 
     /// Tells `listener` of every change from now on.

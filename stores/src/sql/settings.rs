@@ -65,6 +65,40 @@ pub(super) async fn name_key(
     Ok(NameKey(key))
 }
 
+/// What the database knows of the data directory that it lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Installation {
+    /// The identity of the event log.
+    pub log: u64,
+    /// The number of partitions of the views.
+    pub partitions: u32,
+}
+
+const INSTALLATION: &str = "installation";
+
+/// `None` where none was kept yet.
+pub(super) async fn installation(connection: &mut SqliteConnection) -> Result<Option<Installation>, StoreError> {
+    let Some(text) = get(connection, INSTALLATION).await.map_err(lost)? else {
+        return Ok(None);
+    };
+    let read = text.split_once(' ').and_then(|(log, partitions)| {
+        Some(Installation {
+            log: u64::from_str_radix(log, 16).ok()?,
+            partitions: partitions.parse().ok()?,
+        })
+    });
+    let damaged = || StoreError::Damaged(format!("table settings, row {INSTALLATION}: {text:?}"));
+    read.ok_or_else(damaged).map(Some)
+}
+
+pub(super) async fn keep_installation(
+    connection: &mut SqliteConnection,
+    installation: Installation,
+) -> Result<(), StoreError> {
+    let text = format!("{:016x} {}", installation.log, installation.partitions);
+    set(connection, INSTALLATION, &text).await.map_err(lost)
+}
+
 pub(super) async fn load_counters(
     connection: &mut SqliteConnection,
     directory: &MemoryDirectory,

@@ -29,7 +29,7 @@ async fn the_first_start_makes_a_tenant_and_a_key_and_later_ones_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let place = SqlPlace::File(directory.path().join("control.sqlite"));
     let store = open(&place, FailPoints::default()).await.unwrap();
-    let FirstKey::Made(key) = store.first_start(None).await.unwrap() else {
+    let FirstKey::Made(key) = store.first_start(None, &|_| Ok(())).await.unwrap() else {
         panic!("no key was made")
     };
     assert_eq!(store.authenticate(&key.text).unwrap().tenant, TenantId(1));
@@ -44,7 +44,7 @@ async fn the_first_start_makes_a_tenant_and_a_key_and_later_ones_nothing() {
 
     let again = open(&place, FailPoints::default()).await.unwrap();
     assert_eq!(
-        again.first_start(Some("another-key-123456")).await.unwrap(),
+        again.first_start(Some("another-key-123456"), &|_| Ok(())).await.unwrap(),
         FirstKey::Earlier
     );
     assert_eq!(again.authenticate("another-key-123456"), Err(KeyRefusal::Unknown));
@@ -68,13 +68,13 @@ async fn an_operator_may_choose_the_first_key() {
         " blanks at its ends ",
         &"x".repeat(129),
     ] {
-        assert!(store.first_start(Some(bad)).await.is_err(), "{bad}");
+        assert!(store.first_start(Some(bad), &|_| Ok(())).await.is_err(), "{bad}");
     }
     let spaced = open(&SqlPlace::Memory, FailPoints::default()).await.unwrap();
-    spaced.first_start(Some("ключ с пробелами внутри")).await.unwrap();
+    spaced.first_start(Some("ключ с пробелами внутри"), &|_| Ok(())).await.unwrap();
     assert!(spaced.authenticate("ключ с пробелами внутри").is_ok());
     assert_eq!(
-        store.first_start(Some("tp_chosen_by_operator")).await.unwrap(),
+        store.first_start(Some("tp_chosen_by_operator"), &|_| Ok(())).await.unwrap(),
         FirstKey::Chosen
     );
     assert_eq!(
@@ -110,7 +110,7 @@ async fn a_newer_schema_is_refused_by_name() {
 /// A store with the tenants 1 and 2.
 async fn two_tenants(place: &SqlPlace) -> SqlStore {
     let store = open(place, FailPoints::default()).await.unwrap();
-    store.first_start(None).await.unwrap();
+    store.first_start(None, &|_| Ok(())).await.unwrap();
     let decide = Box::new(|state: &dyn turnpike_domain::port::control::ControlState| {
         let mut second = turnpike_domain::catalog::Tenant::clone(&state.tenant(TenantId(1)).unwrap());
         (second.id, second.key) = (state.next_tenant_id(), "second".to_owned());

@@ -132,7 +132,7 @@ impl Engine {
         let randomness: Arc<dyn Randomness> = Arc::new(SeededRandomness::new(seed, clocks.clone()));
         let place = SqlPlace::File(self.directory.path().join("control.db"));
         let sql = SqlStore::open(&place, clocks.clone(), Arc::clone(&randomness), Arc::clone(&fail)).await?;
-        sql.first_start(None).await?;
+        sql.first_start(None, &|_| Ok(())).await?;
         let (log, views) = self.open_stores(&clocks, randomness.as_ref(), &fail)?;
         let key = sql.name_key();
         let shared = Arc::new(sql.clone());

@@ -7,6 +7,7 @@ use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
 
 use super::Shared;
+use super::expected::Expected;
 use super::format::Header;
 use super::horizon;
 use super::recovery;
@@ -29,6 +30,16 @@ pub struct Verified {
     pub bytes: u64,
     /// Bytes of a torn frame at the end, which the next start will cut off.
     pub torn_bytes: u64,
+}
+
+/// Whether the log in a directory, which no process has open, is the one that is expected, as opening it demands. Changes
+/// nothing.
+///
+/// # Errors
+/// [`StoreError::Damaged`] says what is missing, and what to restore.
+pub fn check(disk: &dyn Disk, directory: &Path, expected: Expected) -> Result<(), StoreError> {
+    let chain = recovery::chain(disk, directory)?.ok();
+    expected.check(directory, chain.as_ref(), horizon::read(disk, directory)?)
 }
 
 /// Reads a whole log that no process has open, checks every checksum and unpacks every block. Changes nothing.

@@ -4,6 +4,7 @@
 //! it durable with one `fdatasync`, while the next group forms. The next frame is written only after that, so that a
 //! whole frame behind a broken one proves damage, and only the last frame can be torn.
 
+mod expected;
 mod format;
 mod group;
 mod horizon;
@@ -32,9 +33,10 @@ use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
 
+pub use self::expected::Expected;
 use self::format::{SEGMENT_HEADER, SegmentHeader, VERSION};
 use self::group::Target;
-pub use self::maintain::{Verified, verify};
+pub use self::maintain::{Verified, check, verify};
 pub use self::payload::Compression;
 use self::queue::Queue;
 use self::recovery::Tail;
@@ -59,6 +61,8 @@ pub struct LogOptions {
     pub compression: Compression,
     /// How often the space on the disk is measured, and after which rest the end is sealed.
     pub tick: Duration,
+    /// What is known of the log elsewhere.
+    pub expected: Expected,
 }
 
 impl LogOptions {
@@ -71,6 +75,7 @@ impl LogOptions {
             ahead_bytes: 16 * 1024 * 1024,
             compression: Compression::Lz4,
             tick: Duration::from_millis(500),
+            expected: Expected::default(),
         }
     }
 }
@@ -111,7 +116,8 @@ struct Shared {
 impl SegmentedLog {
     /// Opens the log in a directory, which is made where there is none, and starts its writer.
     ///
-    /// A torn end of the last segment is cut off. Damage anywhere else is refused with [`StoreError::Damaged`].
+    /// A torn end of the last segment is cut off. Damage anywhere else is refused with [`StoreError::Damaged`], as is a
+    /// log that is not the one that [`LogOptions::expected`] describes; then nothing was changed.
     pub fn open(
         options: LogOptions,
         disk: Arc<dyn Disk>,
@@ -179,6 +185,11 @@ impl SegmentedLog {
         }))
     }
 
+    /// What tells this log from every other one.
+    pub fn identity(&self) -> u64 {
+        self.shared.identity
+    }
+
     /// Takes no more, makes durable what was taken, seals the end and stops the writer.
     /// An error when something that was taken did not become durable.
     pub fn close(&self) -> Result<(), StoreError> {
@@ -227,6 +238,8 @@ impl Opened {
             }
             Err(unborn) => (None, unborn),
         };
+        let horizon = horizon::read(disk, directory)?;
+        options.expected.check(directory, chain.as_ref(), horizon)?;
         if let Some(path) = unborn {
             tracing::info!(path = %path.display(), "removing a segment whose making was interrupted");
             let removed = disk.remove(&path).and_then(|()| disk.sync_directory(directory));
