@@ -61,7 +61,7 @@ pub fn chain_at(
 }
 
 /// The customers that were below this one `at`, one level.
-pub fn children_at(
+pub(crate) fn children_at(
     directory: &dyn Directory,
     tenant: TenantId,
     customer: &str,

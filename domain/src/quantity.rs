@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Decimal places of a [`Quantity`].
-pub const PLACES: u32 = 12;
+pub(crate) const PLACES: u32 = 12;
 /// One whole unit in parts of 10⁻¹².
 pub const UNIT: i128 = 1_000_000_000_000;
 /// The largest magnitude: 26 digits before the point and 12 after it.
@@ -97,7 +97,7 @@ impl Quantity {
     }
 
     /// Reads a JSON number; more than 12 places are rounded half up (away from zero), told by the flag.
-    pub fn parse_rounding(text: &str) -> Result<(Self, bool), QuantityError> {
+    pub(crate) fn parse_rounding(text: &str) -> Result<(Self, bool), QuantityError> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -238,7 +238,7 @@ pub mod wire {
     }
 
     /// The text of a decimal, as [`decimal_text`] reads it, or none for null.
-    pub fn decimal_text_or_none<'de, D: Deserializer<'de>>(
+    pub(crate) fn decimal_text_or_none<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<String>, D::Error> {
         #[derive(serde::Deserialize)]
@@ -248,7 +248,7 @@ pub mod wire {
 
     /// The text of a decimal given as a string or as a number. A number is taken as it was written; where a format has
     /// made a float of it (TOML does), one with more digits than floats keep is refused.
-    pub fn decimal_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    pub(crate) fn decimal_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
         struct Text;
         impl<'de> Visitor<'de> for Text {
             type Value = String;

@@ -142,7 +142,7 @@ fn require_plain(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads `bytes` as JSON; syntax is 400, a wrong field is 422 with its pointer.
-pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());

@@ -7,7 +7,7 @@ mod cursor;
 mod failure;
 mod page;
 
-pub use body::{Idempotency, JsonBody, MaybeJson, Params, read_json, told, without_body};
+pub use body::{Idempotency, JsonBody, MaybeJson, Params, told, without_body};
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
 pub use cursor::Cursor;

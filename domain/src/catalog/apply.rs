@@ -235,7 +235,7 @@ impl CatalogPlan {
     }
 
     /// An error when something that was taken away, or became another kind of feature, is still referred to.
-    pub fn check_use(&self, current: &Catalog, used: &CatalogUse) -> Result<(), Problem> {
+    pub(crate) fn check_use(&self, current: &Catalog, used: &CatalogUse) -> Result<(), Problem> {
         for item in &self.diff.removed {
             if let Some(by) = self.user_of(item, used) {
                 return Err(in_use(item.kind, &item.key, &by));

@@ -32,7 +32,7 @@ impl Findings {
     }
 
     /// What was found.
-    pub fn into_errors(self) -> Vec<FieldError> {
+    pub(crate) fn into_errors(self) -> Vec<FieldError> {
         self.0
     }
 
@@ -182,7 +182,7 @@ impl Plan {
 
     /// The plan with its defaults written out, so that equal plans are equal.
     #[must_use]
-    pub fn normalized(mut self) -> Self {
+    pub(crate) fn normalized(mut self) -> Self {
         self.version = 0;
         default_name(&mut self.name, &self.key);
         if let Some(amount) = &mut self.minimum_commitment {
@@ -208,7 +208,7 @@ impl AddOn {
 
     /// The add-on with its defaults written out, so that equal add-ons are equal.
     #[must_use]
-    pub fn normalized(mut self) -> Self {
+    pub(crate) fn normalized(mut self) -> Self {
         self.version = 0;
         default_name(&mut self.name, &self.key);
         self
@@ -218,7 +218,7 @@ impl AddOn {
 impl Feature {
     /// The feature with its defaults written out, so that equal features are equal.
     #[must_use]
-    pub fn normalized(mut self) -> Self {
+    pub(crate) fn normalized(mut self) -> Self {
         default_name(&mut self.name, &self.key);
         self
     }

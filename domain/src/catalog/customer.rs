@@ -82,7 +82,7 @@ impl Customer {
     }
 
     /// The key of the customer that usage timed `at` counts for too.
-    pub fn parent_at(&self, at: Timestamp) -> Option<&str> {
+    pub(crate) fn parent_at(&self, at: Timestamp) -> Option<&str> {
         let found = self.parents().rev().find(|(_, time)| at >= time.start)?;
         (at < found.1.end || found.1.end == Timestamp::MAX).then_some(found.0)
     }

@@ -100,7 +100,7 @@ impl Catalog {
 }
 
 /// Whether `key` may name a meter, feature, plan, add-on or customer: 1 to 128 letters, digits, `_`, `-`, `.`, `:`.
-pub fn is_key(key: &str) -> bool {
+pub(crate) fn is_key(key: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '@' | '/' | '+');
     !key.is_empty() && key.len() <= crate::limits::KEY_CHARS_MAX && key.chars().all(allowed)
 }

@@ -61,7 +61,7 @@ pub fn read_time(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
 }
 
 /// An error when `time` lies more than 5 minutes ahead of `now`.
-pub fn check_time(time: Timestamp, now: Timestamp) -> Result<(), Problem> {
+fn check_time(time: Timestamp, now: Timestamp) -> Result<(), Problem> {
     if time.micros() - now.micros() <= EVENT_FUTURE_US_MAX {
         return Ok(());
     }

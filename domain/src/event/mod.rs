@@ -5,5 +5,5 @@ mod envelope;
 mod meaning;
 
 pub use batch::{BatchEntry, EventBatch, payload_digest};
-pub use envelope::{Attribute, check_kept, check_time, read_time};
+pub use envelope::{Attribute, check_kept, read_time};
 pub use meaning::same_meaning;

@@ -102,9 +102,4 @@ impl BillingRun {
             cursor: None,
         }
     }
-
-    /// Whether it is over.
-    pub const fn is_over(&self) -> bool {
-        matches!(self.status, RunStatus::Done | RunStatus::Failed)
-    }
 }

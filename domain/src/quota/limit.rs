@@ -41,7 +41,7 @@ impl EffectiveLimit {
     }
 
     /// Adds `other` to the limit of the same window and mode in `limits`, or as a limit of its own.
-    pub fn add_to(limits: &mut Vec<Self>, other: Self) {
+    pub(crate) fn add_to(limits: &mut Vec<Self>, other: Self) {
         let same = limits
             .iter_mut()
             .find(|limit| limit.period == other.period && limit.mode == other.mode);

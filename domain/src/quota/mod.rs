@@ -12,4 +12,5 @@ pub use access::{Access, Level, MeteredAccess, Provision, access, offered, provi
 pub use decision::{Decision, Figures, Reason, decide, granted};
 pub use grants::{Allowance, GrantPlan, Segment};
 pub use limit::EffectiveLimit;
-pub use window::{Windows, next_change};
+pub use window::Windows;
+pub(crate) use window::next_change;

@@ -27,7 +27,7 @@ impl Windows<'_> {
 }
 
 /// The next instant after `at` at which what a subscription entitles to may change.
-pub fn next_change(subscription: &Subscription, at: Timestamp) -> Timestamp {
+pub(crate) fn next_change(subscription: &Subscription, at: Timestamp) -> Timestamp {
     let pauses = subscription
         .pauses
         .iter()

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::quantity::wire::decimal_text;
 
 /// Decimal places of a [`Decimal`].
-pub const DECIMAL_PLACES: u32 = 15;
+pub(crate) const DECIMAL_PLACES: u32 = 15;
 /// Digits that a [`Decimal`] may have before its point.
 const WHOLE_DIGITS_MAX: usize = 18;
 /// One whole unit in parts of 10⁻¹⁵.

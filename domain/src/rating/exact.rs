@@ -56,7 +56,7 @@ impl Exact {
     }
 
     /// The quotient, rounded to a whole number away from or towards zero; `None` for a divisor of zero.
-    pub fn divided_whole(&self, divisor: &Self, up: bool) -> Option<Self> {
+    pub(crate) fn divided_whole(&self, divisor: &Self, up: bool) -> Option<Self> {
         if divisor.is_zero() {
             return None;
         }

@@ -23,7 +23,7 @@ mod volume;
 mod wire;
 
 pub use check::PriceContext;
-pub use decimal::{DECIMAL_PLACES, Decimal, DecimalError};
+pub use decimal::{Decimal, DecimalError};
 pub use exact::Exact;
 pub use fee::{Commission, Fee, FeeSplit, check_fee, split_fee};
 pub use price::{

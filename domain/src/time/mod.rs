@@ -6,7 +6,7 @@ mod timestamp;
 mod zone;
 
 pub use clock::{Clock, Randomness};
-pub use period::{Cycle, days_later};
+pub use period::Cycle;
 pub use timestamp::{TimeError, TimeRange, Timestamp};
 pub use zone::{CalendarUnit, Zone, ZoneError};
 

@@ -1,4 +1,3 @@
-use jiff::ToSpan;
 use jiff::civil::DateTime;
 
 use super::{TimeRange, Timestamp, Zone};
@@ -75,16 +74,6 @@ impl Cycle {
     pub fn period_at(&self, at: Timestamp) -> TimeRange {
         self.period(self.index_at(at))
     }
-}
-
-/// One day, for those who count in days of 24 hours.
-pub fn days_later(at: Timestamp, days: u32) -> Timestamp {
-    let hours = i64::from(days).saturating_mul(24);
-    let span = hours.hours();
-    let later = jiff::Timestamp::from_microsecond(at.micros()).and_then(|t| t.checked_add(span));
-    later.map_or(Timestamp::MAX, |t| {
-        Timestamp::from_micros_clamped(t.as_microsecond())
-    })
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub enum CalendarUnit {
 
 impl CalendarUnit {
     /// The unit of a limit's window; `None` for those that the calendar does not know (`billing`, `ever`).
-    pub const fn of_limit(period: LimitPeriod) -> Option<Self> {
+    pub(crate) const fn of_limit(period: LimitPeriod) -> Option<Self> {
         match period {
             LimitPeriod::Second => Some(Self::Second),
             LimitPeriod::Minute => Some(Self::Minute),

@@ -31,7 +31,7 @@ use crate::config::{Config, ConfigError, Flags};
 /// Usage metering, quotas and billing.
 #[derive(Debug, Parser)]
 #[command(name = "turnpike", version, propagate_version = true, max_term_width = 110, after_help = EXIT_CODES)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -98,7 +98,7 @@ impl Kind {
 /// Why a command ended without success: words for people, and what programs need.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{text}")]
-pub struct CommandError {
+pub(crate) struct CommandError {
     kind: Kind,
     text: String,
     /// What the server answered; null where it did not.

@@ -17,15 +17,15 @@ const OTHER_VARIABLES: &[&str] = &[
 
 /// What the command line sets; none: not set.
 #[derive(Debug, Clone, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// The configuration file; TURNPIKE_CONFIG where it is not given.
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Keys and values, such as ("http.drain_s", "5"), in the order given.
-    pub values: Vec<(String, String)>,
+    pub(crate) values: Vec<(String, String)>,
 }
 
 /// The configuration from the defaults, the file, the environment and the flags; each goes before those named earlier.
-pub fn load(flags: &Flags, environment: &[(String, String)]) -> Result<Config, ConfigError> {
+pub(crate) fn load(flags: &Flags, environment: &[(String, String)]) -> Result<Config, ConfigError> {
     let defaults: Table = toml::from_str(DEFAULT_TOML)
         .map_err(|error| ConfigError(format!("the defaults compiled in are not TOML: {error}")))?;
     let schema = leaves(&defaults);

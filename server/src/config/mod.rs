@@ -13,120 +13,112 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use hint::did_you_mean;
-pub use layers::{Flags, load};
-pub use networks::Networks;
+pub(crate) use layers::{Flags, load};
+pub(crate) use networks::Networks;
 
 /// The documented defaults.
-pub const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
+pub(crate) const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
 
 /// Why there is no configuration. The text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ConfigError(pub String);
+pub(crate) struct ConfigError(pub(crate) String);
 
 /// Everything that can be configured. The meaning of each key stands in `config/default.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct Config {
-    pub listen: SocketAddr,
-    pub data_dir: PathBuf,
-    pub http: HttpConfig,
-    pub limits: LimitsConfig,
-    pub engine: EngineConfig,
-    pub ingest: IngestConfig,
-    pub billing: BillingConfig,
-    pub audit: AuditConfig,
-    pub telemetry: TelemetryConfig,
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) http: HttpConfig,
+    pub(crate) limits: LimitsConfig,
+    pub(crate) engine: EngineConfig,
+    pub(crate) ingest: IngestConfig,
+    pub(crate) billing: BillingConfig,
+    pub(crate) audit: AuditConfig,
+    pub(crate) telemetry: TelemetryConfig,
 }
 
 /// `[http]`: connections and bodies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct HttpConfig {
-    pub header_read_timeout_s: u32,
-    pub body_idle_timeout_s: u32,
-    pub body_rate_min: u32,
-    pub header_bytes_max: usize,
-    pub headers_max: usize,
-    pub connections_max: usize,
-    pub connections_per_address_max: usize,
-    pub trusted_proxies: Networks,
-    pub drain_s: u32,
-    pub cors_origins: Vec<String>,
-    pub metrics_listen: OptionalAddress,
+pub(crate) struct HttpConfig {
+    pub(crate) header_read_timeout_s: u32,
+    pub(crate) body_idle_timeout_s: u32,
+    pub(crate) body_rate_min: u32,
+    pub(crate) header_bytes_max: usize,
+    pub(crate) headers_max: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) connections_per_address_max: usize,
+    pub(crate) trusted_proxies: Networks,
+    pub(crate) drain_s: u32,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) metrics_listen: OptionalAddress,
 }
 
 /// `[limits]`: calls per second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct LimitsConfig {
-    pub key_calls_per_second: u32,
-    pub tenant_calls_per_second: u32,
-    pub failed_auth_per_minute: u32,
+pub(crate) struct LimitsConfig {
+    pub(crate) key_calls_per_second: u32,
+    pub(crate) tenant_calls_per_second: u32,
+    pub(crate) failed_auth_per_minute: u32,
 }
 
 /// `[engine]`: the log, its owners and their views.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct EngineConfig {
-    pub partitions: u32,
-    pub segment_bytes: u64,
-    pub checkpoint_events: u64,
-    pub checkpoint_interval_s: u64,
-    pub retention_days: u32,
-    pub retention_check_interval_s: u64,
-    pub queue_events_max: usize,
-    pub queue_bytes_max: usize,
+pub(crate) struct EngineConfig {
+    pub(crate) partitions: u32,
+    pub(crate) segment_bytes: u64,
+    pub(crate) checkpoint_events: u64,
+    pub(crate) checkpoint_interval_s: u64,
+    pub(crate) retention_days: u32,
+    pub(crate) retention_check_interval_s: u64,
+    pub(crate) queue_events_max: usize,
+    pub(crate) queue_bytes_max: usize,
 }
 
 /// `[ingest]`: events on their way in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct IngestConfig {
-    pub in_flight_bytes_max: usize,
-    pub dead_letters_per_s: u32,
-    pub dead_letters_burst: u32,
+pub(crate) struct IngestConfig {
+    pub(crate) in_flight_bytes_max: usize,
+    pub(crate) dead_letters_per_s: u32,
+    pub(crate) dead_letters_burst: u32,
 }
 
 /// `[billing]`: invoices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct BillingConfig {
-    pub grace_s: u64,
-    pub test_grace_s: u64,
-    pub look_back_days: u32,
-    pub check_interval_s: u64,
+pub(crate) struct BillingConfig {
+    pub(crate) grace_s: u64,
+    pub(crate) test_grace_s: u64,
+    pub(crate) look_back_days: u32,
+    pub(crate) check_interval_s: u64,
 }
 
 /// `[audit]`: the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct AuditConfig {
-    pub retention_days: u32,
+pub(crate) struct AuditConfig {
+    pub(crate) retention_days: u32,
 }
 
 /// `[telemetry]`: logs and traces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct TelemetryConfig {
-    pub log_filter: String,
-    pub log_format: LogFormat,
-    pub otlp_endpoint: String,
-    pub otlp_sample_percent: u8,
+pub(crate) struct TelemetryConfig {
+    pub(crate) log_filter: String,
+    pub(crate) log_format: LogFormat,
+    pub(crate) otlp_endpoint: String,
+    pub(crate) otlp_sample_percent: u8,
 }
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Pretty on a terminal, else JSON.
     Auto,
     /// One JSON object per line.
@@ -137,7 +129,7 @@ pub enum LogFormat {
 
 /// An address, or an empty text for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OptionalAddress(pub Option<SocketAddr>);
+pub(crate) struct OptionalAddress(pub(crate) Option<SocketAddr>);
 
 impl Serialize for OptionalAddress {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -160,12 +152,13 @@ impl<'de> Deserialize<'de> for OptionalAddress {
 
 impl Config {
     /// `config/default.toml` itself: what applies where nothing is configured.
-    pub fn built_in() -> Result<Self, ConfigError> {
+    #[cfg(test)]
+    pub(crate) fn built_in() -> Result<Self, ConfigError> {
         load(&Flags::default(), &[])
     }
 
     /// The number of partitions of a new data directory.
-    pub fn partitions(&self) -> u32 {
+    pub(crate) fn partitions(&self) -> u32 {
         const MOST: usize = 16;
         match self.engine.partitions {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)) as u32,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Addresses and networks in CIDR notation, such as `10.0.0.0/8` or `::1`. Source: RFC 4632.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Networks(Vec<Network>);
+pub(crate) struct Networks(Vec<Network>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
@@ -15,7 +15,7 @@ struct Network {
 
 impl Networks {
     /// Reads networks; an error names the one that is none.
-    pub fn parse(texts: &[String]) -> Result<Self, String> {
+    pub(crate) fn parse(texts: &[String]) -> Result<Self, String> {
         texts
             .iter()
             .map(|text| {
@@ -27,7 +27,7 @@ impl Networks {
     }
 
     /// Whether `address` is in one of them. An IPv4 address mapped into IPv6 is the IPv4 address.
-    pub fn contain(&self, address: IpAddr) -> bool {
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(address))
     }

@@ -8,7 +8,7 @@ use turnpike_domain::port::control::{ApiKeys, KeyRefusal, SecurityEvent};
 use turnpike_domain::problem::{Code, Problem};
 
 /// Takes note of a security event; quick and bounded.
-pub type NoteSecurity = Arc<dyn Fn(SecurityEvent) + Send + Sync>;
+pub(crate) type NoteSecurity = Arc<dyn Fn(SecurityEvent) + Send + Sync>;
 
 /// Why a key does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

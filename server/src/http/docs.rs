@@ -144,7 +144,7 @@ fn add_failures(operation: &mut Operation) {
 }
 
 /// `/openapi.json` and `/docs`, both made once.
-pub(crate) fn router(document: &Arc<OpenApi>) -> Router {
+pub(crate) fn router(document: &OpenApi) -> Router {
     let json: Arc<str> = document.to_json().unwrap_or_default().into();
     let html: Arc<str> = readable(&serde_json::from_str(&json).unwrap_or_default()).into();
     Router::new()

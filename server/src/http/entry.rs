@@ -46,17 +46,17 @@ const ADMINISTRATION: TenantId = TenantId::DEFAULT;
 /// What every request passes: its id and span, the key, limits of calls, and on the way out problems and headers.
 pub(crate) struct Gate {
     /// Time.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Ids of requests.
-    pub randomness: Arc<dyn Randomness>,
+    pub(crate) randomness: Arc<dyn Randomness>,
     /// The API keys.
-    pub keys: Arc<dyn ApiKeys>,
+    pub(crate) keys: Arc<dyn ApiKeys>,
     /// The tenants, for their state and limits.
-    pub directory: Arc<dyn Directory>,
+    pub(crate) directory: Arc<dyn Directory>,
     /// Where security events are kept.
-    pub security: NoteSecurity,
+    pub(crate) security: NoteSecurity,
     /// Calls without a valid key that are answered per minute and client.
-    pub failed_auth_per_minute: u32,
+    pub(crate) failed_auth_per_minute: u32,
     /// Limits of calls.
     pub(crate) calls: CallLimits,
     /// Whose X-Forwarded-For is believed.

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 /// How a dependency is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// It serves.
     Ready,
     /// It serves, but something needs attention.
@@ -22,36 +22,36 @@ pub enum State {
 
 /// A dependency and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Check {
+pub(crate) struct Check {
     /// What it is.
-    pub name: String,
+    pub(crate) name: String,
     /// How it is.
-    pub state: State,
+    pub(crate) state: State,
     /// What is the matter; empty when nothing is.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(crate) struct ReadinessBody {
     /// The worst state of all dependencies.
-    pub state: State,
+    pub(crate) state: State,
     /// Each dependency.
-    pub dependencies: Vec<Check>,
+    pub(crate) dependencies: Vec<Check>,
 }
 
 /// The answer of `/healthz`.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(crate) struct HealthBody {
     /// Always `ok`: the process answers.
-    pub status: String,
+    pub(crate) status: String,
     /// The version of the program.
-    pub version: String,
+    pub(crate) version: String,
 }
 
 /// Tells the state of everything that calls depend on.
-pub trait Readiness: Send + Sync {
+pub(crate) trait Readiness: Send + Sync {
     /// Each dependency's state, now.
     fn checks(&self) -> BoxFuture<'_, Vec<Check>>;
 }

@@ -24,7 +24,7 @@ const SIZES: &[f64] = &[
 ];
 
 /// The recorder of all metrics of this process; installed by the first call. None when another one was installed before.
-pub fn recorder() -> Option<&'static PrometheusHandle> {
+pub(crate) fn recorder() -> Option<&'static PrometheusHandle> {
     static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     RECORDER.get_or_init(install).as_ref()
 }
@@ -46,18 +46,18 @@ fn install() -> Option<PrometheusHandle> {
 
 /// Writes the metrics page. Gauges that cost something to read are set by `refresh` just before.
 #[derive(Clone)]
-pub struct PrometheusPage {
+pub(crate) struct PrometheusPage {
     refresh: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl PrometheusPage {
     /// A page whose gauges are set by `refresh`.
-    pub fn new(refresh: Arc<dyn Fn() + Send + Sync>) -> Self {
+    pub(crate) fn new(refresh: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { refresh }
     }
 
     /// The page, in Prometheus' text format.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         (self.refresh)();
         recorder()
             .map(|handle| {

@@ -2,7 +2,7 @@
 
 mod administration;
 mod audit;
-pub mod auth;
+pub(crate) mod auth;
 mod body;
 mod call_limits;
 mod docs;
@@ -13,20 +13,18 @@ mod health;
 mod keys;
 mod metric_table;
 mod metrics_page;
+mod mount;
 mod operations;
 mod peer;
 mod rate;
 mod repeat;
 mod scopes;
-pub mod serve;
+pub(crate) mod serve;
 mod tenants;
 mod test_clock;
 mod unreadable;
 
 pub use administration::{Administration, AdvanceLocks, administration_router};
-pub use health::{Check, Readiness, State};
-pub use metrics_page::{PrometheusPage, recorder};
-pub use peer::Peer;
-
-mod mount;
-pub use mount::{GateParts, Mounted, metrics_only, mount};
+pub(crate) use health::{Check, Readiness, State};
+pub(crate) use metrics_page::{PrometheusPage, recorder};
+pub(crate) use mount::{GateParts, metrics_only, mount};

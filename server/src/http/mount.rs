@@ -5,7 +5,6 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::body::BodyPace;
@@ -18,38 +17,30 @@ use super::scopes::ScopeTable;
 use super::{PrometheusPage, Readiness, docs, error_pages, health, metrics_page};
 use crate::config::Config;
 
-/// Everything that is served.
-pub struct Mounted {
-    /// The routes with all layers.
-    pub router: Router,
-    /// The document of the API.
-    pub document: Arc<OpenApi>,
-}
-
 /// What the gate needs besides configuration.
-pub struct GateParts {
+pub(crate) struct GateParts {
     /// Time.
-    pub clock: Arc<dyn turnpike_domain::time::Clock>,
+    pub(crate) clock: Arc<dyn turnpike_domain::time::Clock>,
     /// Ids of requests.
-    pub randomness: Arc<dyn turnpike_domain::time::Randomness>,
+    pub(crate) randomness: Arc<dyn turnpike_domain::time::Randomness>,
     /// The API keys.
-    pub keys: Arc<dyn turnpike_domain::port::control::ApiKeys>,
+    pub(crate) keys: Arc<dyn turnpike_domain::port::control::ApiKeys>,
     /// The tenants.
-    pub directory: Arc<dyn turnpike_domain::port::directory::Directory>,
+    pub(crate) directory: Arc<dyn turnpike_domain::port::directory::Directory>,
     /// Where answers are kept for repeats.
-    pub store: Arc<dyn turnpike_domain::port::control::ControlStore>,
+    pub(crate) store: Arc<dyn turnpike_domain::port::control::ControlStore>,
     /// Where security events are kept.
-    pub security: super::auth::NoteSecurity,
+    pub(crate) security: super::auth::NoteSecurity,
 }
 
-/// Puts the routers of the services behind the gate, beside health, metrics and documentation.
-pub fn mount(
+/// The routers of the services behind the gate, beside health, metrics and documentation.
+pub(crate) fn mount(
     config: &Config,
     parts: GateParts,
     services: OpenApiRouter,
     readiness: Arc<dyn Readiness>,
     metrics: PrometheusPage,
-) -> Mounted {
+) -> Router {
     let mut all = OpenApiRouter::with_openapi(docs::preamble())
         .merge(services)
         .merge(health::router(readiness));
@@ -58,7 +49,6 @@ pub fn mount(
     }
     let (router, mut document) = all.split_for_parts();
     docs::complete(&mut document);
-    let document = Arc::new(document);
     let kept = Arc::new(Repeats {
         store: parts.store,
         clock: Arc::clone(&parts.clock),
@@ -89,11 +79,11 @@ pub fn mount(
     if !config.http.cors_origins.is_empty() {
         router = router.layer(cors(&config.http.cors_origins));
     }
-    Mounted { router, document }
+    router
 }
 
 /// `/metrics` alone, for a listener of its own.
-pub fn metrics_only(page: PrometheusPage) -> Router {
+pub(crate) fn metrics_only(page: PrometheusPage) -> Router {
     metrics_page::router(page).split_for_parts().0
 }
 

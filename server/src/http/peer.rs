@@ -10,7 +10,7 @@ use crate::config::Networks;
 
 /// The client's address, set by the listener.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+pub(crate) struct Peer(pub SocketAddr);
 
 /// The address of the client that a request comes from: the socket's, unless that is a trusted proxy's. Then what
 /// `X-Forwarded-For` says is read from its end, where each proxy writes whom it heard from, up to the first that is not

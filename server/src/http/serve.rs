@@ -29,7 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `router` until `stop`; then takes no more connections, lets requests in flight finish for `drain_s`, and returns
 /// how many connections were cut because they had not.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     config: HttpConfig,

@@ -14,7 +14,7 @@ use crate::config::{ConfigError, LogFormat, TelemetryConfig};
 
 /// Starts logging to standard error, and sending spans where that is configured. An error when the filter or the
 /// address cannot be read.
-pub fn start(
+pub(crate) fn start(
     config: &TelemetryConfig,
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,

@@ -11,7 +11,7 @@ const FORMAT_VERSION: u32 = 1;
 
 /// Why a data directory cannot be used. The text says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
+pub(crate) enum DataDirError {
     /// Another process has it.
     #[error(
         "the data directory {0} is in use by another process (lock file {0}/lock); stop that process or choose another --data-dir"
@@ -91,7 +91,7 @@ struct Format {
 /// turnpike.db   SQLite: catalog, customers, invoices: the truth for money
 /// ```
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     format: Format,
     _lock: File,
@@ -99,7 +99,7 @@ pub struct DataDir {
 
 impl DataDir {
     /// Opens the directory, making it with `partitions` where there is none.
-    pub fn open_or_create(path: &Path, partitions: u32) -> Result<Self, DataDirError> {
+    pub(crate) fn open_or_create(path: &Path, partitions: u32) -> Result<Self, DataDirError> {
         let failed = |error| DataDirError::Io {
             path: path.to_owned(),
             error,
@@ -123,7 +123,7 @@ impl DataDir {
     }
 
     /// Opens a directory that must exist.
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         if !path.join("format.toml").exists() {
             refuse_unlabelled(path)?;
             return Err(DataDirError::Absent(path.to_owned()));
@@ -159,22 +159,22 @@ impl DataDir {
     }
 
     /// The directory.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Where the log is.
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.path.join("log")
     }
 
     /// Where all views are.
-    pub fn views(&self) -> PathBuf {
+    pub(crate) fn views(&self) -> PathBuf {
         self.path.join("views")
     }
 
     /// The SQL database.
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.path.join("turnpike.db")
     }
 
@@ -201,7 +201,7 @@ impl DataDir {
     }
 
     /// The number of partitions, fixed when the directory was made.
-    pub fn partitions(&self) -> u32 {
+    pub(crate) fn partitions(&self) -> u32 {
         self.format.partitions
     }
 }

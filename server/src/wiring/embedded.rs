@@ -12,7 +12,6 @@ use turnpike_domain::time::{Clock, Randomness, Timestamp};
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
 use turnpike_stores::sql::SqlStore;
-use utoipa::openapi::OpenApi;
 
 use super::data_dir::{DataDir, DataDirError};
 use super::gauges;
@@ -26,25 +25,25 @@ use crate::http::{GateParts, PrometheusPage, metrics_only, mount, recorder};
 pub(super) const DAY_US: i64 = 86_400_000_000;
 
 /// Shows a key; an error when nobody can have seen it.
-pub type ShowKey = Box<dyn Fn(&str) -> Result<(), Problem> + Send + Sync>;
+pub(crate) type ShowKey = Box<dyn Fn(&str) -> Result<(), Problem> + Send + Sync>;
 
 /// What is injected into an engine.
-pub struct EngineParts {
+pub(crate) struct EngineParts {
     /// The clock.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Randomness and identifiers.
-    pub randomness: Arc<dyn Randomness>,
+    pub(crate) randomness: Arc<dyn Randomness>,
     /// Fail points; none armed in production.
-    pub fail_points: Arc<FailPoints>,
+    pub(crate) fail_points: Arc<FailPoints>,
     /// The admin key of a first start; made when there is none.
-    pub bootstrap_key: Option<String>,
+    pub(crate) bootstrap_key: Option<String>,
     /// Shows the admin key that was made, the one time that it can be seen.
-    pub show_key: ShowKey,
+    pub(crate) show_key: ShowKey,
 }
 
 /// Why the engine did not start. The text says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -77,13 +76,11 @@ impl From<Problem> for StartError {
 }
 
 /// The whole embedded engine in one process.
-pub struct Engine {
+pub(crate) struct Engine {
     /// The API with all its layers.
-    pub router: Router,
+    pub(crate) router: Router,
     /// `/metrics` alone, for its own listener.
-    pub metrics_router: Router,
-    /// The document of the API.
-    pub document: Arc<OpenApi>,
+    pub(crate) metrics_router: Router,
     stores: Stores,
     services: Services,
     state: Arc<EngineState>,
@@ -94,7 +91,7 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the data directory, recovers what is in it, and builds everything on top.
-    pub async fn open(config: &Config, parts: EngineParts) -> Result<Self, StartError> {
+    pub(crate) async fn open(config: &Config, parts: EngineParts) -> Result<Self, StartError> {
         recorder();
         let data_dir = DataDir::open_or_create(&config.data_dir, config.partitions())?;
         let clock = Arc::new(TenantClock::new(Arc::clone(&parts.clock)));
@@ -120,11 +117,9 @@ impl Engine {
         let metrics = PrometheusPage::new(Arc::new(move || gauges::refresh(log.as_ref(), &views)));
         let router = services.router(config, &stores, &clock, &parts.randomness);
         let gate = gate(&stores.sql, clock, parts.randomness);
-        let mounted = mount(config, gate, router, state.clone(), metrics.clone());
         Ok(Self {
-            router: mounted.router,
+            router: mount(config, gate, router, state.clone(), metrics.clone()),
             metrics_router: metrics_only(metrics),
-            document: mounted.document,
             stores,
             services,
             state,
@@ -134,7 +129,7 @@ impl Engine {
     }
 
     /// Once `stop` is cancelled, `/readyz` says that calls should go elsewhere.
-    pub fn unready_on(&self, stop: CancellationToken) {
+    pub(crate) fn unready_on(&self, stop: CancellationToken) {
         let state = Arc::clone(&self.state);
         tokio::spawn(async move {
             stop.cancelled().await;
@@ -143,7 +138,7 @@ impl Engine {
     }
 
     /// Writes what a restart would otherwise have to derive again, and ends all threads. Call once requests have ended.
-    pub async fn close(self) -> Result<(), StartError> {
+    pub(crate) async fn close(self) -> Result<(), StartError> {
         self.ticks.stop().await;
         self.services.stop().await?;
         self.stores.sql.flush_security().await?;

@@ -10,7 +10,7 @@ mod state;
 mod stores;
 mod ticks;
 
-pub use data_dir::{DataDir, DataDirError};
-pub use embedded::{Engine, EngineParts, ShowKey, StartError};
-pub use offline::{Offline, Rebuilt};
+pub(crate) use data_dir::{DataDir, DataDirError};
+pub(crate) use embedded::{Engine, EngineParts, StartError};
+pub(crate) use offline::Offline;
 pub(crate) use stores::Stores;

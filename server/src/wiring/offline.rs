@@ -26,7 +26,7 @@ const PAGE_ROWS: usize = 100;
 const NAMED_MAX: usize = 20;
 
 /// A data directory that no server has open, for the commands that look after it.
-pub struct Offline {
+pub(crate) struct Offline {
     stores: Stores,
     aggregator: Arc<Aggregator>,
     data_dir: DataDir,
@@ -34,23 +34,23 @@ pub struct Offline {
 
 /// What a rebuild came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Rebuilt {
+pub(crate) struct Rebuilt {
     /// Rows of the views as they were.
-    pub rows_before: u64,
+    pub(crate) rows_before: u64,
     /// Rows of the views as they were derived anew.
-    pub rows_after: u64,
+    pub(crate) rows_after: u64,
     /// Rows that are not the same.
-    pub different: u64,
+    pub(crate) different: u64,
     /// The first of them, by name.
-    pub named: Vec<String>,
+    pub(crate) named: Vec<String>,
     /// Why the views that were there could not be read, where that was so: then they were not compared, or not wholly.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub damage: Option<String>,
+    pub(crate) damage: Option<String>,
 }
 
 impl Offline {
     /// Opens the stores and counts what the log holds behind the views.
-    pub async fn open(config: &Config) -> Result<Self, StartError> {
+    pub(crate) async fn open(config: &Config) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir)?;
         Self::open_dir(config, data_dir).await
     }
@@ -74,7 +74,7 @@ impl Offline {
     }
 
     /// Derives every final invoice of every tenant again from the raw log, and tells of each.
-    pub async fn verify_invoices(
+    pub(crate) async fn verify_invoices(
         &self,
         mut tell: impl FnMut(TenantId, &Invoice, &Verification),
     ) -> Result<(), StartError> {
@@ -108,7 +108,7 @@ impl Offline {
     /// Derives every view anew from the log, and compares them with those that were there. The new ones stay; the old
     /// ones are removed when they are the same, else kept beside as `views.old`.
     /// Views that cannot be read are set aside likewise, and what is wrong with them is told.
-    pub async fn rebuild(config: &Config) -> Result<Rebuilt, StartError> {
+    pub(crate) async fn rebuild(config: &Config) -> Result<Rebuilt, StartError> {
         let (data_dir, mut damage) = Self::lock_stopped(config).await?;
         let (path, old) = (data_dir.views(), data_dir.path().join("views.old"));
         remove(&old)?;
@@ -169,7 +169,7 @@ impl Offline {
     }
 
     /// Ends all threads; the directory stays locked until what is returned is dropped.
-    pub async fn close(self) -> Result<DataDir, StartError> {
+    pub(crate) async fn close(self) -> Result<DataDir, StartError> {
         self.aggregator.shutdown().await?;
         self.stores.log.close()?;
         self.stores.sql.close().await?;

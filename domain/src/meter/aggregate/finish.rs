@@ -54,16 +54,6 @@ impl Cell {
             _ => Err(FinishError::Kind),
         }
     }
-
-    /// The greatest time of a point that counts, of those before `end_us`.
-    pub fn last_point_us(&self, end_us: i64) -> Option<i64> {
-        match self {
-            Self::Points(points) => present(points)
-                .map(|point| point.time_us)
-                .rfind(|us| *us < end_us),
-            _ => None,
-        }
-    }
 }
 
 /// What counts, ascending. What was taken back before it was added (while a meter fills itself) does not.

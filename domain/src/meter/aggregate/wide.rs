@@ -38,12 +38,12 @@ impl Wide {
     }
 
     /// Parts of 10⁻¹².
-    pub fn to_big(self) -> BigInt {
+    pub(crate) fn to_big(self) -> BigInt {
         BigInt::from_signed_bytes_le(&self.bytes())
     }
 
     /// As a quantity; `None` beyond its range.
-    pub fn to_quantity(self) -> Option<Quantity> {
+    pub(crate) fn to_quantity(self) -> Option<Quantity> {
         let parts = i128::from(self.0[0]) | i128::from(self.0[1]) << 64;
         let sign = if parts < 0 { u64::MAX } else { 0 };
         (self.0[2] == sign)
