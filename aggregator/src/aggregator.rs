@@ -7,10 +7,9 @@ use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::directory::{DirectoryChange, DirectoryListener};
 use turnpike_domain::port::history::Backfill;
-use turnpike_domain::port::usage::{TotalRequest, Totals, UsageReader};
+use turnpike_domain::port::usage::{Derivation, TotalRequest, Totals, Underivable, UsageReader};
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::record::Watermark;
 
 use crate::options::Parts;
 use crate::partition::command::Command;
@@ -217,11 +216,9 @@ impl UsageReader for Aggregator {
 
     fn totals_from_log(
         &self,
-        tenant: TenantId,
-        requests: Vec<TotalRequest>,
-        watermark: Watermark,
-    ) -> BoxFuture<'_, Result<Totals, Problem>> {
-        Box::pin(self.read_totals_from_log(tenant, requests, watermark))
+        derivations: Vec<Derivation>,
+    ) -> BoxFuture<'_, Result<Vec<Result<Totals, Underivable>>, Problem>> {
+        Box::pin(self.read_totals_from_log(derivations))
     }
 
     fn open_reservations(&self) -> BoxFuture<'_, Result<Vec<Vec<u8>>, Problem>> {

@@ -9,7 +9,7 @@ use turnpike_domain::meter::Aggregation;
 use turnpike_domain::port::history::History as _;
 use turnpike_domain::port::intake::{Correction, Intake as _, Outcome};
 use turnpike_domain::port::log::EventLog as _;
-use turnpike_domain::port::usage::{TotalRequest, UsageReader as _};
+use turnpike_domain::port::usage::{Derivation, TotalRequest, Underivable, UsageReader as _};
 use turnpike_domain::port::views::Views as _;
 use turnpike_domain::problem::Code;
 use turnpike_domain::quantity::Quantity;
@@ -41,20 +41,22 @@ async fn ten_days() -> (World, Vec<Event>) {
     (world, events)
 }
 
-async fn from_log(world: &World, request: TotalRequest) -> Result<Option<Quantity>, Code> {
+async fn from_log(world: &World, request: TotalRequest) -> Result<Option<Quantity>, Underivable> {
     let watermark = world
         .aggregator
         .totals(TENANT, Vec::new(), None)
         .await
         .unwrap()
         .watermark;
-    let totals = world
-        .aggregator
-        .totals_from_log(TENANT, vec![request], watermark)
-        .await;
-    totals
+    let derivation = Derivation {
+        tenant: TENANT,
+        requests: vec![request],
+        watermark,
+    };
+    let mut derived = world.aggregator.totals_from_log(vec![derivation]).await.unwrap();
+    derived
+        .remove(0)
         .map(|mut totals| totals.rows.remove(0).remove(0).value)
-        .map_err(|problem| problem.code)
 }
 
 #[tokio::test]
@@ -68,9 +70,15 @@ async fn what_was_counted_stays_and_sums_from_the_log_are_told_where_they_would_
     let young = request("sum", &["a"], range(5 * DAY, 10 * DAY));
     assert_eq!(from_log(&world, young).await, Ok(Some(quantity("5"))));
     let old = request("sum", &["a"], range(4 * DAY, 10 * DAY));
-    assert_eq!(from_log(&world, old).await, Err(Code::NotFound));
+    assert!(matches!(
+        from_log(&world, old).await,
+        Err(Underivable::Deleted(_))
+    ));
     let carried = request("weighted", &["a"], range(5 * DAY, 10 * DAY));
-    assert_eq!(from_log(&world, carried).await, Err(Code::NotFound));
+    assert!(matches!(
+        from_log(&world, carried).await,
+        Err(Underivable::Deleted(_))
+    ));
 }
 
 #[tokio::test]
@@ -170,4 +178,42 @@ async fn a_start_refuses_views_and_a_log_that_do_not_meet() {
     }
     let told = start(&world).unwrap();
     assert!(told.contains("deleted by retention"), "{told}");
+}
+
+/// One pass serves many sums, each at its own watermark; one that lies behind the log's end is told, not waited for.
+#[tokio::test]
+async fn one_pass_over_the_log_serves_sums_at_many_watermarks() {
+    let (world, _) = ten_days().await;
+    let all = || vec![request("sum", &["a", "b"], range(0, 20 * DAY))];
+    let mut derivations = Vec::new();
+    for day in 10..14 {
+        let totals = world.aggregator.totals(TENANT, all(), None).await.unwrap();
+        derivations.push((
+            totals.clone(),
+            Derivation {
+                tenant: TENANT,
+                requests: all(),
+                watermark: totals.watermark,
+            },
+        ));
+        let event = Event::new(day, "a", day * DAY, r#"{"v":1}"#);
+        world.submit(&[event]).await.unwrap();
+    }
+    let (expected, mut asked): (Vec<_>, Vec<_>) = derivations.into_iter().unzip();
+    let mut beyond = asked[0].clone();
+    beyond.watermark.0[0] = Position(u64::MAX);
+    asked.insert(2, beyond);
+    let mut unknown = asked[0].clone();
+    unknown.requests[0].meter = "none".to_owned();
+    asked.push(unknown);
+    let mut found = world.aggregator.totals_from_log(asked).await.unwrap();
+    let refused = (found.pop().unwrap(), found.remove(2));
+    assert!(matches!(refused.0, Err(Underivable::Invalid(_))), "{refused:?}");
+    assert_eq!(refused.1, Err(Underivable::BehindTheEnd(world.log.end())));
+    assert_eq!(found, expected.into_iter().map(Ok).collect::<Vec<_>>());
+    let sums: Vec<_> = found
+        .into_iter()
+        .map(|totals| totals.unwrap().rows[0][0].value)
+        .collect();
+    assert_eq!(sums, ["18", "19", "20", "21"].map(|sum| Some(quantity(sum))));
 }

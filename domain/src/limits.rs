@@ -93,6 +93,10 @@ pub const TEST_CLOCK_ADVANCE_DAYS_MAX: i64 = 3_660;
 pub const CALLS_PER_SECOND_MAX: u32 = 1_000_000;
 /// Billing runs of a tenant that may wait.
 pub const BILLING_RUNS_QUEUED_MAX: i64 = 100;
+/// Invoices that one call verifies.
+pub const INVOICES_VERIFIED_MAX: usize = 1_000;
+/// Lines of invoices that are derived with one pass over the log.
+pub const VERIFIED_LINES_MAX: usize = 20_000;
 /// Failures and late differences that a billing run names; it counts all.
 pub const BILLING_RUN_NOTES_MAX: usize = 100;
 /// Stretches of time (windows, renewals) over which grants are followed back.

@@ -1,12 +1,16 @@
-//! Sums derived from the raw log alone, for verifying what was counted on the way: a plain pass over all records that
-//! shares with the incremental way only how an event is read and how cells are finished.
+//! Sums derived from the raw log alone, for verifying what was counted on the way: one plain pass over all records,
+//! however many sums are asked for, that shares with the incremental way only how an event is read and how cells are
+//! finished.
 
-use turnpike_domain::identity::TenantId;
-use turnpike_domain::meter::aggregate::Sample;
-use turnpike_domain::meter::{Aggregation, Fields, Meter, TypeReader};
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
+use turnpike_domain::identity::MeterId;
+use turnpike_domain::meter::aggregate::{Cell, Sample};
+use turnpike_domain::meter::{Aggregation, Fields, Reading, TypeReader};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::log::{EventLog, Only};
-use turnpike_domain::port::usage::{GroupTotal, TotalRequest, Totals};
+use turnpike_domain::port::usage::{Derivation, GroupTotal, TotalRequest, Totals, Underivable};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::record::{EventRecord, Position, Record, Watermark, decode};
 use turnpike_domain::time::{TimeRange, Timestamp};
@@ -24,32 +28,56 @@ pub(crate) const ORIGIN_OFFSET_MAX: u64 = 64;
 impl Aggregator {
     pub(crate) async fn read_totals_from_log(
         &self,
-        tenant: TenantId,
-        requests: Vec<TotalRequest>,
-        watermark: Watermark,
-    ) -> Result<Totals, Problem> {
-        let plans = self.plans(tenant, &requests)?;
-        self.shared.log.wait_durable(watermark.highest()).await?;
-        let log = std::sync::Arc::clone(&self.shared.log);
-        check_kept(log.as_ref(), &plans, &requests)?;
-        let span = Span {
-            tenant,
-            from: Position::START,
-            until: watermark.clone(),
-            only: Only::ALL,
+        derivations: Vec<Derivation>,
+    ) -> Result<Vec<Result<Totals, Underivable>>, Problem> {
+        let log = Arc::clone(&self.shared.log);
+        let highest = |derivation: &Derivation| derivation.watermark.highest();
+        let until = derivations.iter().map(highest).max().unwrap_or_default();
+        // Nothing is waited for that may never come.
+        log.wait_durable(until.min(log.end())).await?;
+        let mut sums = Vec::new();
+        let mut answers = Vec::with_capacity(derivations.len());
+        for derivation in derivations {
+            let found = self.sums_of(&derivation);
+            let count = found.as_ref().map(Vec::len);
+            answers.push((derivation.watermark, count.map_err(Clone::clone)));
+            sums.extend(found.into_iter().flatten());
+        }
+        let rows = on_another_thread(move || derive(log.as_ref(), Position::START, Only::ALL, &sums));
+        let mut rows = rows.await?.into_iter();
+        let totals = |(watermark, count): (Watermark, Result<usize, Underivable>)| {
+            let rows = rows.by_ref().take(count?).collect();
+            Ok(Totals { rows, watermark })
         };
-        let asked: Vec<_> = plans.into_iter().zip(requests).collect();
-        let rows = on_another_thread(move || derive_rows(log.as_ref(), &span, &asked));
-        Ok(Totals {
-            rows: rows.await?,
-            watermark,
-        })
+        Ok(answers.into_iter().map(totals).collect())
+    }
+
+    /// What one derivation asks of the log, or why it cannot be told.
+    fn sums_of(&self, derivation: &Derivation) -> Result<Vec<Sum>, Underivable> {
+        let log = self.shared.log.as_ref();
+        if derivation.watermark.highest() > log.end() {
+            return Err(Underivable::BehindTheEnd(log.end()));
+        }
+        let plans = self.plans(derivation.tenant, &derivation.requests);
+        let plans = plans.map_err(Underivable::Invalid)?;
+        check_kept(log, &plans, &derivation.requests)?;
+        let watermark = Arc::new(derivation.watermark.clone());
+        let pairs = plans.into_iter().zip(&derivation.requests);
+        let sum = |(plan, request): (Plan, &TotalRequest)| {
+            dimensions(&plan, request).map_err(Underivable::Invalid)?;
+            Ok(Sum {
+                plan,
+                request: request.clone(),
+                watermark: Arc::clone(&watermark),
+            })
+        };
+        pairs.map(sum).collect()
     }
 }
 
 /// An error when a sum may need events that have been deleted. All of those counted for times before the horizon; a
 /// time-weighted sum carries a value in from any time before its range.
-fn check_kept(log: &dyn EventLog, plans: &[Plan], requests: &[TotalRequest]) -> Result<(), Problem> {
+fn check_kept(log: &dyn EventLog, plans: &[Plan], requests: &[TotalRequest]) -> Result<(), Underivable> {
     let missing = (log.first().offset() > ORIGIN_OFFSET_MAX).then_some(Timestamp::MAX);
     let Some(horizon) = log.horizon().or(missing) else {
         return Ok(());
@@ -59,82 +87,119 @@ fn check_kept(log: &dyn EventLog, plans: &[Plan], requests: &[TotalRequest]) -> 
         .any(|plan| plan.meter.aggregation == Aggregation::TimeWeightedSum);
     if carried || requests.iter().any(|request| request.range.start < horizon) {
         let detail = format!("raw events before {horizon} have been deleted, and the sum may need them");
-        return Err(Problem::new(Code::NotFound, detail));
+        return Err(Underivable::Deleted(detail));
     }
     Ok(())
 }
 
-/// Which records a derivation reads.
-pub(super) struct Span {
-    pub tenant: TenantId,
-    pub from: Position,
-    pub until: Watermark,
-    pub only: Only,
+/// One sum on its way to be derived.
+pub(super) struct Sum {
+    pub plan: Plan,
+    pub request: TotalRequest,
+    /// What it contains.
+    pub watermark: Arc<Watermark>,
 }
 
-/// The rows of each request, from the records in `span` alone.
-pub(super) fn derive_rows(
+/// The rows of each sum, from the records behind `from` alone.
+pub(super) fn derive(
     log: &dyn EventLog,
-    span: &Span,
-    asked: &[(Plan, TotalRequest)],
+    from: Position,
+    only: Only,
+    asked: &[Sum],
 ) -> Result<Vec<Vec<GroupTotal>>, Problem> {
     let dimensions = asked
         .iter()
-        .map(|(plan, request)| dimensions(plan, request))
+        .map(|sum| dimensions(&sum.plan, &sum.request))
         .collect::<Result<Vec<_>, _>>()?;
     let projections: Vec<Box<Projection<'_>>> = dimensions
         .iter()
         .map(|at| -> Box<Projection<'_>> { Box::new(move |_, group| project(at, group)) })
         .collect();
-    let mut all = Vec::with_capacity(asked.len());
-    for ((plan, _), projection) in asked.iter().zip(&projections) {
-        let reader = TypeReader::new([std::sync::Arc::clone(&plan.meter)])
-            .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
-        let sums = Accumulator::new(plan, projection.as_ref());
-        all.push(Derived { plan, reader, sums });
-    }
-    derive(log, span, &mut all)?;
-    let rows = all.into_iter().zip(asked);
-    rows.map(|(derived, (plan, request))| total_rows(plan, request, derived.sums.finish()?))
+    let sums = asked.iter().zip(&projections);
+    let mut pass = Pass {
+        asked,
+        index: Index::new(asked)?,
+        sums: sums
+            .map(|(sum, projection)| Accumulator::new(&sum.plan, projection.as_ref()))
+            .collect(),
+        fields: Fields::default(),
+    };
+    pass.read(log, from, only)?;
+    let sums = pass.sums.into_iter().zip(asked);
+    sums.map(|(sums, asked)| total_rows(&asked.plan, &asked.request, sums.finish()?))
         .collect()
 }
 
-/// One request on its way through the log.
-struct Derived<'p> {
-    plan: &'p Plan,
+/// Which sums an event may count for: by its tenant and type, then by meter, then by subject.
+struct Index<'s> {
+    by_type: HashMap<(u32, &'s str), Vec<MeterSums<'s>>>,
+}
+
+/// The sums of one meter.
+struct MeterSums<'s> {
+    meter: MeterId,
     reader: TypeReader,
-    sums: Accumulator<'p>,
+    by_subject: HashMap<&'s str, Vec<usize>>,
 }
 
-fn derive(log: &dyn EventLog, span: &Span, all: &mut [Derived<'_>]) -> Result<(), Problem> {
-    let mut fields = Fields::default();
-    for block in log.read(span.from, span.only) {
-        let block = block?;
-        if block.position >= span.until.highest() {
-            break;
-        }
-        for (at, bytes) in block.block.records().enumerate() {
-            let position = Position(block.position.0 + at as u64);
-            let record = decode(bytes)?;
-            if record.tenant() != span.tenant || !span.until.contains(block.block.partition, position) {
-                continue;
+impl<'s> Index<'s> {
+    fn new(asked: &'s [Sum]) -> Result<Self, Problem> {
+        let mut by_type: HashMap<(u32, &str), Vec<MeterSums<'_>>> = HashMap::new();
+        for (at, Sum { plan, .. }) in asked.iter().enumerate() {
+            let kind = (plan.tenant.0, plan.meter.event_type.as_str());
+            let meters = by_type.entry(kind).or_default();
+            let known = meters.iter().position(|known| known.meter == plan.meter.id);
+            let known = known.unwrap_or(meters.len());
+            if known == meters.len() {
+                let reader = TypeReader::new([Arc::clone(&plan.meter)])
+                    .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+                meters.push(MeterSums {
+                    meter: plan.meter.id,
+                    reader,
+                    by_subject: HashMap::new(),
+                });
             }
-            for derived in all.iter_mut() {
-                derived.record(&record, &mut fields)?;
+            for subject in plan.subjects.iter().flat_map(|all| all.keys()) {
+                let sums = meters[known].by_subject.entry(subject).or_default();
+                sums.push(at);
             }
         }
+        Ok(Self { by_type })
     }
-    Ok(())
 }
 
-impl Derived<'_> {
-    fn record(&mut self, record: &Record<'_>, fields: &mut Fields) -> Result<(), StoreError> {
+/// One pass over the log.
+struct Pass<'s> {
+    asked: &'s [Sum],
+    index: Index<'s>,
+    sums: Vec<Accumulator<'s>>,
+    fields: Fields,
+}
+
+impl Pass<'_> {
+    fn read(&mut self, log: &dyn EventLog, from: Position, only: Only) -> Result<(), Problem> {
+        let highest = self.asked.iter().map(|sum| sum.watermark.highest()).max();
+        let until = highest.unwrap_or_default();
+        for block in log.read(from, only) {
+            let block = block?;
+            if block.position >= until {
+                break;
+            }
+            for (at, bytes) in block.block.records().enumerate() {
+                let position = Position(block.position.0 + at as u64);
+                self.record(&decode(bytes)?, (block.block.partition, position))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: &Record<'_>, at: (u32, Position)) -> Result<(), StoreError> {
         match record {
-            Record::Event(event) | Record::Committed { event, .. } => self.event(event, false, fields),
-            Record::Void { before, .. } => self.event(before, true, fields),
+            Record::Event(event) | Record::Committed { event, .. } => self.event(event, false, at),
+            Record::Void { before, .. } => self.event(before, true, at),
             Record::Amend { before, after, .. } => {
-                self.event(before, true, fields)?;
-                self.event(after, false, fields)
+                self.event(before, true, at)?;
+                self.event(after, false, at)
             }
             _ => Ok(()),
         }
@@ -144,65 +209,86 @@ impl Derived<'_> {
         &mut self,
         event: &EventRecord<'_>,
         taken_back: bool,
-        fields: &mut Fields,
+        (partition, position): (u32, Position),
     ) -> Result<(), StoreError> {
-        if event.kind != self.plan.meter.event_type {
-            return Ok(());
-        }
-        let Some(spans) = self.plan.subjects.as_ref().and_then(|all| all.get(event.subject)) else {
+        let Some(meters) = self.index.by_type.get(&(event.tenant, event.kind)) else {
             return Ok(());
         };
-        let mut result = Ok(());
-        let (plan, sums) = (self.plan, &mut self.sums);
-        self.reader.read(event, fields, |meter, reading| {
-            if let Ok(reading) = reading {
-                let mut group = Vec::new();
-                reading
-                    .group
-                    .iter()
-                    .for_each(|text| key::put_text(&mut group, text));
-                let given = Given {
-                    subject: event.subject,
-                    group: &group,
-                    sample: &reading.sample,
-                    taken_back,
-                };
-                result = given.add(plan, meter, spans, sums);
+        for meter in meters {
+            let Some(subject) = meter.by_subject.get(event.subject) else {
+                continue;
+            };
+            let wanted = |at: &&usize| {
+                let sum = &self.asked[**at];
+                sum.watermark.contains(partition, position) && sum.plan.may_count(event.time())
+            };
+            let wanted: Vec<usize> = subject.iter().filter(wanted).copied().collect();
+            if wanted.is_empty() {
+                continue;
             }
-        });
-        result
+            let mut result = Ok(());
+            let (asked, sums) = (self.asked, &mut self.sums);
+            meter.reader.read(event, &mut self.fields, |_, reading| {
+                // What the meter cannot read is a dead letter, and counts nowhere.
+                let Ok(reading) = reading else { return };
+                let given = Given::new(event.subject, &reading, taken_back);
+                result = wanted
+                    .iter()
+                    .try_for_each(|at| given.add(&asked[*at].plan, &mut sums[*at]));
+            });
+            result?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Whether an event of this time can count: a time-weighted sum carries in what stood before its range.
+    fn may_count(&self, time: Timestamp) -> bool {
+        let carried = self.meter.aggregation == Aggregation::TimeWeightedSum;
+        carried || self.windows.iter().any(|window| contains(window, time))
     }
 }
 
 /// What one event gives.
 struct Given<'e> {
     subject: &'e str,
-    group: &'e [u8],
+    group: Vec<u8>,
     sample: &'e Sample<'e>,
     taken_back: bool,
 }
 
-impl Given<'_> {
-    fn add(
-        &self,
-        plan: &Plan,
-        meter: &Meter,
-        spans: &[TimeRange],
-        sums: &mut Accumulator<'_>,
-    ) -> Result<(), StoreError> {
-        use turnpike_domain::meter::aggregate::Cell;
-        let Some(row) = sums.row(self.subject, self.group)? else {
+impl<'e> Given<'e> {
+    fn new(subject: &'e str, reading: &'e Reading<'e>, taken_back: bool) -> Self {
+        let mut group = Vec::new();
+        for text in &reading.group {
+            key::put_text(&mut group, text);
+        }
+        Self {
+            subject,
+            group,
+            sample: &reading.sample,
+            taken_back,
+        }
+    }
+
+    fn add(&self, plan: &Plan, sums: &mut Accumulator<'_>) -> Result<(), StoreError> {
+        let Some(spans) = plan.subjects.as_ref().and_then(|all| all.get(self.subject)) else {
             return Ok(());
         };
+        let Some(row) = sums.row(self.subject, &self.group)? else {
+            return Ok(());
+        };
+        let aggregation = plan.meter.aggregation;
         let time = Timestamp::from_micros_clamped(self.sample.time_us);
-        let mut cell = Cell::new(meter.aggregation);
+        let mut cell = Cell::new(aggregation);
         cell.add(self.sample, self.taken_back).map_err(|_| damaged())?;
         for (at, span) in spans.iter().enumerate() {
             if !contains(span, time) {
                 continue;
             }
-            if meter.aggregation == Aggregation::TimeWeightedSum {
-                sums.add_points(row, (self.subject, self.group, at), &cell)?;
+            if aggregation == Aggregation::TimeWeightedSum {
+                sums.add_points(row, (self.subject, &self.group, at), &cell)?;
                 continue;
             }
             if plan.windows.first().is_some_and(|window| contains(window, time)) {

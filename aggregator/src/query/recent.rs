@@ -18,7 +18,7 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::record::{Position, Record, Watermark, decode};
 use turnpike_domain::time::{MINUTE_US, TimeRange};
 
-use super::from_log::{Span, derive_rows};
+use super::from_log::{Sum, derive};
 use super::{Plan, on_another_thread};
 use crate::Aggregator;
 
@@ -142,22 +142,21 @@ impl Aggregator {
         } else {
             self.timeline.start(self.shared.clock.machine_now().micros())
         };
-        let log = Arc::clone(&self.shared.log);
+        let (log, watermark) = (Arc::clone(&self.shared.log), Arc::new(watermark));
         on_another_thread(move || {
             let only = Only {
                 times: Some(hull),
                 ..Only::ALL
             };
-            derive_rows(
-                log.as_ref(),
-                &Span {
-                    tenant,
-                    from,
-                    until: watermark,
-                    only,
-                },
-                &asked,
-            )
+            let asked: Vec<Sum> = asked
+                .into_iter()
+                .map(|(plan, request)| Sum {
+                    plan,
+                    request,
+                    watermark: Arc::clone(&watermark),
+                })
+                .collect();
+            derive(log.as_ref(), from, only, &asked)
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! What falls due at a boundary of a subscription: pure, from subscription and catalog.
 
-use turnpike_domain::catalog::{Catalog, Phase, Subscription};
+use turnpike_domain::catalog::{AddOn, Catalog, Phase, Plan, Subscription};
+use turnpike_domain::money::Currency;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::rating::{Model, Price};
 use turnpike_domain::time::{Cycle, TimeRange, Timestamp, Zone};
@@ -113,14 +114,7 @@ fn phase_charges(
     let plan = catalog
         .plan(key, version)
         .ok_or_else(|| gone("plan", key, version))?;
-    let prices = if plan.currency == subscription.currency {
-        &plan.prices
-    } else {
-        let by_currency = &plan.prices_by_currency;
-        by_currency
-            .get(subscription.currency.code())
-            .ok_or_else(|| no_prices("plan", key))?
-    };
+    let prices = plan_prices(plan, subscription.currency).ok_or_else(|| no_prices("plan", key))?;
     let charge = |source: String, name: &str| {
         let name = name.to_owned();
         move |price: &Price| Charge {
@@ -144,18 +138,27 @@ fn phase_charges(
     for used in &phase.add_ons {
         let found = catalog.add_on(&used.key, used.version);
         let add_on = found.ok_or_else(|| gone("add-on", &used.key, used.version))?;
-        if add_on.currency != subscription.currency && !add_on.prices.is_empty() {
-            return Err(no_prices("add-on", &used.key));
-        }
+        let prices = add_on_prices(add_on, subscription.currency);
+        let prices = prices.ok_or_else(|| no_prices("add-on", &used.key))?;
         let source = format!("add_on/{}@{}", used.key, used.version);
-        charges.extend(
-            add_on
-                .prices
-                .iter()
-                .map(charge(source, &name(&add_on.name, &used.key))),
-        );
+        let name = name(&add_on.name, &used.key);
+        charges.extend(prices.iter().map(charge(source, &name)));
     }
     Ok(charges)
+}
+
+/// A plan's prices in a currency; `None` when it has none.
+pub(super) fn plan_prices(plan: &Plan, currency: Currency) -> Option<&[Price]> {
+    if plan.currency == currency {
+        return Some(&plan.prices);
+    }
+    plan.prices_by_currency.get(currency.code()).map(Vec::as_slice)
+}
+
+/// An add-on's prices in a currency; `None` when it has prices, but in another.
+pub(super) fn add_on_prices(add_on: &AddOn, currency: Currency) -> Option<&[Price]> {
+    let fits = add_on.currency == currency || add_on.prices.is_empty();
+    fits.then_some(&add_on.prices)
 }
 
 /// The period to close behind `closed_until`; `None` when the subscription is closed to its end. The first one is the

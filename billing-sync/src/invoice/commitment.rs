@@ -15,7 +15,7 @@ use super::charges::whole_period;
 use super::metered::overflow;
 
 /// The price's key on lines of a commitment.
-const KEY: &str = "minimum_commitment";
+pub(super) const KEY: &str = "minimum_commitment";
 
 /// What a period's lines come to: its commitment apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

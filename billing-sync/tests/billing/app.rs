@@ -283,15 +283,9 @@ impl App {
         self.post(&format!("/v1/invoices/{id}/verify"), json!({})).await
     }
 
-    /// Runs `sql` on the database as somebody who means harm would: without the triggers that guard it.
+    /// Runs `sql` on the database as somebody who means harm would: without the triggers and keys that guard it.
     pub(crate) async fn tamper(&self, sql: &str) {
-        use sqlx::ConnectOptions as _;
-        let file = self.directory.path().join("control.db");
-        let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(file)
-            .connect()
-            .await
-            .unwrap();
+        let mut connection = self.database().await;
         for trigger in [
             "invoices_stay",
             "invoices_remain",
@@ -310,6 +304,26 @@ impl App {
             .await
             .unwrap();
         assert!(changed.rows_affected() > 0, "{sql}");
+    }
+
+    /// The columns of a table.
+    pub(crate) async fn columns(&self, table: &str) -> Vec<String> {
+        let sql = format!("SELECT name FROM pragma_table_info('{table}')");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&mut self.database().await)
+            .await
+            .unwrap()
+    }
+
+    /// The database behind the engine's back.
+    pub(crate) async fn database(&self) -> sqlx::sqlite::SqliteConnection {
+        use sqlx::ConnectOptions as _;
+        sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.directory.path().join("control.db"))
+            .foreign_keys(false)
+            .connect()
+            .await
+            .unwrap()
     }
 }
 

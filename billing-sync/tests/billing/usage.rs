@@ -1,11 +1,13 @@
 //! A log of usage in memory: simple enough to be right by looking at it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use parking_lot::Mutex;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::history::{Backfill, DeadLetterPage, EventPage, EventQuery, History};
-use turnpike_domain::port::usage::{GroupTotal, TotalRequest, Totals, UsageReader};
-use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::port::usage::{Derivation, GroupTotal, TotalRequest, Totals, Underivable, UsageReader};
+use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::record::{Position, Watermark};
 use turnpike_domain::time::Timestamp;
@@ -24,6 +26,8 @@ struct Record {
 pub(crate) struct FakeUsage {
     records: Mutex<Vec<Record>>,
     pub(crate) deleted: Mutex<bool>,
+    /// How often the log was read from its beginning.
+    pub(crate) passes: AtomicUsize,
 }
 
 /// Nothing to look at, and no meter.
@@ -124,15 +128,22 @@ impl UsageReader for FakeUsage {
 
     fn totals_from_log(
         &self,
-        _: TenantId,
-        requests: Vec<TotalRequest>,
-        watermark: Watermark,
-    ) -> BoxFuture<'_, Result<Totals, Problem>> {
-        if *self.deleted.lock() {
-            return Box::pin(async { Err(Problem::new(Code::NotFound, "raw events were deleted")) });
-        }
-        let totals = self.sums(&requests, watermark.0[0].offset() as usize);
-        Box::pin(async move { Ok(totals) })
+        derivations: Vec<Derivation>,
+    ) -> BoxFuture<'_, Result<Vec<Result<Totals, Underivable>>, Problem>> {
+        self.passes.fetch_add(1, Ordering::Relaxed);
+        let derive = |derivation: &Derivation| {
+            if *self.deleted.lock() {
+                return Err(Underivable::Deleted("raw events were deleted".to_owned()));
+            }
+            let kept = self.records.lock().len() as u64;
+            let end = derivation.watermark.0[0].offset();
+            if end > kept {
+                return Err(Underivable::BehindTheEnd(Position::new(kept, 0)));
+            }
+            Ok(self.sums(&derivation.requests, end as usize))
+        };
+        let derived = derivations.iter().map(derive).collect();
+        Box::pin(async move { Ok(derived) })
     }
 
     fn open_reservations(&self) -> BoxFuture<'_, Result<Vec<Vec<u8>>, Problem>> {

@@ -1,4 +1,8 @@
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
+use turnpike_domain::invoice::Totals;
+use turnpike_domain::port::billing::BillingStore as _;
 
 use crate::app::App;
 
@@ -30,37 +34,170 @@ async fn two_invoices() -> (App, Vec<Value>) {
     (app, invoices)
 }
 
+/// A change of a stored field of the second invoice, and where the difference must be named.
+const TAMPERED: [(&str, &str, &str); 21] = [
+    ("id", "'another'", "/hash"),
+    ("number", "7", "/previous_hash"),
+    ("customer", "'other'", "/customer"),
+    ("subscription", "'other'", "/subscription"),
+    ("status", "'finalizing'", "/status"),
+    ("currency", "'EUR'", "/currency"),
+    ("period_start_us", "period_start_us + 60000000", "/hash"),
+    ("period_end_us", "period_end_us + 60000000", "/hash"),
+    ("round", "1", "/hash"),
+    ("subtotal", "subtotal - 1", "/subtotal"),
+    ("discount", "1", "/discount"),
+    ("credits", "1", "/credits"),
+    ("tax", "1", "/tax"),
+    ("total", "total + 1", "/total"),
+    ("watermark", "'65536'", "/lines/4/quantity"),
+    ("catalog_version", "99", "/hash"),
+    ("previous_hash", "''", "/previous_hash"),
+    ("hash", "'x'", "/hash"),
+    ("created_us", "created_us + 1", "/hash"),
+    ("locks_us", "locks_us + 1", "/hash"),
+    ("finalized_us", "finalized_us + 1", "/hash"),
+];
+
+/// The same for its line of kind `adjustment`, the fifth.
+const TAMPERED_LINE: [(&str, &str, &str); 13] = [
+    ("invoice", "(SELECT id FROM invoices WHERE number = 1)", "/hash"),
+    ("line", "-1", "/hash"),
+    ("kind", "'usage'", "/lines/4/kind"),
+    ("source", "'plan/pro@9'", "/lines/4/source"),
+    ("price", "'other'", "/lines/4/price"),
+    ("meter", "'other'", "/lines/4/meter"),
+    ("description", "'x'", "/lines/4/hash"),
+    ("quantity", "'1000'", "/lines/4/quantity"),
+    ("amount", "amount + 1", "/lines/4/amount"),
+    ("period_start_us", "period_start_us + 60000000", "/lines/4/hash"),
+    ("period_end_us", "period_end_us - 60000000", "/lines/4/hash"),
+    ("basis", "replace(basis, '0.25', '0.26')", "/lines/4/price"),
+    ("hash", "'x'", "/lines/4/hash"),
+];
+
 #[tokio::test]
-async fn every_change_behind_the_engines_back_is_found() {
+async fn every_change_behind_the_engines_back_is_found_and_named() {
+    let line = "line = 4 AND invoice = (SELECT id FROM invoices WHERE number = 2)";
+    let tables = [
+        ("invoices", &TAMPERED[..], "number = 2"),
+        ("invoice_lines", &TAMPERED_LINE[..], line),
+    ];
+    for (table, tampered, which) in tables {
+        let mut columns = two_invoices().await.0.columns(table).await;
+        for (column, value, pointer) in tampered {
+            let (app, invoices) = two_invoices().await;
+            assert_eq!(invoices[1]["lines"][4]["kind"], "adjustment");
+            let sql = format!("UPDATE {table} SET {column} = {value} WHERE {which}");
+            app.tamper(&sql).await;
+            let number = if *column == "number" { 7 } else { 2 };
+            let path = format!("/v1/invoices/INV-{number:06}/verify");
+            let found = app.post(&path, json!({})).await;
+            assert_eq!(found["verified"], false, "{sql}");
+            let differences = found["differences"].as_array().unwrap();
+            assert!(
+                differences.iter().any(|one| one["pointer"] == *pointer),
+                "{sql} {found}"
+            );
+            columns.retain(|known| known != column);
+        }
+        assert_eq!(
+            columns,
+            ["tenant"],
+            "each column is tried but that of whose it is"
+        );
+    }
+}
+
+#[tokio::test]
+async fn changes_of_earlier_invoices_and_missing_lines_are_found() {
     for sql in [
-        "UPDATE invoices SET total = total + 1 WHERE number = 2",
-        "UPDATE invoices SET subtotal = subtotal - 1 WHERE number = 2",
-        "UPDATE invoices SET customer = 'other' WHERE number = 2",
-        "UPDATE invoices SET watermark = '65536' WHERE number = 2",
-        "UPDATE invoices SET catalog_version = 99 WHERE number = 2",
-        "UPDATE invoices SET previous_hash = '' WHERE number = 2",
-        "UPDATE invoices SET hash = 'x' WHERE number = 2",
-        "UPDATE invoices SET finalized_us = finalized_us + 1 WHERE number = 2",
         "UPDATE invoices SET customer = 'other' WHERE number = 1",
-        "UPDATE invoice_lines SET amount = amount + 1 WHERE line = 0 AND invoice = (SELECT id FROM invoices WHERE number = 2)",
-        "UPDATE invoice_lines SET quantity = '1000' WHERE kind = 'usage' AND invoice = (SELECT id FROM invoices WHERE number = 2)",
-        "UPDATE invoice_lines SET description = 'x' WHERE kind = 'adjustment'",
-        "UPDATE invoice_lines SET hash = 'x' WHERE kind = 'adjustment'",
-        "UPDATE invoice_lines SET basis = replace(basis, '0.25', '0.26') WHERE invoice = (SELECT id FROM invoices WHERE number = 2)",
         "UPDATE invoice_lines SET amount = amount - 100 WHERE kind = 'usage' AND invoice = (SELECT id FROM invoices WHERE number = 1)",
         "DELETE FROM invoice_lines WHERE kind = 'adjustment'",
+        "DELETE FROM invoices WHERE number = 1",
     ] {
         let (app, invoices) = two_invoices().await;
         app.tamper(sql).await;
         let found = app.verify(&invoices[1]).await;
         assert_eq!(found["verified"], false, "{sql}");
-        assert!(
-            found["differences"][0]["pointer"]
-                .as_str()
-                .unwrap()
-                .starts_with('/'),
-            "{sql} {found}"
-        );
+        let pointer = found["differences"][0]["pointer"].as_str().unwrap();
+        assert!(pointer.starts_with('/'), "{sql} {found}");
+    }
+}
+
+/// Whoever changes an amount can compute all hashes anew; the plan's version still says what was to be charged.
+#[tokio::test]
+async fn a_price_that_the_plan_does_not_have_is_found_though_all_hashes_fit() {
+    let (app, invoices) = two_invoices().await;
+    let id = invoices[1]["id"].as_str().unwrap();
+    let mut forged = app
+        .store
+        .invoice(app.tenant, id.to_owned())
+        .await
+        .unwrap()
+        .unwrap();
+    let basis = serde_json::to_string(&forged.lines[0].basis).unwrap();
+    assert!(basis.contains(r#""amount":"10"#), "{basis}");
+    let basis = basis.replace(r#""amount":"10"#, r#""amount":"20"#);
+    forged.lines[0].basis = serde_json::from_str(&basis).unwrap();
+    forged.lines[0].amount = 2_000;
+    forged.lines[0].hash = forged.lines[0].seal();
+    forged.totals = Totals::of(&forged.lines).unwrap();
+    forged.hash = forged.seal();
+    let line = &forged.lines[0];
+    let (subtotal, total) = (forged.totals.subtotal, forged.totals.total);
+    for sql in [
+        format!(
+            "UPDATE invoice_lines SET basis = '{basis}', amount = 2000, hash = '{}' WHERE line = 0 AND invoice = '{id}'",
+            line.hash
+        ),
+        format!(
+            "UPDATE invoices SET subtotal = {subtotal}, total = {total}, hash = '{}' WHERE id = '{id}'",
+            forged.hash
+        ),
+    ] {
+        app.tamper(&sql).await;
+    }
+    let found = app.verify(&invoices[1]).await;
+    let differences = found["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 1, "{found}");
+    assert_eq!(differences[0]["pointer"], "/lines/0/price");
+    let said = |side: &str| differences[0][side].as_str().unwrap().to_owned();
+    assert!(said("expected").contains(r#""amount":"10"#) && said("found").contains(r#""amount":"20"#));
+}
+
+#[tokio::test]
+async fn a_watermark_behind_the_end_of_the_log_is_named_and_not_waited_for() {
+    let (app, invoices) = two_invoices().await;
+    app.tamper("UPDATE invoices SET watermark = '655360000' WHERE number = 2")
+        .await;
+    let found = app.verify(&invoices[1]).await;
+    assert_eq!(found["verified"], false);
+    let differences = found["differences"].as_array().unwrap();
+    let watermark = differences.iter().find(|one| one["pointer"] == "/watermark");
+    assert_eq!(watermark.unwrap()["found"], "655360000", "{found}");
+}
+
+#[tokio::test]
+async fn many_invoices_are_verified_with_one_pass_over_the_log() {
+    let (app, invoices) = two_invoices().await;
+    app.tamper("UPDATE invoices SET tax = 1 WHERE number = 2").await;
+    app.usage.passes.store(0, Ordering::Relaxed);
+    let asked = json!({"invoices": ["INV-000002", invoices[0]["id"]]});
+    let found = app.post("/v1/invoices/verify", asked).await;
+    assert_eq!(app.usage.passes.load(Ordering::Relaxed), 1);
+    let data = found["data"].as_array().unwrap();
+    let said = |at: usize| (data[at]["invoice"].clone(), data[at]["verified"].clone());
+    assert_eq!(said(0), (json!("INV-000002"), json!(false)));
+    assert_eq!(said(1), (invoices[0]["id"].clone(), json!(true)));
+    for (invoices, status) in [
+        (json!([]), 422),
+        (json!(["INV-000009"]), 404),
+        (json!(vec!["INV-000001"; 1_001]), 422),
+    ] {
+        let asked = json!({ "invoices": invoices });
+        assert_eq!(app.call("POST", "/v1/invoices/verify", asked).await.0, status);
     }
 }
 
@@ -80,14 +217,8 @@ async fn a_difference_says_what_it_should_be() {
 
 #[tokio::test]
 async fn the_database_itself_refuses_to_change_what_is_final() {
-    use sqlx::ConnectOptions as _;
     let (app, _) = two_invoices().await;
-    let file = app.directory.path().join("control.db");
-    let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(file)
-        .connect()
-        .await
-        .unwrap();
+    let mut connection = app.database().await;
     for sql in [
         "UPDATE invoices SET total = 0",
         "UPDATE invoices SET status = 'draft'",

@@ -28,7 +28,7 @@ pub fn number_text(number: u64) -> String {
 }
 
 impl Invoice {
-    /// The hash over everything that never changes once the invoice is final; its status is not part of it.
+    /// The hash over everything that never changes once the invoice is final: all but its status.
     pub fn seal(&self) -> String {
         let texts = [
             "turnpike.invoice.1".to_owned(),
@@ -50,6 +50,8 @@ impl Invoice {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             self.catalog_version.to_string(),
+            self.created.micros().to_string(),
+            self.locks_at.micros().to_string(),
             self.finalized
                 .map(|at| at.micros().to_string())
                 .unwrap_or_default(),
@@ -87,7 +89,8 @@ impl Difference {
     }
 }
 
-/// Compares an invoice with itself: each line's hash, the sums, and the invoice's hash.
+/// Compares an invoice with itself: each line's hash, the sums, that a number goes with a final status, and the
+/// invoice's hash.
 pub fn compare_seals(invoice: &Invoice) -> Vec<Difference> {
     let lines = invoice.lines.iter().enumerate();
     let mut found: Vec<Difference> = lines
@@ -107,6 +110,10 @@ pub fn compare_seals(invoice: &Invoice) -> Vec<Difference> {
                 found.extend(Difference::of(pointer, amount(expected), amount(stored)));
             }
         }
+    }
+    if invoice.number.is_some() && !invoice.status.is_final() {
+        let expected = "a status of a final invoice";
+        found.extend(Difference::of("/status", expected, invoice.status.as_str()));
     }
     found.extend(Difference::of("/hash", invoice.seal(), &invoice.hash));
     found

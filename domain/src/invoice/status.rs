@@ -59,6 +59,11 @@ impl InvoiceStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
+    /// Whether an invoice in this state has its number, and nothing changes any more but the state.
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Draft | Self::Finalizing)
+    }
+
     /// Where `step` leads from here. Everything that is not named is refused: open → paid, void or uncollectible;
     /// uncollectible → paid or void.
     pub fn after(self, step: InvoiceStep) -> Result<Self, Problem> {

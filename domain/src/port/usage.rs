@@ -7,7 +7,7 @@ use super::intake::Hold;
 use crate::identity::{MeterId, TenantId};
 use crate::problem::Problem;
 use crate::quantity::Quantity;
-use crate::record::Watermark;
+use crate::record::{Position, Watermark};
 use crate::time::{TimeRange, Timestamp};
 
 /// A subject over the time in which its events count for the one who asks.
@@ -52,6 +52,31 @@ pub struct Totals {
     pub watermark: Watermark,
 }
 
+/// Sums to derive from the raw log, all at one watermark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derivation {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The sums.
+    pub requests: Vec<TotalRequest>,
+    /// What they contain.
+    pub watermark: Watermark,
+}
+
+/// Why the raw log cannot give sums.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Underivable {
+    /// Raw events that they may need have been deleted.
+    #[error("{0}")]
+    Deleted(String),
+    /// The log ends before the watermark.
+    #[error("the log ends at {}", .0.0)]
+    BehindTheEnd(Position),
+    /// What is asked for does not fit the meter, or there is no such meter.
+    #[error(transparent)]
+    Invalid(Problem),
+}
+
 /// Reads sums of meters.
 pub trait UsageReader: Send + Sync {
     /// The sums as of now. `at_cut` runs at the very moment that the sums are cut at: each change applied earlier is in
@@ -63,14 +88,12 @@ pub trait UsageReader: Send + Sync {
         at_cut: Option<Box<dyn FnOnce() + Send>>,
     ) -> BoxFuture<'_, Result<Totals, Problem>>;
 
-    /// The sums at an earlier watermark, derived from the raw log alone. A [`Problem`] with code `NotFound` when raw
-    /// events it needs have been deleted.
+    /// Sums at earlier watermarks, derived from the raw log alone and by one pass over it: for each derivation its
+    /// totals, or why it has none. A [`Problem`] when the log cannot be read.
     fn totals_from_log(
         &self,
-        tenant: TenantId,
-        requests: Vec<TotalRequest>,
-        watermark: Watermark,
-    ) -> BoxFuture<'_, Result<Totals, Problem>>;
+        derivations: Vec<Derivation>,
+    ) -> BoxFuture<'_, Result<Vec<Result<Totals, Underivable>>, Problem>>;
 
     /// The open reservations of all tenants, encoded [`crate::record::Record::Reserved`] each, for the quota engine's start.
     fn open_reservations(&self) -> BoxFuture<'_, Result<Vec<Vec<u8>>, Problem>>;

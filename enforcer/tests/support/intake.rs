@@ -14,7 +14,7 @@ use turnpike_domain::port::intake::{
     Correction, Expect, Hold, Intake, Known, Outcome, QuotaOutcome, QuotaRecord, Rejection,
 };
 use turnpike_domain::port::usage::{
-    GroupTotal, TotalRequest, Totals, UsageChange, UsageListener, UsageReader,
+    Derivation, GroupTotal, TotalRequest, Totals, Underivable, UsageChange, UsageListener, UsageReader,
 };
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
@@ -317,10 +317,8 @@ impl UsageReader for FakeLog {
 
     fn totals_from_log(
         &self,
-        _: TenantId,
-        _: Vec<TotalRequest>,
-        _: Watermark,
-    ) -> BoxFuture<'_, Result<Totals, Problem>> {
+        _: Vec<Derivation>,
+    ) -> BoxFuture<'_, Result<Vec<Result<Totals, Underivable>>, Problem>> {
         unreachable!("the quota engine verifies no invoices")
     }
 

@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use turnpike_domain::limits::INVOICES_VERIFIED_MAX;
 
 use super::client::ClientArgs;
-use super::{CommandError, ConfigArgs, invoice, output};
+use super::{CommandError, ConfigArgs, output};
 use crate::wiring::Offline;
 
 /// Derive invoices again from the raw events and compare them to the last minor unit: through the server, or with
@@ -58,12 +59,15 @@ impl Verify {
             );
         }
         let bar = output::progress(Some(ids.len() as u64), "invoices");
-        let mut found = Vec::new();
-        for id in ids {
-            let mut answer = invoice::verify_one(&client, &id).await?;
-            answer["invoice"] = id.into();
-            found.push(answer);
-            bar.inc(1);
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(INVOICES_VERIFIED_MAX) {
+            let mut answer = client
+                .post("/v1/invoices/verify", json!({ "invoices": ids }))
+                .await?;
+            if let Some(all) = answer["data"].as_array_mut() {
+                found.append(all);
+            }
+            bar.inc(ids.len() as u64);
         }
         bar.finish_and_clear();
         Ok(found)

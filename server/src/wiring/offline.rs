@@ -5,6 +5,7 @@ use turnpike_aggregator::Aggregator;
 use turnpike_billing_sync::{Verification, Verifier};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::Invoice;
+use turnpike_domain::limits::VERIFIED_LINES_MAX;
 use turnpike_domain::port::billing::{BillingStore as _, InvoiceFilter};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::port::directory::Directory as _;
@@ -73,7 +74,8 @@ impl Offline {
         })
     }
 
-    /// Derives every final invoice of every tenant again from the raw log, and tells of each.
+    /// Derives every final invoice of every tenant again from the raw log, and tells of each. The log is read once for
+    /// as many as are kept in memory at a time.
     pub(crate) async fn verify_invoices(
         &self,
         mut tell: impl FnMut(TenantId, &Invoice, &Verification),
@@ -84,6 +86,7 @@ impl Offline {
             store: store.clone(),
             usage: self.aggregator.clone(),
         };
+        let (mut waiting, mut lines) = (Vec::new(), 0);
         for tenant in store.tenants() {
             let mut after = None;
             loop {
@@ -92,17 +95,22 @@ impl Offline {
                     rows: PAGE_ROWS,
                 };
                 let invoices = store.invoices(tenant.id, InvoiceFilter::default(), page).await?;
-                for invoice in invoices.iter().filter(|invoice| invoice.number.is_some()) {
-                    let verification = verifier.verify(tenant.id, invoice).await?;
-                    tell(tenant.id, invoice, &verification);
-                }
+                let full = invoices.len() == PAGE_ROWS;
                 after = invoices.last().map(|invoice| invoice.id.clone());
-                if invoices.len() < PAGE_ROWS {
+                for invoice in invoices.into_iter().filter(|invoice| invoice.number.is_some()) {
+                    lines += invoice.lines.len();
+                    waiting.push((tenant.id, invoice));
+                }
+                if lines >= VERIFIED_LINES_MAX {
+                    verify(&verifier, &std::mem::take(&mut waiting), &mut tell).await?;
+                    lines = 0;
+                }
+                if !full {
                     break;
                 }
             }
         }
-        Ok(())
+        verify(&verifier, &waiting, &mut tell).await
     }
 
     /// Derives every view anew from the log, and compares them with those that were there. The new ones stay; the old
@@ -175,6 +183,18 @@ impl Offline {
         self.stores.sql.close().await?;
         Ok(self.data_dir)
     }
+}
+
+async fn verify(
+    verifier: &Verifier,
+    invoices: &[(TenantId, Invoice)],
+    tell: &mut impl FnMut(TenantId, &Invoice, &Verification),
+) -> Result<(), StartError> {
+    let found = verifier.verify_all(invoices).await?;
+    for ((tenant, invoice), verification) in invoices.iter().zip(&found) {
+        tell(*tenant, invoice, verification);
+    }
+    Ok(())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), StartError> {

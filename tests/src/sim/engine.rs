@@ -11,7 +11,7 @@ use turnpike_domain::port::StoreError;
 use turnpike_domain::port::control::ControlStore as _;
 use turnpike_domain::port::intake::{Correction, Intake as _, Outcome};
 use turnpike_domain::port::log::{EventLog as _, LogHealth};
-use turnpike_domain::port::usage::{SubjectSpan, TotalRequest, Totals, UsageReader as _};
+use turnpike_domain::port::usage::{Derivation, SubjectSpan, TotalRequest, Totals, UsageReader as _};
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::record::{EventRecord, Watermark};
@@ -349,10 +349,14 @@ impl Engine {
         let (aggregator, tenant) = (&self.running().aggregator, TenantId(tenant + 1));
         let now = aggregator.totals(tenant, requests(METERS.len()), None).await;
         let watermark: Watermark = now.expect("totals can be read").watermark;
-        let read = aggregator
-            .totals_from_log(tenant, requests(METERS.len()), watermark)
-            .await;
-        values(read.expect("the log can be read"))
+        let derivation = Derivation {
+            tenant,
+            requests: requests(METERS.len()),
+            watermark,
+        };
+        let read = aggregator.totals_from_log(vec![derivation]).await;
+        let totals = read.expect("the log can be read").pop();
+        values(totals.expect("one answer for each").expect("the log has all"))
     }
 }
 

@@ -16,6 +16,15 @@ use super::html;
 use crate::control::page_after;
 use crate::invoice::engine::BillingSync;
 
+/// One invoice.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "describes a part of paths, is none")]
+pub(super) struct InvoicePath {
+    /// The invoice's id or number.
+    id: String,
+}
+
 /// Which invoices are wanted.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -6,6 +6,7 @@ mod invoices;
 mod runs;
 mod steps;
 mod upcoming;
+mod verify;
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ pub(crate) fn router(billing: Arc<BillingSync>) -> OpenApiRouter {
         .routes(routes!(steps::pay_invoice))
         .routes(routes!(steps::void_invoice))
         .routes(routes!(steps::give_up_invoice))
-        .routes(routes!(steps::verify_invoice))
+        .routes(routes!(verify::verify_invoices))
+        .routes(routes!(verify::verify_invoice))
         .routes(routes!(upcoming::upcoming_invoice))
         .routes(routes!(export::export_invoices))
         .routes(routes!(runs::begin_billing_run, runs::list_billing_runs))
