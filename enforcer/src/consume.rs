@@ -66,9 +66,10 @@ impl Enforcer {
         self.with_options(&entry, &resolved, asked.amount, outcome).await
     }
 
-    /// As a check, but counted as no decision, and without what would allow more.
+    /// As a check, but counted as no decision, and with the grants in place of what would allow more.
     pub(crate) async fn entitlement(&self, asked: Asked<'_>) -> Result<Outcome, Problem> {
-        Ok(self.look(asked).await?.2)
+        let (_, resolved, outcome) = self.look(asked).await?;
+        Ok(outcome.with_grants(&resolved))
     }
 
     async fn look(&self, asked: Asked<'_>) -> Result<(Arc<Entry>, Arc<Resolved>, Outcome), Problem> {

@@ -58,6 +58,17 @@ pub(crate) struct Connected {
     pub(crate) usage: Arc<dyn UsageReader>,
 }
 
+/// What the quota engine holds in memory: for what was asked for in the last quarter of an hour or is still held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Customers' features that were asked about.
+    pub entries: usize,
+    /// Running counts of a customer's feature.
+    pub tracks: usize,
+    /// Customers whose place in the hierarchy those counts depend on.
+    pub places: usize,
+}
+
 /// Seconds after which what nobody asked for is dropped from memory.
 const IDLE_S: u32 = 900;
 
@@ -154,8 +165,8 @@ impl Enforcer {
         self.expire_due().await
     }
 
-    /// Drops entries and tracks that nobody used for a while. Their slots can be made again from usage; those with
-    /// holds are kept.
+    /// Drops entries and tracks that nobody used for a while, and what only they needed. Their slots can be made again from
+    /// usage; those with holds are kept.
     fn sweep(&self, now_s: u32) {
         let entries = self.table.sweep(now_s.saturating_sub(IDLE_S));
         metrics::gauge!("turnpike_quota_entries").set(entries as f64);
@@ -178,6 +189,18 @@ impl Enforcer {
             !tracks.is_empty()
         });
         metrics::gauge!("turnpike_quota_tracks").set(kept as f64);
+        let tracked = |tenant, customer: &str| self.tracks.contains_key(&(tenant, customer.into()));
+        let places = self.scopes.sweep(&*self.parts.directory, tracked);
+        metrics::gauge!("turnpike_quota_places").set(places as f64);
+    }
+
+    /// What stands in memory of all tenants.
+    pub fn held(&self) -> Held {
+        Held {
+            entries: self.table.len(),
+            tracks: self.tracks.iter().map(|tracks| tracks.len()).sum(),
+            places: self.scopes.len(),
+        }
     }
 
     fn retire_tracks(&self, tenant: TenantId, customer: &str) {

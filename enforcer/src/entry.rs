@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hashbrown::HashTable;
 use parking_lot::Mutex;
-use turnpike_domain::catalog::{LimitMode, LimitPeriod};
+use turnpike_domain::catalog::{Grant, LimitMode, LimitPeriod};
 use turnpike_domain::identity::{MeterId, TenantId};
-use turnpike_domain::quota::{Figures, Reason};
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::quota::{Figures, GrantPlan, Reason};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::slot::Slot;
@@ -50,8 +51,21 @@ pub(crate) struct Resolved {
     pub(crate) limits: Box<[LimitCell]>,
     /// Levels whose past usage decides what is left of grants, with the epoch that was compiled in.
     pub(crate) watched: Box<[(Arc<Track>, u64)]>,
+    /// The grants that raise limits, by level.
+    pub(crate) pools: Box<[Pool]>,
     /// Plans and add-ons that a refusal may name, found when first asked for.
     pub(crate) options: tokio::sync::OnceCell<crate::upgrade::Candidates>,
+}
+
+/// The grants of one level, with what decides how much of them is left.
+pub(crate) struct Pool {
+    /// Whose limits they raise.
+    pub(crate) customer: Arc<str>,
+    pub(crate) grants: GrantPlan,
+    /// What was used in the plan's past segments.
+    pub(crate) used: Vec<Quantity>,
+    /// The cell of the window whose limits they raise.
+    pub(crate) cell: usize,
 }
 
 pub(crate) enum Verdict {
@@ -106,6 +120,13 @@ impl Resolved {
                 .watched
                 .iter()
                 .all(|(track, epoch)| track.history_epoch() == *epoch)
+    }
+
+    /// What is left now of a pool's grants, in the order of drawing.
+    pub(crate) fn left(&self, pool: &Pool) -> Vec<(Arc<Grant>, Quantity)> {
+        let total = self.cells[pool.cell].slot.total();
+        let total = Quantity::from_parts(total).unwrap_or(Quantity::MAX);
+        pool.grants.left(&pool.used, total)
     }
 
     /// The figures of all limits as they stand.
@@ -207,6 +228,11 @@ impl EntryTable {
         table.insert_unique(hash, (hash, entry.clone()), |(hash, _)| *hash);
         shard.table.store(Arc::new(table));
         entry
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.table.load().len()).sum()
     }
 
     /// Drops entries that were not used since coarse second `horizon_s`; returns how many stay.

@@ -23,7 +23,7 @@ mod writer;
 
 pub use consume::{Asked, Consume, QUOTA_SOURCE};
 pub use decide::{Decided, Handle};
-pub use enforcer::{Enforcer, EnforcerParts};
+pub use enforcer::{Enforcer, EnforcerParts, Held};
 pub use http::router;
-pub use outcome::{LimitOutcome, Outcome, ReservationOutcome};
+pub use outcome::{GrantOutcome, LimitOutcome, Outcome, ReservationOutcome};
 pub use upgrade::UpgradeOption;

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use turnpike_domain::catalog::LimitPeriod;
+use turnpike_domain::catalog::{Grant, LimitPeriod};
+use turnpike_domain::quantity::Quantity;
 use turnpike_domain::quota::{Decision, Figures, Reason, granted};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
@@ -28,6 +29,8 @@ pub struct Outcome {
     pub upgrade_options: Vec<UpgradeOption>,
     /// The reservation concerned.
     pub reservation: Option<ReservationOutcome>,
+    /// The grants that raise the limits now, where entitlements were asked for.
+    pub grants: Vec<GrantOutcome>,
 }
 
 /// One limit as it stood.
@@ -41,6 +44,15 @@ pub struct LimitOutcome {
     pub window: TimeRange,
     /// What stood against it.
     pub figures: Figures,
+}
+
+/// A grant that raises limits, as it stood.
+#[derive(Debug, Clone)]
+pub struct GrantOutcome {
+    /// The grant.
+    pub grant: Arc<Grant>,
+    /// What is left of it, what is held not counted in.
+    pub balance: Quantity,
 }
 
 /// A reservation as it stands after the call.
@@ -86,6 +98,7 @@ impl Outcome {
             as_of,
             upgrade_options: Vec::new(),
             reservation: None,
+            grants: Vec::new(),
         }
     }
 
@@ -109,6 +122,14 @@ impl Outcome {
     /// The figures that describe it.
     pub fn figures(&self) -> Option<&LimitOutcome> {
         self.limits.get(self.described?)
+    }
+
+    pub(crate) fn with_grants(mut self, resolved: &Resolved) -> Self {
+        let left = resolved.pools.iter().flat_map(|pool| resolved.left(pool));
+        self.grants = left
+            .map(|(grant, balance)| GrantOutcome { grant, balance })
+            .collect();
+        self
     }
 
     pub(crate) fn with_reservation(mut self, id: &str, status: &'static str, expires_at: Timestamp) -> Self {

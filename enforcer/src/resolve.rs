@@ -8,7 +8,7 @@ use turnpike_domain::quota::{Access, EffectiveLimit, GrantPlan, Level, MeteredAc
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Enforcer;
-use crate::entry::{Cell, Entry, LimitCell, Metering, Resolved, Verdict};
+use crate::entry::{Cell, Entry, LimitCell, Metering, Pool, Resolved, Verdict};
 use crate::slot::Slot;
 use crate::track::Track;
 
@@ -38,6 +38,15 @@ struct PlannedLimit {
     /// `None`: only counted.
     limit: Option<EffectiveLimit>,
     range: TimeRange,
+}
+
+/// A resolution that is being put together.
+struct Assembly {
+    valid: TimeRange,
+    cells: Vec<Cell>,
+    limits: Vec<LimitCell>,
+    watched: Vec<(Arc<Track>, u64)>,
+    pools: Vec<Pool>,
 }
 
 impl LevelPlan {
@@ -166,8 +175,8 @@ impl Enforcer {
         let (directory, windows) = (&*self.parts.directory, level.windows());
         let raised = level.allowance_period().filter(|_| !level.grants.is_empty());
         let grants = match raised {
-            Some(period) => {
-                let allowance = |at| level.allowance_at(directory, entry.tenant, &entry.feature, period, at);
+            Some(_) => {
+                let allowance = |at| level.allowance_at(directory, entry.tenant, &entry.feature, at);
                 GrantPlan::new(&level.grants, windows, &allowance, at)?
             }
             None => None,
@@ -207,52 +216,73 @@ impl Enforcer {
     /// Puts a blueprint together with its slots; `None` when one has to be made first.
     fn assemble(&self, blueprint: Blueprint) -> Option<Resolved> {
         let start = blueprint.at.floor_minute();
-        let mut valid = TimeRange::new(start, blueprint.until);
-        let (mut cells, mut limits, mut watched) = (Vec::<Cell>::new(), Vec::new(), Vec::new());
-        for level in &blueprint.levels {
-            let extra = match &level.grants {
-                Some(grants) => {
-                    let (used, epoch) = history(&level.track, &level.segments())?;
-                    watched.push((level.track.clone(), epoch));
-                    valid = valid.intersect(&grants.current().range)?;
-                    grants.extra(&used)
-                }
-                None => Quantity::ZERO,
-            };
-            let first = cells.len();
-            for planned in &level.limits {
-                valid = valid.intersect(&planned.range)?;
-                let limit = planned.limit.map(|limit| match level.raised {
-                    Some(period) if period == limit.period => limit.raised(extra),
-                    _ => limit,
-                });
-                let ceiling = limit.and_then(|limit| limit.ceiling).map(Quantity::parts);
-                let found = cells[first..]
-                    .iter()
-                    .position(|cell| cell.slot.range() == planned.range);
-                let cell = if let Some(at) = found {
-                    first + at
-                } else {
-                    let slot = self.slot(&level.track, planned.range, blueprint.at)?;
-                    cells.push(Cell {
-                        slot,
-                        ceiling: Quantity::MAX.parts(),
-                    });
-                    cells.len() - 1
-                };
-                cells[cell].ceiling = cells[cell].ceiling.min(ceiling.unwrap_or(Quantity::MAX.parts()));
-                limits.push(limit_cell(&level.track, planned, cell, limit, ceiling));
-            }
+        let mut parts = Assembly {
+            valid: TimeRange::new(start, blueprint.until),
+            cells: Vec::new(),
+            limits: Vec::new(),
+            watched: Vec::new(),
+            pools: Vec::new(),
+        };
+        for level in blueprint.levels {
+            self.assemble_level(level, blueprint.at, &mut parts)?;
         }
         Some(Resolved {
             generation: blueprint.generation,
-            valid,
+            valid: parts.valid,
             verdict: blueprint.verdict,
-            cells: cells.into(),
-            limits: limits.into(),
-            watched: watched.into(),
+            cells: parts.cells.into(),
+            limits: parts.limits.into(),
+            watched: parts.watched.into(),
+            pools: parts.pools.into(),
             options: tokio::sync::OnceCell::new(),
         })
+    }
+
+    fn assemble_level(&self, level: LevelPlan, at: Timestamp, parts: &mut Assembly) -> Option<()> {
+        let segments = level.segments();
+        let mut pool = None;
+        let mut extra = Quantity::ZERO;
+        if let Some(grants) = level.grants {
+            let (used, epoch) = history(&level.track, &segments)?;
+            parts.watched.push((level.track.clone(), epoch));
+            parts.valid = parts.valid.intersect(&grants.current().range)?;
+            extra = grants.extra(&used);
+            pool = Some((grants, used));
+        }
+        let first = parts.cells.len();
+        for planned in &level.limits {
+            parts.valid = parts.valid.intersect(&planned.range)?;
+            let raised = level.raised == Some(planned.period);
+            let limit = planned
+                .limit
+                .map(|limit| if raised { limit.raised(extra) } else { limit });
+            let ceiling = limit.and_then(|limit| limit.ceiling).map(Quantity::parts);
+            let found = parts.cells[first..]
+                .iter()
+                .position(|cell| cell.slot.range() == planned.range);
+            let cell = if let Some(at) = found {
+                first + at
+            } else {
+                let slot = self.slot(&level.track, planned.range, at)?;
+                let ceiling = Quantity::MAX.parts();
+                parts.cells.push(Cell { slot, ceiling });
+                parts.cells.len() - 1
+            };
+            let least = &mut parts.cells[cell].ceiling;
+            *least = (*least).min(ceiling.unwrap_or(Quantity::MAX.parts()));
+            parts
+                .limits
+                .push(limit_cell(&level.track, planned, cell, limit, ceiling));
+            if let Some((grants, used)) = pool.take_if(|_| raised) {
+                parts.pools.push(Pool {
+                    customer: level.track.customer.clone(),
+                    grants,
+                    used,
+                    cell,
+                });
+            }
+        }
+        Some(())
     }
 
     /// The slot of a window, if it can be had without reading usage.

@@ -60,6 +60,11 @@ impl Scopes {
         spans(&members)
     }
 
+    /// How many places are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
     /// The customers whose tracks a change of `customer` puts out of date: none when it neither moved nor got other
     /// subjects; else itself and everyone that is, or once was, above it.
     pub(crate) fn changed(
@@ -80,24 +85,46 @@ impl Scopes {
             }
             return BTreeSet::new();
         }
-        let mut concerned = BTreeSet::from([customer.to_owned()]);
         let places = [before, after].into_iter().flatten();
-        let mut open: Vec<String> = places
-            .flat_map(|place| place.parents().cloned().collect::<Vec<_>>())
-            .collect();
-        while let Some(key) = open.pop() {
-            if let Some(above) = directory.customer(tenant, &key) {
-                open.extend(
-                    Place::of(&above)
-                        .parents()
-                        .filter(|one| !concerned.contains(*one))
-                        .cloned(),
-                );
-            }
-            concerned.insert(key);
-        }
-        concerned
+        with_all_above(directory, tenant, customer, places)
     }
+
+    /// Forgets the places that no track depends on any more; `tracked` says whether a customer has one. Returns how many
+    /// stay.
+    pub(crate) fn sweep(&self, directory: &dyn Directory, tracked: impl Fn(TenantId, &str) -> bool) -> usize {
+        // Each is asked about with its place at hand: who makes a track enters it before its places.
+        self.places.retain(|(tenant, customer), place| {
+            let concerned = with_all_above(directory, *tenant, customer, [place.clone()]);
+            concerned.iter().any(|one| tracked(*tenant, one))
+        });
+        self.places.len()
+    }
+}
+
+/// A customer, and everyone that is, or once was, above it by `places`.
+fn with_all_above(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    customer: &str,
+    places: impl IntoIterator<Item = Place>,
+) -> BTreeSet<String> {
+    let mut concerned = BTreeSet::from([customer.to_owned()]);
+    let mut open: Vec<String> = places
+        .into_iter()
+        .flat_map(|place| place.parents().cloned().collect::<Vec<_>>())
+        .collect();
+    while let Some(key) = open.pop() {
+        if let Some(above) = directory.customer(tenant, &key) {
+            open.extend(
+                Place::of(&above)
+                    .parents()
+                    .filter(|one| !concerned.contains(*one))
+                    .cloned(),
+            );
+        }
+        concerned.insert(key);
+    }
+    concerned
 }
 
 /// Whether usage of `subject` at `time` counts for `customer`.

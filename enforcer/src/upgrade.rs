@@ -33,7 +33,34 @@ pub(crate) struct Candidates(Vec<Candidate>);
 
 struct Candidate {
     option: UpgradeOption,
-    limits: Vec<(Arc<Slot>, Option<i128>)>,
+    limits: Vec<CandidateLimit>,
+}
+
+struct CandidateLimit {
+    slot: Arc<Slot>,
+    limit: EffectiveLimit,
+    /// Whether grants raise it.
+    raised: bool,
+}
+
+impl CandidateLimit {
+    /// Whether it would admit `amount` more from now on, with `left` of grants.
+    fn admits(&self, amount: Quantity, left: Quantity) -> bool {
+        let Some(ceiling) = self.limit.ceiling else {
+            return true;
+        };
+        let total = self.slot.total();
+        // What was used beyond it before the change stays drawn from the grants, and raises it by as much.
+        let beyond = total.saturating_sub(self.limit.limit.parts()).max(0);
+        let extra = if self.raised {
+            left.parts().saturating_add(beyond)
+        } else {
+            0
+        };
+        total
+            .checked_add(amount.parts())
+            .is_some_and(|after| after <= ceiling.parts().saturating_add(extra))
+    }
 }
 
 /// What a candidate would give, before its slots are at hand.
@@ -43,8 +70,8 @@ struct Offer {
 }
 
 impl Enforcer {
-    /// Adds to a refusal the plans and add-ons that would allow `amount`. They are found once for what was compiled;
-    /// after that a refusal only compares numbers. Grants are left out of the comparison: what is named suffices alone.
+    /// Adds to a refusal the plans and add-ons that would allow `amount`, together with what is left of the grants that
+    /// count now. They are found once for what was compiled; after that a refusal only compares numbers.
     pub(crate) async fn with_options(
         &self,
         entry: &Arc<Entry>,
@@ -71,16 +98,10 @@ impl Enforcer {
             .collect();
         // Where two levels refuse, no change of one of them would help.
         let level = |customer: &Arc<str>| refusing.iter().all(|refusing| *refusing == customer);
-        let admits = |(slot, ceiling): &(Arc<Slot>, Option<i128>)| {
-            let ceiling = ceiling.unwrap_or(Quantity::MAX.parts());
-            slot.total()
-                .checked_add(amount.parts())
-                .is_some_and(|after| after <= ceiling)
-        };
-        let fit = candidates
-            .0
-            .iter()
-            .filter(|one| level(&one.option.customer) && one.limits.iter().all(admits));
+        let fit = candidates.0.iter().filter(|one| {
+            let left = left_of(resolved, &one.option.customer);
+            level(&one.option.customer) && one.limits.iter().all(|limit| limit.admits(amount, left))
+        });
         outcome.upgrade_options = fit.map(|one| one.option.clone()).collect();
         Ok(outcome)
     }
@@ -175,12 +196,18 @@ impl Enforcer {
             let track = self.track_of(entry, customer, meter);
             let ranges = offer.limits.iter().map(|(_, range)| *range).collect();
             self.prepare(track.clone(), ranges, Vec::new(), at).await?;
+            let declared: Vec<_> = offer.limits.iter().map(|(limit, _)| *limit).collect();
+            let raised = EffectiveLimit::raised_period(&declared);
             for (limit, range) in offer.limits {
                 // A slot that went in the same moment belongs to what is being compiled anew.
                 let slot = self
                     .slot(&track, range, at)
                     .unwrap_or_else(|| Arc::new(Slot::new(range, i128::MAX)));
-                limits.push((slot, limit.ceiling.map(Quantity::parts)));
+                limits.push(CandidateLimit {
+                    slot,
+                    limit,
+                    raised: raised == Some(limit.period),
+                });
             }
         }
         Ok(Candidate {
@@ -188,6 +215,15 @@ impl Enforcer {
             limits,
         })
     }
+}
+
+/// What is left of the grants that raise a customer's limits.
+fn left_of(resolved: &Resolved, customer: &str) -> Quantity {
+    let pools = resolved.pools.iter().filter(|pool| *pool.customer == *customer);
+    let left = pools.flat_map(|pool| resolved.left(pool));
+    left.fold(Quantity::ZERO, |sum, (_, left)| {
+        sum.checked_add(left).unwrap_or(Quantity::MAX)
+    })
 }
 
 /// Kind, key, version and limits of the feature of each other plan, with the add-ons of now, and of each further add-on.

@@ -182,6 +182,35 @@ async fn a_commit_counts_in_the_window_that_held_it() {
 }
 
 #[tokio::test]
+async fn a_late_commit_of_more_keeps_to_the_second_that_held_it() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "second"}, {"limit": "1000", "period": "month"}]));
+    world.reserve("r", "acme", "6", 3_600).await;
+    world.reserve("s", "acme", "3", 3_600).await;
+    world.clock.pass_s(5);
+    world.consume("x", "acme", "9").await;
+    // The seconds themselves are no longer kept by usage, but the slot is by what it holds.
+    world.clock.pass_s(300);
+    world.enforcer.tick().await.unwrap();
+    assert_eq!(
+        world.commit("r", json!({"amount": "8"})).await.1["allowed"],
+        false
+    );
+    assert_eq!(world.commit("r", json!({"amount": "7"})).await.1["allowed"], true);
+    // After a restart only the minute around it is known: more is refused, what was reserved is not.
+    let world = world.restart().await;
+    assert_eq!(
+        world.commit("s", json!({"amount": "3.5"})).await.1["reason"],
+        "limit_reached"
+    );
+    assert_eq!(world.commit("s", json!({"amount": "3"})).await.1["allowed"], true);
+    assert_eq!(
+        world.check("acme", "tokens", "0").await["limits"][1]["used"],
+        "19"
+    );
+}
+
+#[tokio::test]
 async fn holds_stay_counted_when_limits_are_compiled_anew() {
     let world = world().await;
     world.reserve("r", "acme", "40", 600).await;

@@ -57,7 +57,7 @@ pub struct Level {
 pub enum Provision {
     /// The customer has no subscription that began and did not end, and no override.
     Nothing,
-    /// Its subscription is paused.
+    /// Its subscription is paused, and no override stands: it has nothing until it goes on.
     Paused,
     /// Its subscription does not have the feature.
     Lacks(Arc<Subscription>),
@@ -183,7 +183,8 @@ fn combine(given: &[&Entitlement], subscription: &Arc<Subscription>) -> Provisio
 /// What `customer` may do with `feature` at `at`, and until when that holds while nothing in the directory changes.
 ///
 /// * The entitlement comes from the customer itself if it has an override or a subscription that has begun and not
-///   ended (a paused one gives nothing), else from its nearest ancestor that has one, else from grants alone.
+///   ended, else from its nearest ancestor that has one, else from grants alone. While that subscription is paused and
+///   no override stands, the customer is suspended, and its grants wait.
 /// * Every ancestor above with limits of its own on the feature must agree as well.
 /// * A suspended or revoked ancestor refuses for all below it.
 /// * A grant raises the limits of the customer that the entitlement comes from.
@@ -246,7 +247,7 @@ impl Resolver<'_> {
         let metered = self.feature.kind == FeatureKind::Metered;
         let provider = provisions.iter().position(|p| !matches!(p, Provision::Nothing));
         match provider.map(|at| (at, &provisions[at])) {
-            Some((_, Provision::Paused)) => Access::Denied(Reason::NoSubscription),
+            Some((_, Provision::Paused)) => Access::Denied(Reason::Suspended),
             Some((_, Provision::Has { value, .. })) if !metered => Access::Entitled { value: value.clone() },
             Some((at, Provision::Has { .. })) => self.metered(at, provisions, until),
             Some((at, _)) => self.granted(at, provisions, until, Reason::NotEntitled),
@@ -313,7 +314,7 @@ impl Resolver<'_> {
     fn billing_subscription(&self, at: usize, until: &mut Timestamp) -> Option<Arc<Subscription>> {
         self.chain[at..].iter().find_map(|customer| {
             let subscriptions = self.directory.subscriptions(self.tenant, &customer.key);
-            let found = subscriptions.into_iter().find(|s| s.entitles(self.at));
+            let found = bounding(&subscriptions, self.at).cloned();
             if let Some(subscription) = &found {
                 *until = (*until).min(next_change(subscription, self.at));
             }
@@ -359,6 +360,13 @@ impl Resolver<'_> {
     }
 }
 
+/// The subscription whose periods count at `at`: one that entitles, else one that is paused, for a pause moves no
+/// boundary.
+fn bounding(subscriptions: &[Arc<Subscription>], at: Timestamp) -> Option<&Arc<Subscription>> {
+    let running = || subscriptions.iter().filter(|s| s.span().contains(at));
+    running().find(|s| s.entitles(at)).or_else(|| running().next())
+}
+
 /// The zone of a customer's calendar windows: its own, else the tenant's, else UTC.
 pub fn zone_of(directory: &dyn Directory, tenant: TenantId, customer: &Customer) -> Zone {
     let own = customer
@@ -378,24 +386,22 @@ impl Level {
         }
     }
 
-    /// The period of the limits that grants raise: the longest of its limits, if that is a day or more; `ever` where
-    /// there is nothing but grants. Shorter limits only bound the speed, and an unlimited feature needs no grants.
+    /// The period of the limits that grants raise; `ever` where there is nothing but grants.
     pub fn allowance_period(&self) -> Option<LimitPeriod> {
         if self.only_grants {
             return Some(LimitPeriod::Ever);
         }
-        let longest = self.limits.iter().map(|limit| limit.period).max();
-        longest.filter(|period| *period >= LimitPeriod::Day)
+        EffectiveLimit::raised_period(&self.limits)
     }
 
-    /// What plan, add-ons and override gave at an instant, past ones included, in windows of `period`: the smallest of
-    /// the limits of that period.
+    /// What plan, add-ons and override gave at an instant, past ones included: the smallest of the limits that grants
+    /// raised then. Where there was no such limit, no window but the whole of time: an unlimited feature, or one whose
+    /// limits only bound the speed, drew on no grants; without an entitlement everything did.
     pub fn allowance_at(
         &self,
         directory: &dyn Directory,
         tenant: TenantId,
         feature: &str,
-        period: LimitPeriod,
         at: Timestamp,
     ) -> Allowance {
         let catalog = directory.catalog(tenant);
@@ -403,18 +409,24 @@ impl Level {
         let overrides = directory.overrides(tenant, &self.customer.key);
         let over = overrides.iter().find(|over| over.entitlement.feature == feature);
         let given = provision(&catalog, &subscriptions, over.map(AsRef::as_ref), feature, at);
-        let own = subscriptions.iter().find(|s| s.entitles(at));
         let windows = Windows {
             zone: &self.zone,
-            subscription: own.or(self.subscription.as_ref()).map(AsRef::as_ref),
+            subscription: bounding(&subscriptions, at)
+                .or(self.subscription.as_ref())
+                .map(AsRef::as_ref),
         };
-        let limit = match given {
-            Provision::Has { limits, .. } if limits.is_empty() => Quantity::MAX,
-            Provision::Has { limits, .. } => {
-                let same = limits.iter().filter(|limit| limit.period == period);
-                same.map(|limit| limit.limit).min().unwrap_or(Quantity::ZERO)
-            }
-            _ => Quantity::ZERO,
+        let (period, limit) = match given {
+            Provision::Has { limits, .. } => match EffectiveLimit::raised_period(&limits) {
+                Some(period) => {
+                    let same = limits.iter().filter(|limit| limit.period == period);
+                    (
+                        period,
+                        same.map(|limit| limit.limit).min().unwrap_or(Quantity::MAX),
+                    )
+                }
+                None => (LimitPeriod::Ever, Quantity::MAX),
+            },
+            _ => (LimitPeriod::Ever, Quantity::ZERO),
         };
         let change = subscriptions.iter().map(|s| next_change(s, at)).min();
         Allowance {

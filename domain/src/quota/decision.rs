@@ -23,7 +23,7 @@ pub enum Reason {
     NotEntitled,
     /// Refused: no subscription runs, of the customer or of an ancestor.
     NoSubscription,
-    /// Refused: the customer or an ancestor is suspended.
+    /// Refused: the subscription is paused, or the customer or an ancestor is suspended.
     Suspended,
     /// Refused: prepaid credit does not cover it.
     InsufficientCredit,

@@ -73,26 +73,10 @@ impl GrantPlan {
             return Ok(None);
         }
         let edges = edges(&grants);
-        let (mut segments, mut from) = (Vec::new(), allowance_at(first).window.start);
-        loop {
-            let allowance = allowance_at(from);
-            let edge = edges[edges.partition_point(|edge| *edge <= from)..].first();
-            let end = edge
-                .copied()
-                .unwrap_or(Timestamp::MAX)
-                .min(allowance.until)
-                .min(allowance.window.end);
-            // Every segment has some length, whatever the allowance says.
-            let range = TimeRange::new(from, end.max(from.plus_micros(1)));
-            segments.push(Segment { range, allowance });
-            if range.contains(now) || range.end >= Timestamp::MAX {
-                return Ok(Some(Self { grants, segments }));
-            }
-            if segments.len() >= GRANT_SEGMENTS_MAX {
-                return Err(too_many());
-            }
-            from = range.end;
-        }
+        let mut segments = segments(&edges, allowance_at, allowance_at(first).window.start, now)?;
+        begin_with_window(&mut segments);
+        split_at_windows(&mut segments);
+        Ok(Some(Self { grants, segments }))
     }
 
     /// The segments before the current one: their usage decides what is left.
@@ -105,30 +89,26 @@ impl GrantPlan {
         self.segments[self.segments.len() - 1]
     }
 
-    /// What is left of each grant that is active at the start of the current segment, in the order of drawing, when
-    /// `used` was used in the past segments.
-    pub fn left(&self, used: &[Quantity]) -> Vec<(Arc<Grant>, Quantity)> {
-        let balances = self.burn(used).0;
-        let start = self.current().range.start;
-        let order = self.order(start);
-        let shown = order.into_iter().map(|at| (at, balances[at]));
-        shown
-            .map(|(at, left)| {
-                (
-                    self.grants[at].grant.clone(),
-                    Quantity::from_parts(left).unwrap_or(Quantity::MAX),
-                )
-            })
+    /// What is left now of each active grant, in the order of drawing, when `used` was used in the past segments and
+    /// `total` in the current window, what is held included.
+    pub fn left(&self, used: &[Quantity], total: Quantity) -> Vec<(Arc<Grant>, Quantity)> {
+        let (mut balances, before) = self.burn(used);
+        let current = self.current();
+        self.draw(&mut balances, &current, before, total.parts());
+        let order = self.order(current.range.start).into_iter();
+        let left = |at: usize| Quantity::from_parts(balances[at]).unwrap_or(Quantity::MAX);
+        order
+            .map(|at| (self.grants[at].grant.clone(), left(at)))
             .collect()
     }
 
-    /// By how much the limits of the current window are raised: what is left of the grants, and what earlier segments
-    /// of the window used beyond the allowance.
+    /// By how much the limits of the current window are raised: what is left of the grants at the start of the current
+    /// segment, and what earlier segments of the window used beyond the allowance.
     pub fn extra(&self, used: &[Quantity]) -> Quantity {
-        let (balances, used_in_window) = self.burn(used);
-        let beyond = (used_in_window - self.current().allowance.limit.parts()).max(0);
-        let start = self.current().range.start;
-        let active = self.order(start).into_iter().map(|at| balances[at]);
+        let (balances, before) = self.burn(used);
+        let current = self.current();
+        let beyond = (before - current.allowance.limit.parts()).max(0);
+        let active = self.order(current.range.start).into_iter().map(|at| balances[at]);
         let parts = active.fold(beyond, i128::saturating_add);
         Quantity::from_parts(parts).unwrap_or(Quantity::MAX)
     }
@@ -136,30 +116,40 @@ impl GrantPlan {
     /// Balances at the start of the current segment, and what its window used before it.
     fn burn(&self, used: &[Quantity]) -> (Vec<i128>, i128) {
         let mut balances = vec![0i128; self.grants.len()];
-        let (mut window, mut used_in_window) = (None, 0i128);
+        // What was used before each segment.
+        let mut before = vec![0i128];
         for (at, segment) in self.segments.iter().enumerate() {
-            let start = segment.range.start;
-            if window != Some(segment.allowance.window) {
-                (window, used_in_window) = (Some(segment.allowance.window), 0);
-            }
             for (grant, balance) in self.grants.iter().zip(&mut balances) {
-                *balance = grant.balance_at(start, *balance);
+                *balance = grant.balance_at(segment.range.start, *balance);
             }
-            let Some(used) = used.get(at).filter(|_| at + 1 < self.segments.len()) else {
-                continue;
-            };
-            let limit = segment.allowance.limit.parts();
-            let beyond = |total: i128| total.saturating_sub(limit).max(0);
-            let after = used_in_window.saturating_add(used.parts());
-            let mut due = (beyond(after) - beyond(used_in_window)).max(0);
-            for at in self.order(start) {
-                let drawn = balances[at].min(due);
-                balances[at] -= drawn;
-                due -= drawn;
+            let in_window = before[at] - before[self.first_of_window(segment)];
+            if at + 1 == self.segments.len() {
+                return (balances, in_window);
             }
-            used_in_window = after;
+            let used = used.get(at).map_or(0, |used| used.parts());
+            self.draw(&mut balances, segment, in_window, in_window.saturating_add(used));
+            before.push(before[at].saturating_add(used));
         }
-        (balances, used_in_window)
+        (balances, 0)
+    }
+
+    /// Takes from the grants what a segment used beyond its allowance, when its window had used `before` at its start and
+    /// `after` at its end.
+    fn draw(&self, balances: &mut [i128], segment: &Segment, before: i128, after: i128) {
+        let limit = segment.allowance.limit.parts();
+        let beyond = |total: i128| total.saturating_sub(limit).max(0);
+        let mut due = (beyond(after) - beyond(before)).max(0);
+        for at in self.order(segment.range.start) {
+            let drawn = balances[at].min(due);
+            balances[at] -= drawn;
+            due -= drawn;
+        }
+    }
+
+    /// The first segment that lies in the window of `segment`.
+    fn first_of_window(&self, segment: &Segment) -> usize {
+        let start = segment.allowance.window.start;
+        self.segments.partition_point(|one| one.range.start < start)
     }
 
     /// The grants that are active at `at`, in the order of drawing.
@@ -231,6 +221,78 @@ fn edges(grants: &[Timed]) -> Vec<Timestamp> {
     edges
 }
 
+/// The segments from `from` to the one that contains `now`.
+fn segments(
+    edges: &[Timestamp],
+    allowance_at: &dyn Fn(Timestamp) -> Allowance,
+    mut from: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<Segment>, Problem> {
+    let mut segments = Vec::new();
+    loop {
+        let allowance = allowance_at(from);
+        let edge = edges[edges.partition_point(|edge| *edge <= from)..].first();
+        let end = edge
+            .copied()
+            .unwrap_or(Timestamp::MAX)
+            .min(allowance.until)
+            .min(allowance.window.end);
+        // Every segment has some length, whatever the allowance says.
+        let range = TimeRange::new(from, end.max(from.plus_micros(1)));
+        segments.push(Segment { range, allowance });
+        if range.contains(now) || range.end >= Timestamp::MAX {
+            return Ok(segments);
+        }
+        if segments.len() >= GRANT_SEGMENTS_MAX {
+            return Err(too_many());
+        }
+        from = range.end;
+    }
+}
+
+/// Puts what the current window holds before the first segment in front: the limit counts it too.
+fn begin_with_window(segments: &mut Vec<Segment>) {
+    let (Some(first), Some(current)) = (segments.first(), segments.last()) else {
+        return;
+    };
+    let (start, end) = (current.allowance.window.start, first.range.start);
+    if start < end {
+        let range = TimeRange::new(start, end);
+        // No grant had begun: nothing is drawn, whatever was used.
+        let allowance = Allowance {
+            window: range,
+            until: end,
+            limit: Quantity::MAX,
+        };
+        segments.insert(0, Segment { range, allowance });
+    }
+}
+
+/// Splits segments where a later one's window begins, so that what each window used is a sum of whole segments. Only
+/// where another kind of window follows does one begin within a segment.
+fn split_at_windows(segments: &mut Vec<Segment>) {
+    let mut starts: Vec<_> = segments.iter().map(|one| one.allowance.window.start).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let split = segments.iter().flat_map(|segment| {
+        let TimeRange { start, end } = segment.range;
+        let within = |at: &Timestamp| start < *at && *at < end;
+        let cuts: Vec<_> = starts[starts.partition_point(|at| *at <= start)..]
+            .iter()
+            .copied()
+            .take_while(within)
+            .collect();
+        let begins = std::iter::once(start).chain(cuts.clone());
+        let ends = cuts.into_iter().chain([end]);
+        let allowance = segment.allowance;
+        begins.zip(ends).map(move |(start, end)| Segment {
+            range: TimeRange::new(start, end),
+            allowance,
+        })
+    });
+    *segments = split.collect();
+}
+
 fn too_many() -> Problem {
     Problem::new(
         Code::Invalid,
@@ -286,7 +348,8 @@ mod tests {
 
     fn left(plan: &GrantPlan, used: &[i64]) -> Vec<(String, String)> {
         let used: Vec<_> = used.iter().map(|n| Quantity::from_units(*n)).collect();
-        let left = plan.left(&used).into_iter();
+        let nothing_more = Quantity::from_parts(plan.burn(&used).1).unwrap();
+        let left = plan.left(&used, nothing_more).into_iter();
         left.map(|(grant, left)| (grant.id.clone(), left.to_string()))
             .collect()
     }
@@ -347,6 +410,110 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_now_falls_with_what_the_window_uses_beyond_its_allowance() {
+        let grants = [grant("a", 5, 3, Some(8)), grant("b", 5, 3, None)];
+        let plan = plan(&grants, day(4)).unwrap();
+        let left = |total: i64| {
+            let left = plan.left(&[Quantity::from_units(12)], Quantity::from_units(total));
+            left.iter().map(|(_, left)| left.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(10), ["3", "5"]);
+        assert_eq!(left(14), ["0", "4"]);
+        assert_eq!(left(100), ["0", "0"]);
+    }
+
+    /// Days of 10 each until day 5, and nothing but grants from there on.
+    fn ended_on_the_fifth(now: Timestamp) -> GrantPlan {
+        let windows = Windows {
+            zone: &Zone::UTC,
+            subscription: None,
+        };
+        let allowance = |at| {
+            if at < day(5) {
+                return Allowance {
+                    window: Zone::UTC.window(CalendarUnit::Day, at),
+                    until: day(5),
+                    limit: Quantity::from_units(10),
+                };
+            }
+            Allowance {
+                window: TimeRange::ALL,
+                until: Timestamp::MAX,
+                limit: Quantity::ZERO,
+            }
+        };
+        let grants = [Arc::new(grant("g", 5, 3, None))];
+        GrantPlan::new(&grants, windows, &allowance, now)
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn the_end_of_a_subscription_draws_nothing_that_its_windows_covered() {
+        let plan = ended_on_the_fifth(day(6));
+        let ranges: Vec<_> = plan.past().iter().map(|segment| segment.range).collect();
+        // The window that goes on for ever counts what was used before the grant too.
+        assert_eq!(ranges[0], TimeRange::new(TimeRange::ALL.start, day(3)));
+        assert_eq!(
+            ranges[1..],
+            [TimeRange::new(day(3), day(4)), TimeRange::new(day(4), day(5))]
+        );
+        let used = |used: [i64; 3]| used.map(Quantity::from_units);
+        assert_eq!(plan.extra(&used([70, 10, 9])), Quantity::from_units(94));
+        assert_eq!(
+            plan.extra(&used([70, 10, 12])),
+            Quantity::from_units(95),
+            "two were drawn"
+        );
+        assert_eq!(
+            plan.left(&used([0, 10, 12]), Quantity::from_units(24))[0].1,
+            Quantity::from_units(1)
+        );
+    }
+
+    #[test]
+    fn a_window_that_begins_within_a_segment_counts_its_own_part() {
+        // Nothing but grants until the third, then months: January's allowance counts what January used before.
+        let windows = Windows {
+            zone: &Zone::UTC,
+            subscription: None,
+        };
+        let month = TimeRange::new(day(1), day(31));
+        let allowance = |at| {
+            if at < day(3) {
+                let (window, limit) = (TimeRange::ALL, Quantity::ZERO);
+                return Allowance {
+                    window,
+                    until: day(3),
+                    limit,
+                };
+            }
+            let (window, limit) = (month, Quantity::from_units(10));
+            Allowance {
+                window,
+                until: Timestamp::MAX,
+                limit,
+            }
+        };
+        let grants = [Arc::new(grant("g", 5, 0, None))];
+        let plan = GrantPlan::new(&grants, windows, &allowance, day(4))
+            .unwrap()
+            .unwrap();
+        let ranges: Vec<_> = plan.past().iter().map(|segment| segment.range).collect();
+        assert_eq!(
+            ranges,
+            [TimeRange::new(day(0), day(1)), TimeRange::new(day(1), day(3)),]
+        );
+        let used = |used: [i64; 2]| used.map(Quantity::from_units);
+        assert_eq!(plan.extra(&used([1, 1])), Quantity::from_units(3));
+        assert_eq!(
+            plan.extra(&used([1, 13])),
+            Quantity::from_units(3),
+            "what January used beyond its allowance"
+        );
+    }
+
+    #[test]
     fn without_a_grant_that_counts_there_is_no_plan() {
         assert!(plan(&[grant("g", 5, 3, None)], day(2)).is_none());
         assert!(plan(&[grant("g", 5, 3, Some(5))], day(5)).is_none());
@@ -403,7 +570,7 @@ mod tests {
                         // The plan's past begins with the first grant's day.
                         let past = plan.past().len();
                         let used: Vec<_> = taken[taken.len() - past..].iter().map(|n| Quantity::from_units(*n)).collect();
-                        let left = plan.left(&used);
+                        let left = plan.left(&used, Quantity::ZERO);
                         for (one, left) in &left {
                             prop_assert!(*left >= Quantity::ZERO && left.parts() <= one.amount.parts()
                                 + one.rollover_max.unwrap_or_default().parts());

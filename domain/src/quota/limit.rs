@@ -40,6 +40,13 @@ impl EffectiveLimit {
         }
     }
 
+    /// The period of those of `limits` that grants raise: the longest, if that is a day or more. Shorter limits only bound
+    /// the speed, and an unlimited feature needs no grants.
+    pub fn raised_period(limits: &[Self]) -> Option<LimitPeriod> {
+        let longest = limits.iter().map(|limit| limit.period).max();
+        longest.filter(|period| *period >= LimitPeriod::Day)
+    }
+
     /// Adds `other` to the limit of the same window and mode in `limits`, or as a limit of its own.
     pub(crate) fn add_to(limits: &mut Vec<Self>, other: Self) {
         let same = limits

@@ -6,11 +6,13 @@ use serde::Serialize;
 use turnpike_domain::catalog::{Feature, FeatureKind};
 use turnpike_domain::identity::Scope;
 use turnpike_domain::quantity::Quantity;
+use turnpike_domain::time::Timestamp;
 use turnpike_http::{Caller, ProblemBody, Reply};
 
 use super::answer::QuotaAnswer;
 use crate::Enforcer;
 use crate::consume::Asked;
+use crate::outcome::GrantOutcome;
 use crate::resolve::meter_of;
 
 /// What a customer is entitled to.
@@ -32,6 +34,39 @@ pub(super) struct EntitlementAnswer {
     /// What stands against it now; `allowed` says whether anything is left, were 0 more asked for.
     #[serde(flatten)]
     answer: QuotaAnswer,
+    /// The grants that raise its limits now, in the order in which they are drawn.
+    grants: Vec<EntitlementGrant>,
+}
+
+/// A grant that counts, of the customer or of one that shares its entitlement.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct EntitlementGrant {
+    /// Its id.
+    id: String,
+    /// Whose grant it is.
+    customer: String,
+    /// How much was granted: of a recurring one, each time.
+    #[schema(value_type = String)]
+    amount: Quantity,
+    /// What is left of it; what is reserved from it is no longer left.
+    #[schema(value_type = String)]
+    balance: Quantity,
+    /// When it ends; null for never.
+    #[schema(value_type = Option<String>)]
+    expires_at: Option<Timestamp>,
+}
+
+impl From<&GrantOutcome> for EntitlementGrant {
+    fn from(outcome: &GrantOutcome) -> Self {
+        let grant = &outcome.grant;
+        Self {
+            id: grant.id.clone(),
+            customer: grant.customer.clone(),
+            amount: grant.amount,
+            balance: outcome.balance,
+            expires_at: grant.expires_at,
+        }
+    }
 }
 
 /// What a customer is entitled to now, with values, limits and usage.
@@ -73,6 +108,7 @@ pub(super) async fn entitlements(
                 name: feature.name.clone(),
                 kind: feature.kind,
                 answer: QuotaAnswer::from(&outcome),
+                grants: outcome.grants.iter().map(EntitlementGrant::from).collect(),
             });
         }
     }

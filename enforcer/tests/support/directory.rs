@@ -151,6 +151,10 @@ impl FakeDirectory {
         self.change(|state| state.overrides.entry(customer.to_owned()).or_default().push(over));
     }
 
+    pub fn remove_overrides(&self, customer: &str) {
+        self.change(|state| drop(state.overrides.remove(customer)));
+    }
+
     pub fn put_grant(&self, customer: &str, mut body: Value) {
         body["customer"] = customer.into();
         let grant = Arc::new(read(body));

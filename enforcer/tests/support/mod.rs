@@ -165,6 +165,11 @@ impl World {
         self.told(DirectoryChange::Customer(TENANT, customer.to_owned()));
     }
 
+    pub fn remove_overrides(&self, customer: &str) {
+        self.directory.remove_overrides(customer);
+        self.told(DirectoryChange::Customer(TENANT, customer.to_owned()));
+    }
+
     pub fn put_grant(&self, customer: &str, body: Value) {
         self.directory.put_grant(customer, body);
         self.told(DirectoryChange::Customer(TENANT, customer.to_owned()));

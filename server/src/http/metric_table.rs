@@ -272,6 +272,11 @@ const SERVICES: &[Metric] = &[
         "",
         "Counts of customers' features held in memory.",
     ),
+    gauge(
+        "turnpike_quota_places",
+        "",
+        "Customers whose place in the hierarchy is held in memory for those counts.",
+    ),
     counter(
         "turnpike_quota_slots_made_total",
         "",

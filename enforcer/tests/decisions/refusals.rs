@@ -1,0 +1,190 @@
+//! What cannot be asked, and what a refusal tells.
+
+use serde_json::{Value, json};
+
+use crate::support::{World, at};
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+async fn what_cannot_be_asked_is_refused_with_a_pointer() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "day"}]));
+    world.put_feature("calls", json!({"kind": "metered", "meter": "calls"}));
+    let consume = "/v1/quota/consume";
+    for (path, body, status, pointer) in [
+        (
+            "/v1/quota/check",
+            json!({"customer": "nobody", "feature": "tokens"}),
+            404,
+            Value::Null,
+        ),
+        (
+            "/v1/quota/check",
+            json!({"customer": "acme", "feature": "nothing"}),
+            404,
+            Value::Null,
+        ),
+        (
+            "/v1/quota/check",
+            json!({"customer": "acme", "feature": "tokens", "amount": "-1"}),
+            422,
+            json!("/amount"),
+        ),
+        (
+            "/v1/quota/check",
+            json!({"customer": "acme", "feature": "tokens", "amount": "0.0000000000001"}),
+            422,
+            json!("/amount"),
+        ),
+        (
+            "/v1/quota/check",
+            json!({"customer": "acme", "feature": "tokens", "amount": "1e40"}),
+            422,
+            json!("/amount"),
+        ),
+        (
+            "/v1/quota/check",
+            json!({"customer": "acme", "feature": "tokens", "size": "1"}),
+            422,
+            json!("/size"),
+        ),
+        (
+            "/v1/quota/check?status=odd",
+            json!({"customer": "acme", "feature": "tokens"}),
+            422,
+            json!("/status"),
+        ),
+        (
+            consume,
+            json!({"id": "", "customer": "acme", "feature": "tokens"}),
+            422,
+            json!("/id"),
+        ),
+        (
+            consume,
+            json!({"id": "x".repeat(513), "customer": "acme", "feature": "tokens"}),
+            422,
+            json!("/id"),
+        ),
+        (
+            consume,
+            json!({"id": "1", "customer": "acme", "feature": "tokens", "amount": "0"}),
+            422,
+            json!("/amount"),
+        ),
+        (
+            consume,
+            json!({"id": "1", "customer": "acme", "feature": "tokens", "properties": [1]}),
+            422,
+            json!("/properties"),
+        ),
+        (
+            consume,
+            json!({"id": "1", "customer": "acme", "feature": "calls", "amount": "2"}),
+            422,
+            json!("/amount"),
+        ),
+        (
+            "/v1/quota/reservations",
+            json!({"id": "1", "customer": "acme", "feature": "tokens", "ttl_s": 0}),
+            422,
+            json!("/ttl_s"),
+        ),
+        (
+            "/v1/quota/reservations",
+            json!({"id": "1", "customer": "acme", "feature": "tokens", "ttl_s": 86_401}),
+            422,
+            json!("/ttl_s"),
+        ),
+        ("/v1/quota/reservations/none/commit", json!({}), 404, Value::Null),
+    ] {
+        let (answered, problem) = world.post(path, body.clone()).await;
+        assert_eq!(
+            (answered.as_u16(), &problem["errors"][0]["pointer"]),
+            (status, &pointer),
+            "{path} {body} {problem}"
+        );
+    }
+    let deep = format!("{{\"a\":{}1{}}}", "[".repeat(70), "]".repeat(70));
+    let body: Value = serde_json::from_str(&format!(
+        r#"{{"id":"1","customer":"acme","feature":"tokens","properties":{deep}}}"#
+    ))
+    .unwrap();
+    let (status, problem) = world.post(consume, body).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (422, &json!("too_deep")));
+    assert_eq!(world.log.granted().len(), 0);
+}
+
+#[tokio::test]
+async fn a_strict_refusal_is_429_with_headers() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10.5", "period": "hour"}, {"limit": "100", "period": "ever"}]));
+    world.clock.set("2026-01-10T12:59:30.5Z");
+    let body = |amount: &str| Some(json!({"customer": "acme", "feature": "tokens", "amount": amount}));
+    let (status, _, headers) = world
+        .call("POST", "/v1/quota/check?status=strict", body("4"))
+        .await;
+    assert_eq!((status.as_u16(), headers.get("retry-after")), (200, None));
+    assert_eq!(
+        headers["ratelimit-policy"],
+        r#""hour-hard";q=10;w=3600, "ever-hard";q=100"#
+    );
+    assert_eq!(
+        headers["ratelimit"],
+        r#""hour-hard";r=10;t=30, "ever-hard";r=100"#
+    );
+    let (status, answer, headers) = world
+        .call("POST", "/v1/quota/check?status=strict", body("11"))
+        .await;
+    assert_eq!(
+        (status.as_u16(), &headers["retry-after"]),
+        (429, &"30".parse().unwrap())
+    );
+    assert_eq!(headers["content-type"], "application/problem+json");
+    assert_eq!(
+        (&answer["code"], &answer["retryable"], &answer["request_id"]),
+        (&json!("quota_refused"), &json!(true), &json!("request"))
+    );
+    assert_eq!(
+        (&answer["allowed"], &answer["reason"], &answer["limit"]),
+        (&json!(false), &json!("limit_reached"), &json!("10.5"))
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_names_what_would_allow_it() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "month"}]));
+    let entitlement =
+        |limit: &str| json!([{"feature": "tokens", "limits": [{"limit": limit, "period": "month"}]}]);
+    world.put_plan("big", entitlement("100"));
+    world.put_plan("small", entitlement("11"));
+    world.put_plan("other", json!([{"feature": "else"}]));
+    world.put_add_on("more", entitlement("5"));
+    world.put_add_on("less", entitlement("1"));
+    world.consume("a", "acme", "9").await;
+    let named = async |world: &World, amount: &str| {
+        let answer = world.check("acme", "tokens", amount).await;
+        let options = answer["upgrade_options"].as_array().cloned().unwrap_or_default();
+        options
+            .iter()
+            .map(|o| o["key"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(named(&world, "2").await, ["big", "small", "less", "more"]);
+    assert_eq!(named(&world, "4").await, ["big", "more"]);
+    assert_eq!(named(&world, "200").await, [""; 0]);
+    assert_eq!(
+        named(&world, "1").await,
+        [""; 0],
+        "nothing is named where it is granted"
+    );
+    world.log.tokens("acme", at("2026-01-10T11:00:00Z"), 90);
+    assert_eq!(named(&world, "1").await, ["big"]);
+    world.put_customer("new", json!({}));
+    let answer = world.check("new", "tokens", "20").await;
+    assert_eq!(
+        (&answer["reason"], &answer["upgrade_options"][0]["key"]),
+        (&json!("no_subscription"), &json!("big"))
+    );
+}
