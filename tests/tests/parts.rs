@@ -59,7 +59,9 @@ fn copy(from: &Path, to: &Path) {
 
 fn segments(data: &Path) -> Vec<PathBuf> {
     let files = contents(&data.join("log")).into_keys();
-    files.filter(|path| path.extension().is_some_and(|end| end == "log")).collect()
+    files
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+        .collect()
 }
 
 /// A directory with several segments that was stopped as it should be.
@@ -72,7 +74,14 @@ async fn stopped(data: &Path) {
         for at in 0..100 {
             // Of another text each, so that they do not compress to nothing.
             let noise: String = (0..60_u64)
-                .map(|place| format!("{:x}", (batch * 100 + at + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(place as u32)))
+                .map(|place| {
+                    format!(
+                        "{:x}",
+                        (batch * 100 + at + 1)
+                            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                            .rotate_left(place as u32)
+                    )
+                })
                 .collect();
             let event = json!({"id": format!("{batch}-{at}"), "source": "s", "type": "t", "subject": "a",
                 "time": "2026-01-15T00:00:00Z", "data": {"noise": noise}});
@@ -92,13 +101,21 @@ fn remove(path: &Path) {
 }
 
 const LOSSES: &[Loss] = &[
-    ("the database", |data| remove(&data.join("turnpike.db")), "turnpike.db is missing"),
+    (
+        "the database",
+        |data| remove(&data.join("turnpike.db")),
+        "turnpike.db is missing",
+    ),
     (
         "what was in the database",
         |data| std::fs::write(data.join("turnpike.db"), []).expect("emptied"),
         "turnpike.db",
     ),
-    ("the description", |data| remove(&data.join("format.toml")), "format.toml is missing"),
+    (
+        "the description",
+        |data| remove(&data.join("format.toml")),
+        "format.toml is missing",
+    ),
     (
         "the number of partitions",
         |data| {
@@ -114,7 +131,11 @@ const LOSSES: &[Loss] = &[
         |data| std::fs::remove_dir_all(data.join("log")).expect("removed"),
         "restore log/ from a backup",
     ),
-    ("the log's beginning", |data| remove(&segments(data)[0]), "missing at its beginning"),
+    (
+        "the log's beginning",
+        |data| remove(&segments(data)[0]),
+        "missing at its beginning",
+    ),
     (
         "the log's last segment",
         |data| remove(segments(data).last().expect("segments")),
@@ -151,12 +172,19 @@ async fn a_directory_that_lost_a_part_is_refused_and_left_as_it_is() {
         ] {
             let (code, told) = run(arguments);
             let command = arguments[0];
-            assert!(code.is_some_and(|code| code != 0), "{command} without {name}: {code:?} {told}");
+            assert!(
+                code.is_some_and(|code| code != 0),
+                "{command} without {name}: {code:?} {told}"
+            );
             assert!(told.contains(told_of), "{command} without {name}: {told}");
-            let left: Vec<_> = before.iter().filter(|(path, bytes)| {
-                // SQLite may write an empty file's header when it opens it.
-                !path.ends_with("turnpike.db") && std::fs::read(path).ok().as_ref() != Some(*bytes)
-            }).map(|(path, _)| path).collect();
+            let left: Vec<_> = before
+                .iter()
+                .filter(|(path, bytes)| {
+                    // SQLite may write an empty file's header when it opens it.
+                    !path.ends_with("turnpike.db") && std::fs::read(path).ok().as_ref() != Some(*bytes)
+                })
+                .map(|(path, _)| path)
+                .collect();
             assert!(left.is_empty(), "{command} without {name} changed {left:?}");
         }
     }
@@ -174,7 +202,10 @@ async fn a_directory_that_lost_a_part_is_refused_and_left_as_it_is() {
 fn a_first_key_that_nobody_can_see_is_not_made() {
     let directory = tempfile::tempdir().expect("a directory");
     let place = directory.path().join("data").display().to_string();
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("a full device");
     let output = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", &place])
         .env_clear()
@@ -183,7 +214,10 @@ fn a_first_key_that_nobody_can_see_is_not_made() {
         .output()
         .expect("it ends");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains("TURNPIKE_BOOTSTRAP_API_KEY"), "{told}");
+    assert!(
+        !output.status.success() && told.contains("TURNPIKE_BOOTSTRAP_API_KEY"),
+        "{told}"
+    );
     let mut child = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", &place])
         .env_clear()
@@ -191,7 +225,8 @@ fn a_first_key_that_nobody_can_see_is_not_made() {
         .stderr(Stdio::null())
         .spawn()
         .expect("it starts");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("its output")));
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("its output")));
     let first = lines.next().expect("a line").expect("text");
     child.kill().expect("killed");
     child.wait().expect("it ends");

@@ -253,9 +253,11 @@ async fn stored(config: &Config) -> Vec<Finding> {
         Verdict::Good,
         format!("{} partitions", data_dir.partitions()),
     )];
-    found.push(Finding::of("parts", Stores::check_together(&data_dir).await, |()| {
-        "log, views and database belong together, and none has lost a part".to_owned()
-    }));
+    found.push(Finding::of(
+        "parts",
+        Stores::check_together(&data_dir).await,
+        |()| "log, views and database belong together, and none has lost a part".to_owned(),
+    ));
     found.push(log(&data_dir));
     found.push(views(&data_dir));
     if data_dir.database().exists() {

@@ -208,7 +208,10 @@ impl DataDir {
 
 /// An error where there is data: without its description it would be read wrongly.
 fn refuse_unlabelled(path: &Path) -> Result<(), DataDirError> {
-    if !["log", "views", "turnpike.db"].iter().any(|part| path.join(part).exists()) {
+    if !["log", "views", "turnpike.db"]
+        .iter()
+        .any(|part| path.join(part).exists())
+    {
         return Ok(());
     }
     let partitions = fs::read_dir(path.join("views")).map_or(0, Iterator::count);
@@ -248,7 +251,9 @@ fn write_durably(directory: &Path, file: &Path, format: &Format) -> io::Result<(
         .write(true)
         .mode(0o600)
         .open(&beside)?;
-    out.write_all(b"# Made by turnpike; not to be edited. To be backed up with log/, views/ and turnpike.db.\n")?;
+    out.write_all(
+        b"# Made by turnpike; not to be edited. To be backed up with log/, views/ and turnpike.db.\n",
+    )?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
     fs::rename(&beside, file)?;

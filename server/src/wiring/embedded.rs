@@ -96,7 +96,9 @@ impl Engine {
         let data_dir = DataDir::open_or_create(&config.data_dir, config.partitions())?;
         let clock = Arc::new(TenantClock::new(Arc::clone(&parts.clock)));
         let stores = Stores::open(config, &data_dir, &clock, &parts).await?;
-        let first = stores.sql.first_start(parts.bootstrap_key.as_deref(), &*parts.show_key);
+        let first = stores
+            .sql
+            .first_start(parts.bootstrap_key.as_deref(), &*parts.show_key);
         first.await?;
         let services = Services::start(config, &stores, &clock, &parts.randomness).await?;
         let mut ticks = Ticks::default();

@@ -105,7 +105,11 @@ impl Stores {
 
 /// What the log must be: `used` says whether the database has been in use.
 fn expected(known: Option<Installation>, used: bool, views: &[Arc<EmbeddedViews>]) -> Expected {
-    let reaches = views.iter().map(|views| views.position().offset()).max().unwrap_or(0);
+    let reaches = views
+        .iter()
+        .map(|views| views.position().offset())
+        .max()
+        .unwrap_or(0);
     match known {
         None if !used && reaches == 0 => Expected::Nothing,
         known => Expected::Log {

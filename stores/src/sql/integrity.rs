@@ -3,9 +3,9 @@
 use sqlx::Row as _;
 use turnpike_domain::port::StoreError;
 
+use super::SqlPlace;
 use super::connect::{check_schema, lost, reader};
 use super::settings::{self, Installation};
-use super::SqlPlace;
 
 /// What SQLite's own check finds in a database that exists; nothing for a sound one. Changes nothing.
 ///

@@ -77,7 +77,9 @@ pub struct Installation {
 const INSTALLATION: &str = "installation";
 
 /// `None` where none was kept yet.
-pub(super) async fn installation(connection: &mut SqliteConnection) -> Result<Option<Installation>, StoreError> {
+pub(super) async fn installation(
+    connection: &mut SqliteConnection,
+) -> Result<Option<Installation>, StoreError> {
     let Some(text) = get(connection, INSTALLATION).await.map_err(lost)? else {
         return Ok(None);
     };

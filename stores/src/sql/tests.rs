@@ -44,7 +44,10 @@ async fn the_first_start_makes_a_tenant_and_a_key_and_later_ones_nothing() {
 
     let again = open(&place, FailPoints::default()).await.unwrap();
     assert_eq!(
-        again.first_start(Some("another-key-123456"), &|_| Ok(())).await.unwrap(),
+        again
+            .first_start(Some("another-key-123456"), &|_| Ok(()))
+            .await
+            .unwrap(),
         FirstKey::Earlier
     );
     assert_eq!(again.authenticate("another-key-123456"), Err(KeyRefusal::Unknown));
@@ -71,10 +74,16 @@ async fn an_operator_may_choose_the_first_key() {
         assert!(store.first_start(Some(bad), &|_| Ok(())).await.is_err(), "{bad}");
     }
     let spaced = open(&SqlPlace::Memory, FailPoints::default()).await.unwrap();
-    spaced.first_start(Some("ключ с пробелами внутри"), &|_| Ok(())).await.unwrap();
+    spaced
+        .first_start(Some("ключ с пробелами внутри"), &|_| Ok(()))
+        .await
+        .unwrap();
     assert!(spaced.authenticate("ключ с пробелами внутри").is_ok());
     assert_eq!(
-        store.first_start(Some("tp_chosen_by_operator"), &|_| Ok(())).await.unwrap(),
+        store
+            .first_start(Some("tp_chosen_by_operator"), &|_| Ok(()))
+            .await
+            .unwrap(),
         FirstKey::Chosen
     );
     assert_eq!(

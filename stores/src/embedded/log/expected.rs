@@ -43,7 +43,15 @@ impl Expected {
             )));
         }
         match (self, chain) {
-            (Self::Any, _) | (Self::Nothing | Self::Log { identity: None, reaches: 0 }, None) => Ok(()),
+            (Self::Any, _)
+            | (
+                Self::Nothing
+                | Self::Log {
+                    identity: None,
+                    reaches: 0,
+                },
+                None,
+            ) => Ok(()),
             (Self::Nothing, Some(chain)) if chain.is_empty() => Ok(()),
             (Self::Nothing, Some(_)) => Err(StoreError::Damaged(format!(
                 "the log in {at} holds records, but the database beside it is new: it was lost or is another one's; \
