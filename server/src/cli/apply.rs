@@ -6,11 +6,14 @@ use serde_json::{Value, json};
 
 use super::client::ClientArgs;
 use super::{CommandError, output};
+use crate::config::did_you_mean;
 
 /// The parts of a catalog, as they are named in files.
 const PARTS: [&str; 4] = ["meters", "features", "plans", "add_ons"];
 
-/// Make the server's catalog what files declare: meters, features, plans and add-ons. Shows the difference first.
+/// Make the server's catalog what files declare, after showing the difference.
+///
+/// A catalog is meters, features, plans and add-ons.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike apply config/sample-catalog.toml
@@ -50,7 +53,7 @@ impl Apply {
         }
         // The difference that was shown is the one that is applied: another change in between refuses this one.
         catalog["expected_version"] = diff["version"].clone();
-        let applied = client.post("/v1/catalog/apply", catalog).await?;
+        let applied = client.post_once("/v1/catalog/apply", catalog).await?;
         if self.client.json {
             return output::json(&applied);
         }
@@ -103,9 +106,11 @@ pub(crate) fn add(catalog: &mut Value, text: &str) -> Result<(), String> {
     let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
     for (part, value) in table {
         if !PARTS.contains(&part.as_str()) {
+            let hint = did_you_mean(&part, PARTS.into_iter())
+                .map_or(String::new(), |near| format!(" (did you mean [[{near}]]?)"));
             return Err(format!(
-                "unknown part \"{part}\"; a catalog has {}, each as [[{part}]]",
-                PARTS.join(", ")
+                "unknown part \"{part}\"{hint}; a catalog has [[{}]]",
+                PARTS.join("]], [[")
             ));
         }
         let value = serde_json::to_value(value).map_err(|error| error.to_string())?;

@@ -3,7 +3,9 @@ use serde_json::{Value, json};
 use super::client::ClientArgs;
 use super::{CommandError, output};
 
-/// Ask whether a customer may use a feature now. Takes nothing. Exit code 5 for no.
+/// Ask whether a customer may use a feature now.
+///
+/// Takes nothing. Exit code 5 for no.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike check acme tokens

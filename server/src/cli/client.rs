@@ -1,7 +1,10 @@
 //! Calls to a server over HTTP, for the commands that need one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use turnpike_domain::time::Randomness as _;
@@ -12,6 +15,8 @@ use super::refusal::refused;
 
 /// Tries of a call that a retry can help, beside the first.
 const RETRIES: u32 = 8;
+/// The longest pause between two tries.
+const PAUSE_MS_MAX: u64 = 5_000;
 
 /// Where the server is and who calls.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,6 +62,34 @@ pub(crate) struct Client {
     base: String,
     key: String,
     http: reqwest::Client,
+    patience: Option<Patience>,
+}
+
+/// How long work is held up for a server that went away in the middle of it.
+#[derive(Debug, Clone)]
+struct Patience {
+    /// Of one call, all pauses together.
+    most: Duration,
+    /// Where people are told.
+    bar: ProgressBar,
+    /// Whether the server has answered: who never was there is not waited for.
+    met: Arc<AtomicBool>,
+    /// Whether it was told that the server went away.
+    told: Arc<AtomicBool>,
+}
+
+/// What a try of a call led to.
+enum Tried<T> {
+    Done(T),
+    Refused(Response),
+    Lost(reqwest::Error),
+}
+
+/// The pauses of one call.
+#[derive(Default)]
+struct Pauses {
+    tries: u32,
+    waited: Duration,
 }
 
 /// What is sent.
@@ -66,7 +99,7 @@ pub(crate) enum Body {
     None,
     /// JSON.
     Json(Value),
-    /// JSON with an idempotency key.
+    /// JSON, or null for nothing, with an idempotency key.
     Once(String, Value),
     /// Bytes with their content type.
     Bytes(&'static str, bytes::Bytes),
@@ -87,7 +120,22 @@ impl Client {
             base: base.trim_end_matches('/').to_owned(),
             key: key.to_owned(),
             http,
+            patience: None,
         })
+    }
+
+    /// The same client, which waits up to `most` for a server that it has met and that goes away. `bar` tells of it.
+    pub(crate) fn patient(self, most: Duration, bar: ProgressBar) -> Self {
+        let patience = Patience {
+            most,
+            bar,
+            met: Arc::default(),
+            told: Arc::default(),
+        };
+        Self {
+            patience: Some(patience),
+            ..self
+        }
     }
 
     /// `GET` of `path` as JSON.
@@ -106,10 +154,15 @@ impl Client {
         self.json(Method::POST, path, Body::Once(id, body)).await
     }
 
+    /// `DELETE` of what can be taken away only once.
+    pub(crate) async fn delete_once(&self, path: &str) -> Result<Value, CommandError> {
+        let id = MachineRandomness.new_id();
+        self.json(Method::DELETE, path, Body::Once(id, Value::Null)).await
+    }
+
     /// A call with a JSON answer; `Null` for an answer without a body.
     pub(crate) async fn json(&self, method: Method, path: &str, body: Body) -> Result<Value, CommandError> {
-        let response = self.call(method, path, body).await?;
-        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        let bytes = self.retried(method, path, body, Response::bytes).await?;
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
@@ -117,27 +170,88 @@ impl Client {
             .map_err(|error| CommandError::failed(format!("{path} did not answer with JSON: {error}")))
     }
 
-    /// A call; an error unless it succeeds. Calls that a retry can help are tried again, as `Retry-After` says. That is
-    /// safe for all calls here: they read, set what they set before, or are repeated with the same ids.
+    /// A call; an error unless it succeeds.
     pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
         body: Body,
     ) -> Result<Response, CommandError> {
-        let mut tries = 0;
+        self.retried(method, path, body, |response| std::future::ready(Ok(response)))
+            .await
+    }
+
+    /// A call and what `read` makes of its answer. Calls that a retry can help are tried again, as `Retry-After` says.
+    /// That is safe for all calls here: they read, set what they set before, or are repeated with the same ids.
+    async fn retried<T, F: Future<Output = Result<T, reqwest::Error>>>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        read: impl Fn(Response) -> F,
+    ) -> Result<T, CommandError> {
+        let mut pauses = Pauses::default();
         loop {
-            let sent = self.send(method.clone(), path, body.clone()).await;
-            let wait = match sent {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) if may_retry(response.status()) && tries < RETRIES => retry_after(&response),
-                Ok(response) => return Err(refused(self, &method, path, response).await),
-                Err(error) if error.is_builder() => return Err(self.no_address(&error)),
-                Err(error) if error.is_connect() || tries >= RETRIES => return Err(self.unreachable(&error)),
-                Err(_) => Duration::from_millis(200 << tries.min(4)),
+            let tried = match self.send(method.clone(), path, body.clone()).await {
+                Ok(response) if !response.status().is_success() => Tried::Refused(response),
+                Ok(response) => read(response).await.map_or_else(Tried::Lost, Tried::Done),
+                Err(error) => Tried::Lost(error),
             };
-            tries += 1;
-            tokio::time::sleep(wait).await;
+            let pause = match tried {
+                Tried::Done(value) => {
+                    self.note_found();
+                    return Ok(value);
+                }
+                Tried::Refused(response) => match self.pause_after_refusal(&pauses, &response) {
+                    Some(pause) => pause,
+                    None => return Err(refused(self, &method, path, response).await),
+                },
+                Tried::Lost(error) if error.is_builder() => return Err(self.no_address(&error)),
+                Tried::Lost(error) => match self.pause_after_loss(&pauses, &error) {
+                    Some(pause) => pause,
+                    None => return Err(self.unreachable(&error)),
+                },
+            };
+            pauses.tries += 1;
+            pauses.waited += pause;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// How long to wait before the next try, unless that is not worth it.
+    fn pause_after_refusal(&self, pauses: &Pauses, response: &Response) -> Option<Duration> {
+        let worth = match &self.patience {
+            None => pauses.tries < RETRIES,
+            Some(patience) => pauses.waited < patience.most,
+        };
+        (worth && may_retry(response.status())).then(|| retry_after(response))
+    }
+
+    fn pause_after_loss(&self, pauses: &Pauses, error: &reqwest::Error) -> Option<Duration> {
+        let pause = pauses.next();
+        match &self.patience {
+            Some(patience) if patience.met.load(Ordering::Relaxed) => {
+                let worth = pauses.waited < patience.most;
+                if worth && !patience.told.swap(true, Ordering::Relaxed) {
+                    patience.tell(&format!(
+                        "the server at {} went away ({}); trying again for {} s",
+                        self.base,
+                        root_cause(error),
+                        patience.most.as_secs()
+                    ));
+                }
+                worth.then_some(pause)
+            }
+            _ => (!error.is_connect() && pauses.tries < RETRIES).then_some(pause),
+        }
+    }
+
+    fn note_found(&self) {
+        if let Some(patience) = &self.patience {
+            patience.met.store(true, Ordering::Relaxed);
+            if patience.told.swap(false, Ordering::Relaxed) {
+                patience.tell("the server is back");
+            }
         }
     }
 
@@ -155,30 +269,29 @@ impl Client {
         let request = match body {
             Body::None => request,
             Body::Json(value) => request.json(&value),
+            Body::Once(id, Value::Null) => request.header("idempotency-key", id),
             Body::Once(id, value) => request.header("idempotency-key", id).json(&value),
             Body::Bytes(kind, bytes) => request.header("content-type", kind).body(bytes),
         };
         request.send().await
     }
 
-    /// All rows of a list, page by page.
+    /// All rows of a list.
     pub(crate) async fn list(&self, path: &str) -> Result<Vec<Value>, CommandError> {
         let mut rows = Vec::new();
-        let mut cursor: Option<String> = None;
-        loop {
-            let mark = if path.contains('?') { '&' } else { '?' };
-            let page = match &cursor {
-                None => self.get(&format!("{path}{mark}limit=1000")).await?,
-                Some(at) => {
-                    self.get(&format!("{path}{mark}limit=1000&cursor={}", encode(at)))
-                        .await?
-                }
-            };
-            rows.extend(page["data"].as_array().cloned().unwrap_or_default());
-            match page["next_cursor"].as_str() {
-                Some(next) => cursor = Some(next.to_owned()),
-                None => return Ok(rows),
-            }
+        let mut pages = self.pages(path);
+        while let Some(page) = pages.next().await? {
+            rows.extend(page);
+        }
+        Ok(rows)
+    }
+
+    /// The rows of a list, page by page.
+    pub(crate) fn pages<'a>(&'a self, path: &'a str) -> Pages<'a> {
+        Pages {
+            client: self,
+            path,
+            cursor: Some(String::new()),
         }
     }
 
@@ -196,6 +309,52 @@ impl Client {
             "cannot reach the server at {}: {cause}; is `turnpike serve` running there? (--server, TURNPIKE_SERVER)",
             self.base
         ))
+    }
+}
+
+/// A list that is read page by page.
+pub(crate) struct Pages<'a> {
+    client: &'a Client,
+    path: &'a str,
+    /// Where the next page begins: empty for the first one, none behind the last.
+    cursor: Option<String>,
+}
+
+impl Pages<'_> {
+    /// The next page; none behind the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Value>>, CommandError> {
+        let Some(cursor) = self.cursor.take() else {
+            return Ok(None);
+        };
+        let mark = if self.path.contains('?') { '&' } else { '?' };
+        let mut path = format!("{}{mark}limit=1000", self.path);
+        if !cursor.is_empty() {
+            path = format!("{path}&cursor={}", encode(&cursor));
+        }
+        let mut page = self.client.get(&path).await?;
+        self.cursor = page["next_cursor"].as_str().map(str::to_owned);
+        Ok(Some(match page["data"].take() {
+            Value::Array(rows) => rows,
+            _ => Vec::new(),
+        }))
+    }
+}
+
+impl Patience {
+    /// Tells people, above the bar where there is one.
+    fn tell(&self, text: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{text}");
+        } else {
+            self.bar.println(text);
+        }
+    }
+}
+
+impl Pauses {
+    /// The pause after a loss: twice as long each time.
+    fn next(&self) -> Duration {
+        Duration::from_millis((200 << self.tries.min(10)).min(PAUSE_MS_MAX))
     }
 }
 
@@ -222,8 +381,15 @@ pub(crate) fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, RESERVED).to_string()
 }
 
+/// Too much at once, or (from a proxy before the server) nobody there just now.
 fn may_retry(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 fn retry_after(response: &Response) -> Duration {

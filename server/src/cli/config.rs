@@ -2,7 +2,9 @@ use serde_json::Value;
 
 use super::{CommandError, ConfigArgs, output};
 
-/// Show the configuration that would apply: defaults, file, environment and flags together. Secrets are hidden.
+/// Show the configuration that would apply.
+///
+/// Defaults, file, environment and flags together; secrets are hidden.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike config

@@ -18,8 +18,9 @@ const SYNCS: u32 = 5;
 /// An fdatasync beyond this makes every answer slow.
 const SYNC_MS_GOOD: u64 = 20;
 
-/// Look for what is wrong: configuration, data directory, disk, clock, and the integrity of everything stored. Exit code 5
-/// when something is. Checks of what is stored need the server to be stopped.
+/// Look for what is wrong with configuration, machine and stored data.
+///
+/// Exit code 5 when something is. Checks of what is stored need the server to be stopped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike doctor --data-dir ./data
@@ -110,15 +111,15 @@ impl Doctor {
             });
             output::line(&output::table(&["check", "verdict", "detail"], rows))?;
         }
-        let bad = found.iter().filter(|one| one.verdict == Verdict::Bad).count();
-        if bad == 0 {
-            Ok(())
-        } else {
-            Err(CommandError::negative(format!(
-                "{bad} of {} checks are bad",
-                found.len()
-            )))
+        let bad: Vec<&str> = found
+            .iter()
+            .filter(|one| one.verdict == Verdict::Bad)
+            .map(|one| one.check)
+            .collect();
+        if bad.is_empty() {
+            return Ok(());
         }
+        Err(CommandError::negative(format!("found bad: {}", bad.join(", "))))
     }
 }
 

@@ -1,8 +1,7 @@
 use clap::Subcommand;
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Body, ClientArgs, encode};
+use super::client::{ClientArgs, encode};
 use super::{CommandError, output};
 
 /// Make, list, rotate and revoke API keys.
@@ -78,11 +77,7 @@ impl Keys {
                 let path = format!("/v1/keys/{}/rotate", encode(id));
                 client.post_once(&path, body).await?
             }
-            What::Revoke { id } => {
-                client
-                    .json(Method::DELETE, &format!("/v1/keys/{}", encode(id)), Body::None)
-                    .await?
-            }
+            What::Revoke { id } => client.delete_once(&format!("/v1/keys/{}", encode(id))).await?,
         };
         if self.client.json {
             return output::json(&answer);

@@ -147,6 +147,14 @@ impl CommandError {
         Self::new(Kind::Interrupted, text)
     }
 
+    /// The same error with what to do about it, unless it is one of the arguments, which says so itself.
+    fn with_hint(mut self, hint: &str) -> Self {
+        if self.kind != Kind::Usage {
+            self.text = format!("{}\n{hint}", self.text);
+        }
+        self
+    }
+
     /// Tells people, or programs, on standard error.
     fn tell(&self, json: bool) {
         if !json {

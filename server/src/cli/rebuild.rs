@@ -1,8 +1,9 @@
 use super::{CommandError, ConfigArgs, output};
 use crate::wiring::Offline;
 
-/// Derive every view of a stopped data directory anew from its log, and compare with what was there. Exit code 5 for a
-/// difference; the new views stay, for the log is the truth.
+/// Derive the views of a stopped data directory anew from its log, and compare.
+///
+/// Exit code 5 for a difference to what was there; the new views stay, for the log is the truth.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike rebuild --data-dir ./data")]

@@ -57,7 +57,10 @@ fn words(status: StatusCode, text: &str, problem: &Value) -> String {
     };
     for field in problem["errors"].as_array().into_iter().flatten() {
         let text = |name: &str| field[name].as_str().unwrap_or("");
-        let _ = write!(words, "\n  {}: {}", text("pointer"), text("detail"));
+        // A single one is often the detail itself.
+        if !words.starts_with(&format!("{} {}", text("pointer"), text("detail"))) {
+            let _ = write!(words, "\n  {}: {}", text("pointer"), text("detail"));
+        }
     }
     match problem["code"].as_str() {
         Some("unauthorized") => words.push_str("\nCheck --api-key or TURNPIKE_API_KEY."),
@@ -134,5 +137,10 @@ mod tests {
         assert!(words(StatusCode::NOT_FOUND, "<html>", &Value::Null).contains("--server"));
         let problem = json!({"code": "invalid", "detail": "2 fields", "errors": [{"pointer": "/a", "detail": "is wrong"}]});
         assert!(words(StatusCode::UNPROCESSABLE_ENTITY, "", &problem).ends_with("\n  /a: is wrong"));
+        let problem = json!({"code": "invalid", "detail": "/a is wrong", "errors": [{"pointer": "/a", "detail": "is wrong"}]});
+        assert_eq!(
+            words(StatusCode::UNPROCESSABLE_ENTITY, "", &problem),
+            "/a is wrong (invalid, HTTP 422)"
+        );
     }
 }

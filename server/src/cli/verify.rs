@@ -1,14 +1,18 @@
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use turnpike_domain::invoice::number_text;
 use turnpike_domain::limits::INVOICES_VERIFIED_MAX;
 
 use super::client::ClientArgs;
-use super::{CommandError, ConfigArgs, output};
+use super::{CommandError, ConfigArgs, invoice, output};
 use crate::wiring::Offline;
 
-/// Derive invoices again from the raw events and compare them to the last minor unit: through the server, or with
-/// --data-dir on a stopped data directory, for all tenants. Exit code 5 for a difference.
+/// Derive invoices again from the raw events, and compare.
+///
+/// To the last minor unit; through the server, or with --data-dir on a stopped data directory, for all tenants. Exit code 5
+/// for a difference.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike verify
@@ -49,25 +53,25 @@ impl Verify {
 
     async fn online(&self) -> Result<Vec<Value>, CommandError> {
         let client = self.client.client()?;
-        let mut ids = self.invoices.clone();
-        if ids.is_empty() {
+        let mut names = self.invoices.clone();
+        if names.is_empty() {
             let all = client.list("/v1/invoices").await?;
-            ids.extend(
+            names.extend(
                 all.iter()
-                    .filter(|one| !one["number"].is_null())
-                    .filter_map(|one| one["id"].as_str().map(str::to_owned)),
+                    .filter_map(|one| one["number"].as_str().map(str::to_owned)),
             );
+            names.sort_unstable();
         }
-        let bar = output::progress(Some(ids.len() as u64), "invoices");
-        let mut found = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(INVOICES_VERIFIED_MAX) {
+        let bar = output::progress(Some(names.len() as u64), "invoices");
+        let mut found = Vec::with_capacity(names.len());
+        for names in names.chunks(INVOICES_VERIFIED_MAX) {
             let mut answer = client
-                .post("/v1/invoices/verify", json!({ "invoices": ids }))
+                .post("/v1/invoices/verify", json!({ "invoices": names }))
                 .await?;
             if let Some(all) = answer["data"].as_array_mut() {
                 found.append(all);
             }
-            bar.inc(ids.len() as u64);
+            bar.inc(names.len() as u64);
         }
         bar.finish_and_clear();
         Ok(found)
@@ -88,7 +92,10 @@ async fn offline(path: PathBuf) -> Result<Vec<Value>, CommandError> {
         .verify_invoices(|tenant, invoice, verification| {
             let mut one = serde_json::to_value(verification).unwrap_or_default();
             one["tenant"] = json!(tenant);
-            one["invoice"] = invoice.id.as_str().into();
+            one["invoice"] = invoice
+                .number
+                .map_or_else(|| invoice.id.clone(), number_text)
+                .into();
             found.push(one);
             bar.inc(1);
         })
@@ -100,13 +107,52 @@ async fn offline(path: PathBuf) -> Result<Vec<Value>, CommandError> {
 }
 
 fn show(found: &[Value]) -> String {
+    let by_tenant = found.iter().any(|one| !one["tenant"].is_null());
     let rows = found.iter().map(|one| {
         let outcome = match one["verified"].as_bool() {
             Some(true) => "the same".to_owned(),
-            Some(false) => format!("differs: {}", one["differences"]),
+            Some(false) => "differs".to_owned(),
             None => format!("unknown: {}", output::cell(&one["reason"])),
         };
-        vec![output::cell(&one["invoice"]), outcome]
+        let tenant = by_tenant.then(|| output::cell(&one["tenant"]));
+        let rest = [output::cell(&one["invoice"]), outcome];
+        tenant.into_iter().chain(rest).collect()
     });
-    output::table(&["invoice", "derived again"], rows)
+    let titles = ["tenant", "invoice", "derived again"];
+    let mut text = output::table(&titles[usize::from(!by_tenant)..], rows);
+    for one in found.iter().filter(|one| one["verified"] == false) {
+        let _ = write!(
+            text,
+            "\n\nDifferences of {}:\n\n{}",
+            output::cell(&one["invoice"]),
+            invoice::show_differences(one)
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_follow_the_table() {
+        let found = [
+            json!({"invoice": "INV-000001", "verified": true, "differences": []}),
+            json!({"invoice": "INV-000002", "verified": false,
+                "differences": [{"pointer": "/total", "expected": "2.00", "found": "1.00"}]}),
+            json!({"invoice": "INV-000003", "verified": null, "reason": "raw_events_deleted", "differences": []}),
+        ];
+        insta::assert_snapshot!(show(&found), @r"
+        INVOICE     DERIVED AGAIN
+        INV-000001  the same
+        INV-000002  differs
+        INV-000003  unknown: raw_events_deleted
+
+        Differences of INV-000002:
+
+        WHERE   FOUND  EXPECTED
+        /total  1.00   2.00
+        ");
+    }
 }

@@ -1,6 +1,7 @@
 /// The candidate nearest to `given`, where one is near enough to be what was meant.
 pub(crate) fn did_you_mean<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let bound = (given.chars().count() / 3).max(2);
+    // Of a short word few letters may differ, or it would be another word.
+    let bound = ((given.chars().count() + 1) / 3).max(1);
     candidates
         .map(|candidate| (distance(given, candidate), candidate))
         .filter(|(distance, _)| *distance <= bound)
@@ -51,5 +52,6 @@ mod tests {
             Some("http.drain_s")
         );
         assert_eq!(did_you_mean("colour", keys.into_iter()), None);
+        assert_eq!(did_you_mean("when", ["who", "n"].into_iter()), None);
     }
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use super::hint::did_you_mean;
-use super::{Config, ConfigError, DEFAULT_TOML};
+use super::lines::lines;
+use super::{Config, ConfigError, DEFAULT_TOML, check};
 
 /// Variables of the environment that begin with TURNPIKE_ and are no configuration of the server.
 const OTHER_VARIABLES: &[&str] = &[
@@ -26,10 +27,7 @@ pub(crate) struct Flags {
 
 /// The configuration from the defaults, the file, the environment and the flags; each goes before those named earlier.
 pub(crate) fn load(flags: &Flags, environment: &[(String, String)]) -> Result<Config, ConfigError> {
-    let defaults: Table = toml::from_str(DEFAULT_TOML)
-        .map_err(|error| ConfigError(format!("the defaults compiled in are not TOML: {error}")))?;
-    let schema = leaves(&defaults);
-    let mut merged = defaults;
+    let mut layers = Layers::of_defaults()?;
     if let Some((path, source)) = file_path(flags, environment) {
         let text = std::fs::read_to_string(&path).map_err(|error| {
             ConfigError(format!(
@@ -37,24 +35,85 @@ pub(crate) fn load(flags: &Flags, environment: &[(String, String)]) -> Result<Co
                 path.display()
             ))
         })?;
-        let table: Table = toml::from_str(&text)
-            .map_err(|error| ConfigError(format!("{} is not valid TOML: {error}", path.display())))?;
-        refuse_unknown(&table, &schema, &path.display().to_string())?;
-        merge(&mut merged, table);
+        layers.add_file(&path.display().to_string(), &text)?;
     }
-    for (path, value) in environment_values(environment, &schema)? {
-        set(&mut merged, &path, value);
+    for (path, value) in environment_values(environment, &layers.schema)? {
+        let source = variable(&path);
+        layers.set(path, value, source)?;
     }
     for (key, text) in &flags.values {
-        let Some(default) = schema.get(key) else {
-            return Err(unknown("the command line", key, &schema));
+        const SOURCE: &str = "the command line";
+        let Some(default) = layers.schema.get(key) else {
+            return Err(unknown(SOURCE, key, &layers.schema));
         };
-        set(&mut merged, key, typed(default, text, &format!("--set {key}"))?);
+        let value = typed(default, text);
+        layers.set(key.clone(), value, SOURCE.to_owned())?;
     }
-    let config: Config = serde_path_to_error::deserialize(Value::Table(merged))
-        .map_err(|error| ConfigError(format!("configuration key {}: {}", error.path(), error.inner())))?;
-    config.check()?;
-    Ok(config)
+    layers.config()
+}
+
+/// The layers read so far, one over the other.
+struct Layers {
+    /// Every key with its default.
+    schema: BTreeMap<String, Value>,
+    merged: Table,
+    /// Where the values that are no defaults come from.
+    sources: BTreeMap<String, String>,
+}
+
+impl Layers {
+    fn of_defaults() -> Result<Self, ConfigError> {
+        let defaults: Table = toml::from_str(DEFAULT_TOML)
+            .map_err(|error| ConfigError(format!("the defaults compiled in are not TOML: {error}")))?;
+        Ok(Self {
+            schema: leaves(&defaults),
+            merged: defaults,
+            sources: BTreeMap::new(),
+        })
+    }
+
+    fn add_file(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        let table: Table = toml::from_str(text)
+            .map_err(|error| ConfigError(format!("{name} is not valid TOML: {error}")))?;
+        let lines = lines(text);
+        for (key, value) in leaves(&table) {
+            let source = lines
+                .get(&key)
+                .map_or_else(|| name.to_owned(), |line| format!("{name}, line {line}"));
+            if !self.schema.contains_key(&key) {
+                return Err(unknown(&source, &key, &self.schema));
+            }
+            self.set(key, value, source)?;
+        }
+        Ok(())
+    }
+
+    /// Sets a key of the schema. An error for a value of another type than the default's, or out of range.
+    fn set(&mut self, key: String, value: Value, source: String) -> Result<(), ConfigError> {
+        if let Some(wrong) = self
+            .schema
+            .get(&key)
+            .and_then(|default| check::wrong_value(&key, default, &value))
+        {
+            return Err(ConfigError(format!("{source}: {key} {wrong}")));
+        }
+        set(&mut self.merged, &key, value);
+        self.sources.insert(key, source);
+        Ok(())
+    }
+
+    fn config(self) -> Result<Config, ConfigError> {
+        let source = |key: &str| self.sources.get(key).map_or("the defaults", String::as_str);
+        let config: Config =
+            serde_path_to_error::deserialize(Value::Table(self.merged)).map_err(|error| {
+                let key = error.path().to_string();
+                ConfigError(format!("{}: {key}: {}", source(&key), error.inner()))
+            })?;
+        match check::wrong_meaning(&config) {
+            Some((key, wrong)) => Err(ConfigError(format!("{}: {key} {wrong}", source(key)))),
+            None => Ok(config),
+        }
+    }
 }
 
 fn file_path(flags: &Flags, environment: &[(String, String)]) -> Option<(PathBuf, &'static str)> {
@@ -68,7 +127,7 @@ fn file_path(flags: &Flags, environment: &[(String, String)]) -> Option<(PathBuf
 }
 
 /// Every key of `table` with its value: the path's parts are joined by dots.
-fn leaves(table: &Table) -> BTreeMap<String, Value> {
+pub(super) fn leaves(table: &Table) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for (key, value) in table {
         match value {
@@ -87,32 +146,12 @@ fn leaves(table: &Table) -> BTreeMap<String, Value> {
     all
 }
 
-fn refuse_unknown(table: &Table, schema: &BTreeMap<String, Value>, source: &str) -> Result<(), ConfigError> {
-    for key in leaves(table).keys() {
-        if !schema.contains_key(key) {
-            return Err(unknown(source, key, schema));
-        }
-    }
-    Ok(())
-}
-
 fn unknown(source: &str, key: &str, schema: &BTreeMap<String, Value>) -> ConfigError {
     let hint = did_you_mean(key, schema.keys().map(String::as_str)).map_or_else(
         || "config/default.toml lists all keys".to_owned(),
         |near| format!("did you mean \"{near}\"?"),
     );
     ConfigError(format!("{source}: unknown key \"{key}\"; {hint}"))
-}
-
-fn merge(into: &mut Table, from: Table) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Table(inner)), Value::Table(table)) => merge(inner, table),
-            (_, value) => {
-                into.insert(key, value);
-            }
-        }
-    }
 }
 
 fn set(table: &mut Table, path: &str, value: Value) {
@@ -151,7 +190,7 @@ fn environment_values(
             )));
         };
         let default = &schema[*path];
-        values.push(((*path).clone(), typed(default, text, name)?));
+        values.push(((*path).clone(), typed(default, text)));
     }
     Ok(values)
 }
@@ -164,21 +203,21 @@ fn is_service_link(name: &str) -> bool {
             .any(|prefix| name.starts_with(prefix))
 }
 
-/// A text as a value of the type that the default has.
-fn typed(default: &Value, text: &str, source: &str) -> Result<Value, ConfigError> {
-    let wrong = |what: &str| ConfigError(format!("{source} must be {what}, not \"{text}\""));
-    Ok(match default {
-        Value::Integer(_) => Value::Integer(text.trim().parse().map_err(|_| wrong("a whole number"))?),
-        Value::Boolean(_) => Value::Boolean(text.trim().parse().map_err(|_| wrong("true or false"))?),
-        Value::Array(_) => Value::Array(
-            text.split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(|part| Value::String(part.to_owned()))
-                .collect(),
-        ),
-        _ => Value::String(text.to_owned()),
-    })
+/// A text as a value of the type that the default has; a text still where it is none.
+fn typed(default: &Value, text: &str) -> Value {
+    let plain = text.trim();
+    let typed = match default {
+        Value::Integer(_) => plain.parse().ok().map(Value::Integer),
+        Value::Boolean(_) => plain.parse().ok().map(Value::Boolean),
+        Value::Array(_) => {
+            let parts = plain.split(',').map(str::trim).filter(|part| !part.is_empty());
+            Some(Value::Array(
+                parts.map(|part| Value::String(part.to_owned())).collect(),
+            ))
+        }
+        _ => None,
+    };
+    typed.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -255,7 +294,12 @@ mod tests {
                 &[][..],
                 "did you mean \"listen\"?",
             ),
-            ("[http]\ndrain = 1", &[], &[], "did you mean \"http.drain_s\"?"),
+            (
+                "[http]\ndrain = 1",
+                &[],
+                &[],
+                ", line 2: unknown key \"http.drain\"; did you mean \"http.drain_s\"?",
+            ),
             ("[htp]\ndrain_s = 1", &[], &[], "did you mean \"http.drain_s\"?"),
             (
                 "[colour]\nred = 1",
@@ -280,13 +324,51 @@ mod tests {
     #[test]
     fn wrong_values_name_their_key() {
         for (file, pairs, expected) in [
-            ("listen = \"here\"", &[][..], "listen"),
-            ("[http]\ndrain_s = -1", &[], "http.drain_s"),
-            ("[http]\ndrain_s = \"ten\"", &[], "http.drain_s"),
+            (
+                "listen = \"here\"",
+                &[][..],
+                ", line 1: listen: invalid socket address",
+            ),
+            (
+                "\n[http]\ndrain_s = -1",
+                &[],
+                ", line 3: http.drain_s must be 0 to 3600, not -1",
+            ),
+            (
+                "[http]\ndrain_s = \"ten\"",
+                &[],
+                ", line 2: http.drain_s must be a whole number, not \"ten\"",
+            ),
             (
                 "",
                 &[("TURNPIKE_HTTP_DRAIN_S", "ten")],
-                "TURNPIKE_HTTP_DRAIN_S must be a whole number",
+                "TURNPIKE_HTTP_DRAIN_S: http.drain_s must be a whole number, not \"ten\"",
+            ),
+            (
+                "",
+                &[("TURNPIKE_ENGINE_PARTITIONS", "300")],
+                "TURNPIKE_ENGINE_PARTITIONS: engine.partitions must be 0 to 256, not 300",
+            ),
+            (
+                "[engine]\nqueue_bytes_max = 1000",
+                &[],
+                "engine.queue_bytes_max must be 2097152 to",
+            ),
+            (
+                "[http]\ntrusted_proxies = [\"ten\"]",
+                &[],
+                ", line 2: http.trusted_proxies",
+            ),
+            ("data_dir = \"\"", &[], ", line 1: data_dir must name a directory"),
+            (
+                "[telemetry]\nlog_filter = \"a=b=c\"",
+                &[],
+                ", line 2: telemetry.log_filter",
+            ),
+            (
+                "[telemetry]\notlp_endpoint = \"collector\"",
+                &[],
+                ", line 2: telemetry.otlp_endpoint",
             ),
             ("[telemetry]\nlog_format = \"xml\"", &[], "telemetry.log_format"),
             ("[http]\nheaders_max = 1", &[], "http.headers_max"),

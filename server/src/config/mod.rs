@@ -3,8 +3,10 @@
 //! `config/default.toml` holds every key with its default; it is the schema that keys of other layers are checked
 //! against, so nothing can be configured that is not documented there.
 
+mod check;
 mod hint;
 mod layers;
+mod lines;
 mod networks;
 
 use std::net::SocketAddr;
@@ -164,53 +166,5 @@ impl Config {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)) as u32,
             said => said,
         }
-    }
-
-    /// What single types cannot say.
-    fn check(&self) -> Result<(), ConfigError> {
-        let fail = |text: &str| Err(ConfigError(text.to_owned()));
-        if self.http.header_read_timeout_s == 0 || self.http.body_idle_timeout_s == 0 {
-            return fail("http.header_read_timeout_s and http.body_idle_timeout_s must be at least 1");
-        }
-        if !(8_192..=1_048_576).contains(&self.http.header_bytes_max) {
-            return fail("http.header_bytes_max must be 8192 to 1048576");
-        }
-        if !(10..=1_000).contains(&self.http.headers_max) {
-            return fail("http.headers_max must be 10 to 1000");
-        }
-        if self.http.connections_max == 0 || self.http.connections_per_address_max == 0 {
-            return fail("http.connections_max and http.connections_per_address_max must be at least 1");
-        }
-        if self.engine.partitions > 256 {
-            return fail("engine.partitions must be 0 to 256");
-        }
-        if !(65_536..=4_294_967_296).contains(&self.engine.segment_bytes) {
-            return fail("engine.segment_bytes must be 65536 (64 KiB) to 4294967296 (4 GiB)");
-        }
-        let positive = [
-            self.engine.checkpoint_events,
-            self.engine.checkpoint_interval_s,
-            self.engine.retention_check_interval_s,
-            self.engine.queue_events_max as u64,
-            self.engine.queue_bytes_max as u64,
-            self.ingest.in_flight_bytes_max as u64,
-        ];
-        if positive.contains(&0) {
-            return fail(
-                "engine.checkpoint_*, engine.retention_check_interval_s, engine.queue_* and ingest.in_flight_bytes_max must be at least 1",
-            );
-        }
-        if self.telemetry.otlp_sample_percent > 100 {
-            return fail("telemetry.otlp_sample_percent must be 0 to 100");
-        }
-        for origin in &self.http.cors_origins {
-            let scheme = origin.starts_with("https://") || origin.starts_with("http://");
-            if origin != "*" && (!scheme || origin.ends_with('/')) {
-                return fail(
-                    "http.cors_origins takes origins such as \"https://app.example.com\" (no path, no slash at the end), or \"*\"",
-                );
-            }
-        }
-        Ok(())
     }
 }

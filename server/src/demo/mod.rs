@@ -30,7 +30,9 @@ const MONTH_END: &str = "2023-12-01T00:00:00Z";
 /// Usage of the month, as query parameters.
 const MONTH: &str = "from=2023-11-01T00:00:00Z&to=2023-12-01T00:00:00Z";
 
-/// Show all of it in a minute: a real server, real usage, duplicates, a hard quota, a crash, a bill, and its proof.
+/// Show all of it in a minute, with a real server and real usage.
+///
+/// Duplicates, a hard quota, a crash, a bill, and its proof.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   turnpike demo

@@ -1,3 +1,17 @@
+/// What a line has.
+pub(crate) const COLUMNS: [&str; 10] = [
+    "host",
+    "user",
+    "time",
+    "method",
+    "path",
+    "protocol",
+    "status",
+    "bytes",
+    "referer",
+    "user_agent",
+];
+
 /// Reads a line of the combined log format, or of the common one, which lacks the last two fields:
 /// `host ident user [time] "request" status bytes "referer" "user agent"`. What is `-` is left out.
 /// Source: Apache HTTP Server, mod_log_config.
@@ -115,6 +129,8 @@ mod tests {
         ] {
             assert_eq!(get(LINE, name).as_deref(), Some(expected), "{name}");
         }
+        let names: Vec<String> = columns(LINE).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, COLUMNS);
     }
 
     #[test]

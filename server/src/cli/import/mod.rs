@@ -1,8 +1,11 @@
 //! `turnpike import`: a file of usage, streamed to the server.
 
 mod access_log;
+mod content_ids;
+mod input;
 mod mapping;
 mod rows;
+mod rules;
 mod time;
 
 use std::fs::File;
@@ -10,16 +13,19 @@ use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use indicatif::ProgressBar;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::client::{Body, Client, ClientArgs};
 use super::{CommandError, output};
-pub(crate) use mapping::{Format, Mapping};
-use rows::{Row, open, read_rows};
+use mapping::{Format, Mapping};
+use rows::{Row, read_rows};
+use rules::Rules;
 
 /// Events sent in one request.
 const BATCH_EVENTS: usize = 1_000;
@@ -27,9 +33,12 @@ const BATCH_EVENTS: usize = 1_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Requests under way at once.
 const IN_FLIGHT: usize = 4;
+/// What to do when an import ends before its file.
+const GO_ON: &str = "run the same command again to go on: nothing is counted twice";
 
-/// Send a file of usage: CSV, NDJSON or an access log. It can be stopped and run again: ids are the same each time, so
-/// what was counted is a duplicate.
+/// Send a file of usage: CSV, NDJSON or an access log.
+///
+/// It can be stopped and run again: ids are the same each time, so what was counted is a duplicate.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike import usage.csv --type llm.request --subject-column customer --time-column at --data tokens=n
@@ -39,9 +48,10 @@ const IN_FLIGHT: usize = 4;
   zcat access.log.*.gz | turnpike import - --format access-log
 
 Rows without an id get one from their content and how often it came before. A row that is the same in another file is
-therefore the same event; give files of different origin their own --source.")]
+therefore the same event; give files of different origin their own --source. A row that was sent again because the answer
+to it was lost is told as a duplicate.")]
 pub(crate) struct Import {
-    /// The file; `.gz` and `.zst` are unpacked; `-` is standard input.
+    /// The file; what is packed with gzip or zstd is unpacked; `-` is standard input.
     file: PathBuf,
     /// TOML file with the same names as the flags below.
     #[arg(long, value_name = "FILE")]
@@ -49,6 +59,9 @@ pub(crate) struct Import {
     /// Where rows that were refused are written, with the reasons; FILE.refused.ndjson unless said.
     #[arg(long, value_name = "FILE")]
     refused: Option<PathBuf>,
+    /// Seconds to wait for a server that goes away in the middle; it then goes on where it was.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    retry_s: u32,
     #[command(flatten)]
     columns: Mapping,
     #[command(flatten)]
@@ -70,9 +83,13 @@ pub(crate) struct Counts {
 
 impl Import {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
-        let client = self.client.client()?;
         let mapping = self.columns.clone().beneath(self.mapping.as_ref())?;
         let format = mapping.format(&self.file.to_string_lossy())?;
+        let rules = mapping.rules(format)?;
+        let total = std::fs::metadata(&self.file).ok().map(|meta| meta.len());
+        let bar = output::progress(total, "bytes");
+        let wait = Duration::from_secs(u64::from(self.retry_s));
+        let client = self.client.client()?.patient(wait, bar.clone());
         let refused = self.refused.clone().unwrap_or_else(|| {
             let name = if self.file.as_os_str() == "-" {
                 "stdin".into()
@@ -81,20 +98,29 @@ impl Import {
             };
             PathBuf::from(format!("{name}.refused.ndjson"))
         });
-        let mut sending = Sending::new(client, refused);
-        let total = std::fs::metadata(&self.file).ok().map(|meta| meta.len());
-        let ended = sending.file(&self.file, total, format, mapping).await;
+        let mut sending = Sending {
+            client,
+            bar,
+            counts: Counts::default(),
+            refused: RefusedFile {
+                path: refused,
+                out: None,
+            },
+        };
+        let ended = sending.file(self.file.clone(), format, rules).await;
+        sending.bar.finish_and_clear();
         let refused = sending.refused.finish()?;
         if ended.is_ok() || sending.counts != Counts::default() {
             self.report(sending.counts, refused.as_ref())?;
         }
-        ended?;
-        if refused.is_some() {
-            return Err(CommandError::negative(
-                "some rows were refused; correct them and import that file again",
-            ));
+        ended.map_err(|error| error.with_hint(GO_ON))?;
+        match refused {
+            Some(path) => Err(CommandError::negative(format!(
+                "some rows were refused ({} says why); correct them in the file and import it again: nothing is counted twice",
+                path.display()
+            ))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn report(&self, counts: Counts, refused: Option<&PathBuf>) -> Result<(), CommandError> {
@@ -110,11 +136,7 @@ impl Import {
             ("rejected", counts.rejected),
         ];
         let rows = rows.map(|(name, count)| vec![name.to_owned(), output::thousands(count)]);
-        output::line(&output::table(&["rows", "#count"], rows))?;
-        if let Some(path) = refused {
-            output::line(&format!("\nWhat was refused, and why: {}", path.display()))?;
-        }
-        Ok(())
+        output::line(&output::table(&["rows", "#count"], rows))
     }
 }
 
@@ -155,35 +177,19 @@ enum Read {
 /// A file on its way to a server.
 struct Sending {
     client: Client,
+    bar: ProgressBar,
     counts: Counts,
     refused: RefusedFile,
 }
 
 impl Sending {
-    fn new(client: Client, refused: PathBuf) -> Self {
-        Self {
-            client,
-            counts: Counts::default(),
-            refused: RefusedFile {
-                path: refused,
-                out: None,
-            },
-        }
-    }
-
-    async fn file(
-        &mut self,
-        path: &std::path::Path,
-        total: Option<u64>,
-        format: Format,
-        mapping: Mapping,
-    ) -> Result<(), CommandError> {
-        let rules = mapping.rules(format)?;
+    async fn file(&mut self, path: PathBuf, format: Format, rules: Rules) -> Result<(), CommandError> {
         let read_bytes = Arc::new(AtomicU64::new(0));
-        let input = open(path, Arc::clone(&read_bytes))?;
         let (sender, receiver) = tokio::sync::mpsc::channel(IN_FLIGHT * 2);
-        let reader = tokio::task::spawn_blocking(move || read_batches(input, format, &rules, &sender));
-        let bar = output::progress(total, "bytes");
+        let taken = Arc::clone(&read_bytes);
+        let reader = tokio::task::spawn_blocking(move || {
+            read_batches(input::open(&path, taken)?, format, &rules, &sender)
+        });
         let client = self.client.clone();
         let sent = ReceiverStream::new(receiver)
             .map(|read| send(&client, read))
@@ -194,18 +200,14 @@ impl Sending {
         loop {
             tokio::select! {
                 biased;
-                _ = &mut stop => {
-                    bar.finish_and_clear();
-                    return Err(CommandError::interrupted("stopped; run the same command again to go on: nothing is counted twice"));
-                }
+                _ = &mut stop => return Err(CommandError::interrupted("stopped")),
                 answer = sent.next() => match answer {
                     Some(answer) => self.count(answer?)?,
                     None => break,
                 },
             }
-            bar.set_position(read_bytes.load(Ordering::Relaxed));
+            self.bar.set_position(read_bytes.load(Ordering::Relaxed));
         }
-        bar.finish_and_clear();
         reader
             .await
             .map_err(|error| CommandError::failed(format!("the reader ended: {error}")))?
@@ -259,7 +261,7 @@ async fn send(client: &Client, read: Read) -> Result<Answered, CommandError> {
 fn read_batches(
     input: Box<dyn std::io::BufRead + Send>,
     format: Format,
-    rules: &mapping::Rules,
+    rules: &Rules,
     sender: &tokio::sync::mpsc::Sender<Read>,
 ) -> Result<(), CommandError> {
     let mut batch = Batch::new();

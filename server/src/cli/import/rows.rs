@@ -1,15 +1,13 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, BufRead, Read as _};
 
 use serde_json::value::RawValue;
 
 use super::access_log;
-use super::mapping::{Format, Rules, quote};
+use super::content_ids::ContentIds;
+use super::mapping::Format;
+use super::rules::{Rules, quote};
 use crate::cli::CommandError;
 
 /// A row on its way: its event, or why it has none. Numbered from 1.
@@ -19,54 +17,6 @@ pub(crate) struct Row {
     pub(crate) number: u64,
     /// Its event as JSON in one line, or what is wrong and what the row was.
     pub(crate) event: Result<String, (String, String)>,
-}
-
-/// Ids from content: the same file gives the same ids, however often and however far it is read.
-#[derive(Debug, Default)]
-pub(crate) struct ContentIds {
-    seen: HashMap<u64, u32>,
-}
-
-impl ContentIds {
-    /// The id of the next row with this content: a hash, and which occurrence of it this is.
-    pub(crate) fn next(&mut self, content: &[u8]) -> String {
-        let hash = blake3::hash(content);
-        let mut short = [0; 8];
-        short.copy_from_slice(&hash.as_bytes()[..8]);
-        let occurrence = self.seen.entry(u64::from_le_bytes(short)).or_insert(0);
-        *occurrence += 1;
-        format!("{}-{occurrence}", &hash.to_hex()[..32])
-    }
-}
-
-/// Opens a file, unpacking `.gz` and `.zst`; `-` is standard input. `read` counts the bytes taken from it.
-pub(crate) fn open(path: &Path, read: Arc<AtomicU64>) -> Result<Box<dyn BufRead + Send>, CommandError> {
-    let failed = |error: io::Error| CommandError::usage(format!("cannot read {}: {error}", path.display()));
-    let raw: Box<dyn Read + Send> = if path.as_os_str() == "-" {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(path).map_err(failed)?)
-    };
-    let counted = Counted { inner: raw, read };
-    let unpacked: Box<dyn Read + Send> = match path.extension().and_then(|name| name.to_str()) {
-        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(counted)),
-        Some("zst") => Box::new(zstd::Decoder::new(counted).map_err(failed)?),
-        _ => Box::new(counted),
-    };
-    Ok(Box::new(BufReader::with_capacity(256 * 1024, unpacked)))
-}
-
-struct Counted<R> {
-    inner: R,
-    read: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.read.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
 }
 
 /// Reads rows of `format` and gives each to `take`, until that says no.
@@ -79,11 +29,17 @@ pub(crate) fn read_rows(
     match format {
         Format::Csv => read_csv(input, rules, take),
         Format::Ndjson => read_lines(input, &mut |line, ids| json_event(line, rules, ids), take),
-        Format::AccessLog => read_lines(
-            input,
-            &mut |line, ids| rules.event(&access_log::columns(line)?, || ids.next(line.as_bytes())),
-            take,
-        ),
+        Format::AccessLog => {
+            rules.check_columns(&access_log::COLUMNS)?;
+            let mut event = |line: &str, ids: &mut ContentIds| match access_log::columns(line) {
+                Ok(columns) => {
+                    let id = rules.made_id(ids, || line.as_bytes().to_vec())?;
+                    Ok(rules.event(&columns, id))
+                }
+                Err(why) => Ok(Err(why)),
+            };
+            read_lines(input, &mut event, take)
+        }
     }
 }
 
@@ -100,9 +56,14 @@ fn read_csv(
         .headers()
         .map_err(|error| CommandError::failed(format!("the header line cannot be read: {error}")))?
         .iter()
-        .map(|name| name.trim().trim_start_matches('\u{feff}').to_owned())
+        .map(|name| name.trim().to_owned())
         .collect();
-    rules.check_columns(&header)?;
+    if header.is_empty() {
+        return Err(CommandError::usage(
+            "the file is empty: a line with the columns' names is expected first",
+        ));
+    }
+    rules.check_columns(&header.iter().map(String::as_str).collect::<Vec<_>>())?;
     let mut ids = ContentIds::default();
     let mut record = csv::ByteRecord::new();
     let mut number = 0;
@@ -117,8 +78,9 @@ fn read_csv(
                 )));
             }
         }
-        let event = csv_event(&header, &record, rules, &mut ids)
-            .map_err(|why| (why, as_line(&record, rules.delimiter)));
+        let id = rules.made_id(&mut ids, || joined(&record)).map_err(no_memory)?;
+        let event =
+            csv_event(&header, &record, rules, id).map_err(|why| (why, as_line(&record, rules.delimiter)));
         if !take(Row { number, event }) {
             return Ok(());
         }
@@ -129,7 +91,7 @@ fn csv_event(
     header: &[String],
     record: &csv::ByteRecord,
     rules: &Rules,
-    ids: &mut ContentIds,
+    id: String,
 ) -> Result<String, String> {
     if record.len() != header.len() {
         return Err(format!(
@@ -143,7 +105,7 @@ fn csv_event(
         let text = std::str::from_utf8(field).map_err(|_| format!("column \"{name}\" is not UTF-8"))?;
         columns.push((name.clone(), text.to_owned()));
     }
-    rules.event(&columns, || ids.next(&joined(record)))
+    rules.event(&columns, id)
 }
 
 /// A record as it stands in a file, for the one who corrects it.
@@ -165,8 +127,8 @@ fn joined(record: &csv::ByteRecord) -> Vec<u8> {
     record.iter().collect::<Vec<_>>().join(&b"\x1f"[..])
 }
 
-/// How a line becomes an event.
-type LineEvent<'a> = dyn FnMut(&str, &mut ContentIds) -> Result<String, String> + 'a;
+/// How a line becomes an event: it, or why the line is refused. An error ends the import.
+type LineEvent<'a> = dyn FnMut(&str, &mut ContentIds) -> io::Result<Result<String, String>> + 'a;
 
 /// The longest line that is read; the server takes no longer event.
 const LINE_BYTES_MAX: u64 = turnpike_domain::limits::EVENT_BYTES_MAX as u64 + 1;
@@ -199,7 +161,7 @@ fn read_lines(
             _ if !whole => Err("the line is longer than 1 MiB".to_owned()),
             Err(_) => Err("the line is not UTF-8".to_owned()),
             Ok(text) if text.trim().is_empty() => continue,
-            Ok(text) => to_event(text.trim(), &mut ids),
+            Ok(text) => to_event(text.trim(), &mut ids).map_err(no_memory)?,
         };
         let shown = |why| {
             (
@@ -218,10 +180,19 @@ fn read_lines(
     }
 }
 
+fn no_memory(error: io::Error) -> CommandError {
+    CommandError::failed(format!(
+        "the temporary file of the ids made so far ({}): {error}; set TMPDIR to a place with room",
+        std::env::temp_dir().display()
+    ))
+}
+
 /// A line that is an event already; what it lacks and was given is put in front.
-fn json_event(line: &str, rules: &Rules, ids: &mut ContentIds) -> Result<String, String> {
-    let members: HashMap<String, &RawValue> =
-        serde_json::from_str(line).map_err(|error| format!("the line is not a JSON object: {error}"))?;
+fn json_event(line: &str, rules: &Rules, ids: &mut ContentIds) -> io::Result<Result<String, String>> {
+    let members: HashMap<String, &RawValue> = match serde_json::from_str(line) {
+        Ok(members) => members,
+        Err(error) => return Ok(Err(format!("the line is not a JSON object: {error}"))),
+    };
     let mut front = String::new();
     let given = [
         ("source", &rules.source),
@@ -229,7 +200,7 @@ fn json_event(line: &str, rules: &Rules, ids: &mut ContentIds) -> Result<String,
         ("subject", &rules.subject),
     ];
     if !members.contains_key("id") {
-        let _ = write!(front, "\"id\":{},", quote(&ids.next(line.as_bytes())));
+        let _ = write!(front, "\"id\":{},", quote(&ids.next(line.as_bytes())?));
     }
     for (name, value) in given {
         if let Some(value) = value.as_ref().filter(|_| !members.contains_key(name)) {
@@ -240,7 +211,7 @@ fn json_event(line: &str, rules: &Rules, ids: &mut ContentIds) -> Result<String,
     if rest.starts_with('}') {
         front.pop();
     }
-    Ok(format!("{{{front}{rest}"))
+    Ok(Ok(format!("{{{front}{rest}")))
 }
 
 #[cfg(test)]
@@ -348,32 +319,6 @@ mod tests {
         );
         assert_ne!(ids(&rows[..2])[0], ids(&rows[..2])[1]);
         assert!(rows[2].event.is_err());
-    }
-
-    #[test]
-    fn packed_files_are_unpacked() {
-        use std::io::Write as _;
-        let directory = tempfile::tempdir().unwrap();
-        let gz = directory.path().join("a.csv.gz");
-        let mut out =
-            flate2::write::GzEncoder::new(File::create(&gz).unwrap(), flate2::Compression::default());
-        out.write_all(CSV.as_bytes()).unwrap();
-        out.finish().unwrap();
-        let zst = directory.path().join("a.csv.zst");
-        std::fs::write(&zst, zstd::encode_all(CSV.as_bytes(), 3).unwrap()).unwrap();
-        for path in [gz, zst] {
-            let (mut text, read) = (String::new(), Arc::new(AtomicU64::new(0)));
-            open(&path, Arc::clone(&read))
-                .unwrap()
-                .read_to_string(&mut text)
-                .unwrap();
-            assert_eq!(text, CSV);
-            assert_eq!(
-                read.load(Ordering::Relaxed),
-                std::fs::metadata(&path).unwrap().len()
-            );
-        }
-        assert!(open(Path::new("/no/such.csv"), Arc::default()).is_err());
     }
 
     #[test]

@@ -1,9 +1,12 @@
+mod run;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Value, json};
+
+pub(crate) use run::billing_run;
 
 use super::client::{Body, Client, ClientArgs, encode};
 use super::{CommandError, output};
@@ -94,19 +97,15 @@ impl Invoice {
                 let path = format!("/v1/customers/{}/invoices/upcoming", encode(customer));
                 shown(client.get(&path).await?, json)
             }
-            What::Run { period_end } => {
-                let run = billing_run(&client, period_end).await?;
-                if json {
-                    output::json(&run)
-                } else {
-                    output::line(&show_run(&run))
-                }
-            }
+            What::Run { period_end } => run::bill(&client, period_end, json).await,
             What::Finalize { id } => step(&client, id, "finalize", json).await,
             What::Pay { id } => step(&client, id, "pay", json).await,
             What::Void { id } => step(&client, id, "void", json).await,
             What::Uncollectible { id } => step(&client, id, "uncollectible", json).await,
             What::Verify { id } => verified(&client, id, json).await,
+            What::Html { .. } if json => Err(CommandError::usage(
+                "a page is HTML; for JSON there is `turnpike invoice show`",
+            )),
             What::Html { id, output } => html(&client, id, output.as_ref()).await,
         }
     }
@@ -138,11 +137,7 @@ async fn list(client: &Client, customer: Option<&str>, json: bool) -> Result<(),
             .iter()
             .map(|name| output::cell(&row[*name]))
             .collect();
-        cells.push(format!(
-            "{} – {}",
-            output::cell(&row["period"]["start"]),
-            output::cell(&row["period"]["end"])
-        ));
+        cells.push(period(row));
         cells.push(amount(&row["total"]));
         cells.push(output::cell(&row["currency"]));
         cells
@@ -161,6 +156,12 @@ fn shown(invoice: Value, json: bool) -> Result<(), CommandError> {
     } else {
         output::line(&show(&invoice))
     }
+}
+
+/// From when until before when something counts.
+fn period(of: &Value) -> String {
+    let get = |name: &str| output::cell(&of["period"][name]);
+    format!("{} – {}", get("start"), get("end"))
 }
 
 /// An amount, whether plain or with its currency.
@@ -189,15 +190,11 @@ pub(crate) fn show(invoice: &Value) -> String {
     } else {
         output::table(&["line", "#quantity", "#amount"], rows)
     };
-    let mut text = format!(
-        "Invoice {} for {}: {}, {} to {}, {}\n\n{table}\n",
-        get("number"),
-        get("customer"),
-        get("status"),
-        output::cell(&invoice["period"]["start"]),
-        output::cell(&invoice["period"]["end"]),
-        get("currency"),
-    );
+    let title = match invoice["number"].as_str() {
+        Some(number) => format!("Invoice {number} for {}: {}", get("customer"), get("status")),
+        None => format!("Draft for {}", get("customer")),
+    };
+    let mut text = format!("{title}, {}, {}\n\n{table}\n", period(invoice), get("currency"));
     let sums = ["subtotal", "discount", "credits", "tax", "total", "amount_due"];
     let sums = sums.iter().filter(|name| !invoice[**name].is_null());
     let sums = output::table(
@@ -213,53 +210,6 @@ pub(crate) fn show(invoice: &Value) -> String {
     text
 }
 
-/// Starts a run and follows it to its end.
-pub(crate) async fn billing_run(client: &Client, period_end: &str) -> Result<Value, CommandError> {
-    let mut run = client
-        .post_once("/v1/billing/runs", json!({"period_end": period_end}))
-        .await?;
-    let id = output::cell(&run["id"]);
-    let bar = output::progress(None, "invoices");
-    while !matches!(run["status"].as_str(), Some("done" | "failed")) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        bar.tick();
-        run = client.get(&format!("/v1/billing/runs/{}", encode(&id))).await?;
-    }
-    bar.finish_and_clear();
-    if run["status"] == "failed" {
-        return Err(CommandError::failed(format!(
-            "the billing run {id} failed: {run}"
-        )));
-    }
-    Ok(run)
-}
-
-fn show_run(run: &Value) -> String {
-    let names = [
-        "id",
-        "status",
-        "period_end",
-        "subscriptions",
-        "invoices",
-        "drafts",
-        "empty_periods",
-        "late_usage",
-        "failed",
-        "failures",
-    ];
-    let said = |name: &&'static str| match &run[*name] {
-        Value::Null => false,
-        Value::Array(all) => !all.is_empty(),
-        _ => true,
-    };
-    output::pairs(
-        names
-            .into_iter()
-            .filter(said)
-            .map(|name| (name, output::cell(&run[name]))),
-    )
-}
-
 async fn verified(client: &Client, id: &str, json: bool) -> Result<(), CommandError> {
     let answer = verify_one(client, id).await?;
     if json {
@@ -271,8 +221,8 @@ async fn verified(client: &Client, id: &str, json: bool) -> Result<(), CommandEr
             "Verified: derived again from the raw events, it is the same to the last minor unit.",
         ),
         Some(false) => Err(CommandError::negative(format!(
-            "the invoice differs: {}",
-            answer["differences"]
+            "the invoice differs from what the raw events say:\n{}",
+            show_differences(&answer)
         ))),
         None => Err(CommandError::negative(format!(
             "cannot be verified: {}",
@@ -284,6 +234,17 @@ async fn verified(client: &Client, id: &str, json: bool) -> Result<(), CommandEr
 /// The server's verification of an invoice.
 pub(crate) async fn verify_one(client: &Client, id: &str) -> Result<Value, CommandError> {
     client.post(&format!("{}/verify", path_of(id)), json!({})).await
+}
+
+/// The differences of a verification, one a row.
+pub(crate) fn show_differences(verification: &Value) -> String {
+    let all = verification["differences"].as_array();
+    let rows = all.into_iter().flatten().map(|one| {
+        ["pointer", "found", "expected"]
+            .map(|name| output::cell(&one[name]))
+            .to_vec()
+    });
+    output::table(&["where", "found", "expected"], rows)
 }
 
 async fn html(client: &Client, id: &str, file: Option<&PathBuf>) -> Result<(), CommandError> {
@@ -313,7 +274,7 @@ mod tests {
                       {"description": "Tokens", "quantity": "1234567.5", "amount": "1204.50"}],
             "subtotal": "1233.50", "tax": null, "total": "1233.50", "amount_due": "1233.50"});
         insta::assert_snapshot!(show(&invoice), @r"
-        Invoice INV-000001 for acme: open, 2026-01-01T00:00:00Z to 2026-02-01T00:00:00Z, USD
+        Invoice INV-000001 for acme: open, 2026-01-01T00:00:00Z – 2026-02-01T00:00:00Z, USD
 
         LINE         QUANTITY    AMOUNT
         Base fee            –     29.00
@@ -322,6 +283,30 @@ mod tests {
         subtotal    1,233.50
         total       1,233.50
         amount due  1,233.50
+        ");
+    }
+    #[test]
+    fn what_is_to_come_is_a_draft() {
+        let draft = json!({"number": null, "customer": "acme", "status": "draft", "currency": "USD",
+            "period": {"start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"}, "lines": [], "total": "0.00"});
+        insta::assert_snapshot!(show(&draft), @r"
+        Draft for acme, 2026-01-01T00:00:00Z – 2026-02-01T00:00:00Z, USD
+
+        Nothing to bill.
+
+        total  0.00
+        ");
+    }
+
+    #[test]
+    fn differences_stand_below_each_other() {
+        let verification = json!({"verified": false, "differences": [
+            {"pointer": "/lines/0/quantity", "expected": "12", "found": "11"},
+            {"pointer": "/total", "expected": "1.20", "found": "1.10"}]});
+        insta::assert_snapshot!(show_differences(&verification), @r"
+        WHERE              FOUND  EXPECTED
+        /lines/0/quantity  11     12
+        /total             1.10   1.20
         ");
     }
 }

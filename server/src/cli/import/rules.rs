@@ -1,0 +1,337 @@
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+
+use super::content_ids::ContentIds;
+use super::time::TimeReader;
+use crate::cli::CommandError;
+use crate::config::did_you_mean;
+
+/// A complete mapping.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(super) source: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) subject: Option<String>,
+    pub(super) subject_column: Option<String>,
+    pub(super) id_column: Option<String>,
+    pub(super) time_column: Option<String>,
+    pub(super) time: TimeReader,
+    pub(super) data: Vec<(String, String)>,
+    pub(super) text_columns: Vec<String>,
+    /// What stands between the columns of CSV.
+    pub(super) delimiter: u8,
+    pub(super) decimal_comma: bool,
+}
+
+impl Rules {
+    /// An error that names every column that is asked for and missing, or used and there twice.
+    pub(crate) fn check_columns(&self, header: &[&str]) -> Result<(), CommandError> {
+        let named = [&self.subject_column, &self.id_column, &self.time_column]
+            .into_iter()
+            .flatten()
+            .chain(self.data.iter().map(|(_, column)| column))
+            .chain(&self.text_columns)
+            .map(String::as_str);
+        let named: BTreeSet<&str> = named.collect();
+        let missing: Vec<&str> = named
+            .iter()
+            .copied()
+            .filter(|name| !header.contains(name))
+            .collect();
+        if !missing.is_empty() {
+            return Err(CommandError::usage(no_such_columns(&missing, header)));
+        }
+        let all = self.data.is_empty();
+        let twice = header
+            .iter()
+            .enumerate()
+            .find(|(at, name)| header[..*at].contains(name) && (all || named.contains(*name)));
+        match twice {
+            Some((_, name)) => Err(CommandError::usage(format!(
+                "there are several columns \"{name}\"; rename all but one, or choose others with --data"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The id of a row with this content, for rows that have none of their own; empty where they have one.
+    pub(crate) fn made_id(
+        &self,
+        ids: &mut ContentIds,
+        content: impl FnOnce() -> Vec<u8>,
+    ) -> io::Result<String> {
+        if self.id_column.is_some() {
+            return Ok(String::new());
+        }
+        ids.next(&content())
+    }
+
+    /// The event of a row as JSON text. `made_id` is its id where the row has none.
+    pub(crate) fn event(&self, columns: &[(String, String)], made_id: String) -> Result<String, String> {
+        let by_name: HashMap<&str, &str> = columns
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let get = |column: &String| {
+            by_name
+                .get(column.as_str())
+                .copied()
+                .filter(|value| !value.is_empty())
+        };
+        let subject = match (&self.subject, &self.subject_column) {
+            (_, Some(column)) => {
+                get(column).ok_or_else(|| format!("column \"{column}\" (the subject) is empty"))?
+            }
+            (Some(subject), None) => subject,
+            (None, None) => return Err("there is no subject".to_owned()),
+        };
+        let id = match self.id_column.as_ref() {
+            Some(column) => get(column)
+                .ok_or_else(|| format!("column \"{column}\" (the id) is empty"))?
+                .to_owned(),
+            None => made_id,
+        };
+        let mut event = String::from("{");
+        member(&mut event, "id", &id);
+        member(&mut event, "source", self.source.as_deref().unwrap_or("import"));
+        member(&mut event, "type", self.kind.as_deref().unwrap_or(""));
+        member(&mut event, "subject", subject);
+        if let Some(column) = &self.time_column {
+            let text = get(column).ok_or_else(|| format!("column \"{column}\" (the time) is empty"))?;
+            member(&mut event, "time", &self.time.read(text)?.to_string());
+        }
+        event.push_str("\"data\":{");
+        for (name, column, value) in self.data_of(columns, &by_name) {
+            if value.is_empty() {
+                continue;
+            }
+            event.push_str(&quote(name));
+            event.push(':');
+            let number = self
+                .number(value)
+                .filter(|_| !self.text_columns.iter().any(|text| text == column));
+            event.push_str(&number.unwrap_or_else(|| quote(value).into()));
+            event.push(',');
+        }
+        if event.ends_with(',') {
+            event.pop();
+        }
+        event.push_str("}}");
+        Ok(event)
+    }
+
+    /// A value as JSON writes numbers, if it is one.
+    fn number<'a>(&self, value: &'a str) -> Option<Cow<'a, str>> {
+        let number = if !self.decimal_comma {
+            Cow::Borrowed(value)
+        } else if value.contains('.') {
+            return None;
+        } else {
+            Cow::Owned(value.replacen(',', ".", 1))
+        };
+        is_number(&number).then_some(number)
+    }
+
+    /// Name, column and value of everything in `data`.
+    fn data_of<'a>(
+        &'a self,
+        columns: &'a [(String, String)],
+        by_name: &HashMap<&str, &'a str>,
+    ) -> Vec<(&'a str, &'a str, &'a str)> {
+        if !self.data.is_empty() {
+            let value = |column: &str| by_name.get(column).copied().unwrap_or("");
+            return self
+                .data
+                .iter()
+                .map(|(name, column)| (name.as_str(), column.as_str(), value(column)))
+                .collect();
+        }
+        let taken = [&self.subject_column, &self.id_column, &self.time_column];
+        let free = |name: &String| !taken.iter().any(|column| column.as_ref() == Some(name));
+        columns
+            .iter()
+            .filter(|(name, _)| free(name))
+            .map(|(name, value)| (name.as_str(), name.as_str(), value.as_str()))
+            .collect()
+    }
+}
+
+/// Names all that is missing at once, each with what was perhaps meant.
+fn no_such_columns(missing: &[&str], header: &[&str]) -> String {
+    let named: Vec<String> = missing
+        .iter()
+        .map(|name| match did_you_mean(name, header.iter().copied()) {
+            Some(near) => format!("\"{name}\" (did you mean \"{near}\"?)"),
+            None => format!("\"{name}\""),
+        })
+        .collect();
+    let column = if missing.len() == 1 {
+        "is no column"
+    } else {
+        "are no columns"
+    };
+    format!(
+        "there {column} {}; there are: {}",
+        named.join(", "),
+        header.join(", ")
+    )
+}
+
+fn member(out: &mut String, name: &str, value: &str) {
+    out.push('"');
+    out.push_str(name);
+    out.push_str("\":");
+    out.push_str(&quote(value));
+    out.push(',');
+}
+
+/// A text as a JSON string.
+pub(crate) fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Whether a text is a number as JSON writes it, so that it can be sent digit by digit.
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = unsigned
+        .split_once('.')
+        .map_or((unsigned, None), |(whole, rest)| (whole, Some(rest)));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits(whole) && (whole == "0" || !whole.starts_with('0')) && fraction.is_none_or(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mapping::{Format, Mapping};
+    use super::*;
+
+    fn row(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    fn csv(mapping: Mapping) -> Rules {
+        Mapping {
+            kind: Some("t".to_owned()),
+            subject_column: Some("who".to_owned()),
+            ..mapping
+        }
+        .rules(Format::Csv)
+        .unwrap()
+    }
+
+    #[test]
+    fn a_row_becomes_an_event() {
+        let rules = csv(Mapping {
+            time_column: Some("when".to_owned()),
+            id_column: Some("key".to_owned()),
+            text_columns: vec!["zip".to_owned()],
+            ..Mapping::default()
+        });
+        let row = row(&[
+            ("who", "acme \"inc\""),
+            ("when", "2024-01-01 00:00:00"),
+            ("key", "7"),
+            ("n", "0.10"),
+            ("zip", "12345"),
+            ("code", "007"),
+            ("none", ""),
+        ]);
+        assert_eq!(
+            rules.event(&row, String::new()).unwrap(),
+            r#"{"id":"7","source":"csv-import","type":"t","subject":"acme \"inc\"","time":"2024-01-01T00:00:00Z","data":{"n":0.10,"zip":"12345","code":"007"}}"#
+        );
+    }
+
+    #[test]
+    fn columns_can_be_chosen_and_renamed() {
+        let rules = csv(Mapping {
+            data: vec![("tokens".to_owned(), "n".to_owned())],
+            ..Mapping::default()
+        });
+        let event = rules
+            .event(&row(&[("who", "a"), ("n", "5"), ("m", "6")]), "made".to_owned())
+            .unwrap();
+        assert!(
+            event.starts_with(r#"{"id":"made""#) && event.ends_with(r#""data":{"tokens":5}}"#),
+            "{event}"
+        );
+    }
+
+    #[test]
+    fn what_lacks_is_said() {
+        let rules = csv(Mapping {
+            time_column: Some("when".to_owned()),
+            ..Mapping::default()
+        });
+        for (pairs, expected) in [
+            (&[("who", ""), ("when", "2024-01-01")][..], "the subject"),
+            (&[("who", "a"), ("when", "")], "the time"),
+            (&[("who", "a"), ("when", "soon")], "not a time"),
+        ] {
+            let error = rules.event(&row(pairs), String::new()).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(Mapping::default().rules(Format::Csv).is_err());
+    }
+
+    #[test]
+    fn all_columns_that_are_missing_are_named_at_once() {
+        let rules = csv(Mapping {
+            time_column: Some("when".to_owned()),
+            data: vec![("n".to_owned(), "tokns".to_owned())],
+            ..Mapping::default()
+        });
+        let error = rules.check_columns(&["who", "tokens", "x"]).unwrap_err();
+        let expected =
+            "there are no columns \"tokns\" (did you mean \"tokens\"?), \"when\"; there are: who, tokens, x";
+        assert_eq!(error.to_string(), expected);
+        assert!(rules.check_columns(&["who", "tokns", "when"]).is_ok());
+    }
+
+    #[test]
+    fn a_column_that_is_there_twice_is_refused_where_it_would_be_used() {
+        let header = ["who", "n", "n"];
+        let error = csv(Mapping::default()).check_columns(&header).unwrap_err();
+        assert!(error.to_string().contains("several columns \"n\""), "{error}");
+        let chosen = csv(Mapping {
+            data: vec![("who".to_owned(), "who".to_owned())],
+            ..Mapping::default()
+        });
+        assert!(chosen.check_columns(&header).is_ok());
+    }
+
+    #[test]
+    fn numbers_may_have_a_decimal_comma() {
+        let rules = csv(Mapping {
+            decimal_comma: true,
+            text_columns: vec!["zip".to_owned()],
+            ..Mapping::default()
+        });
+        let row = row(&[
+            ("who", "a"),
+            ("cost", "-12,50"),
+            ("whole", "7"),
+            ("grouped", "1.250"),
+            ("both", "1.250,5"),
+            ("twice", "1,2,3"),
+            ("zip", "1,5"),
+        ]);
+        let event = rules.event(&row, "1".to_owned()).unwrap();
+        let data = r#""data":{"cost":-12.50,"whole":7,"grouped":"1.250","both":"1.250,5","twice":"1,2,3","zip":"1,5"}}"#;
+        assert!(event.ends_with(data), "{event}");
+    }
+
+    #[test]
+    fn numbers_are_told_from_texts() {
+        for yes in ["0", "-1", "12.50", "123456789012345678901234567890.1"] {
+            assert!(is_number(yes), "{yes}");
+        }
+        for no in ["", "-", "007", "1.", ".5", "1e5", "NaN", "1,000", "0x1"] {
+            assert!(!is_number(no), "{no}");
+        }
+    }
+}
