@@ -6,7 +6,7 @@ use turnpike_domain::catalog::Customer;
 use turnpike_domain::hierarchy::climb;
 use turnpike_domain::identity::{MeterId, NameKey, TenantId};
 use turnpike_domain::port::BoxFuture;
-use turnpike_domain::port::control::DueWork;
+use turnpike_domain::port::control::{DueWork, Undone};
 use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryListener};
 use turnpike_domain::port::intake::Intake;
 use turnpike_domain::port::usage::{UsageChange, UsageListener, UsageReader};
@@ -282,7 +282,10 @@ impl DueWork for Enforcer {
         Box::pin(async move { Ok(next) })
     }
 
-    fn run_due(&self, tenant: TenantId, now: Timestamp) -> BoxFuture<'_, Result<(), Problem>> {
-        Box::pin(self.expire(tenant, now))
+    fn run_due(&self, tenant: TenantId, now: Timestamp) -> BoxFuture<'_, Result<Undone, Problem>> {
+        Box::pin(async move {
+            self.expire(tenant, now).await?;
+            Ok(Undone::default())
+        })
     }
 }

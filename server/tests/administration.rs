@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::BoxFuture;
-use turnpike_domain::port::control::{ApiKeys as _, ControlStore as _, DueWork, SecurityEvent};
+use turnpike_domain::port::control::{ApiKeys as _, ControlStore as _, DueWork, SecurityEvent, Undone};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Clock as _, Timestamp};
 use turnpike_http::{Caller, RequestId};
@@ -34,6 +34,8 @@ struct Midnights {
     clock: Mutex<Option<Arc<TenantClock>>>,
     ran: Mutex<Vec<(Timestamp, Timestamp)>>,
     fails_at: Mutex<Option<Timestamp>>,
+    /// Until then something cannot be done.
+    stuck_until: Mutex<Option<Timestamp>>,
 }
 
 impl DueWork for Midnights {
@@ -42,14 +44,18 @@ impl DueWork for Midnights {
         Box::pin(async move { Ok(Some(Timestamp::from_micros_clamped(next))) })
     }
 
-    fn run_due(&self, tenant: TenantId, now: Timestamp) -> BoxFuture<'_, Result<(), Problem>> {
+    fn run_due(&self, tenant: TenantId, now: Timestamp) -> BoxFuture<'_, Result<Undone, Problem>> {
         Box::pin(async move {
             if self.fails_at.lock().take_if(|at| *at == now).is_some() {
                 return Err(Problem::new(Code::Unavailable, "on purpose"));
             }
             let shown = self.clock.lock().as_ref().unwrap().now(tenant);
             self.ran.lock().push((now, shown));
-            Ok(())
+            let mut undone = Undone::default();
+            if self.stuck_until.lock().is_some_and(|until| now < until) {
+                undone.note("sub_1", &Problem::new(Code::NotFound, "no such meter"));
+            }
+            Ok(undone)
         })
     }
 }
@@ -427,6 +433,14 @@ async fn a_test_clock_moves_forward_and_does_what_is_due_at_its_instant() {
         ran.contains(&"2026-02-04T00:00:00Z".to_owned()),
         "what failed is done after all: {ran:?}"
     );
+
+    *app.due.stuck_until.lock() = Some(at("2026-02-08T00:00:00Z"));
+    let stuck = app.call(&lab, to("2026-02-07T12:00:00Z"), OK).await;
+    let failure = json!({"subscription": "sub_1", "code": "not_found", "detail": "no such meter"});
+    let expected = json!({"now": "2026-02-07T12:00:00Z", "failed": 1, "failures": [failure]});
+    assert_eq!(stuck, expected, "the answer says what could not be done");
+    let done = app.call(&lab, to("2026-02-08T12:00:00Z"), OK).await;
+    assert_eq!((&done["failed"], &done["failures"]), (&json!(0), &json!([])));
 
     let missing = (404, "not_found");
     app.call(&app.admin, ("GET", "/v1/test-clock", Value::Null), missing)

@@ -1,6 +1,6 @@
 //! An invoice's lines, from what is due and one consistent reading of the meters.
 
-use turnpike_domain::catalog::Subscription;
+use turnpike_domain::catalog::{Catalog, Subscription};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{Basis, BilledUsage, Counted, LateUsage, Line, LineKind};
 use turnpike_domain::money::Currency;
@@ -18,7 +18,7 @@ use super::engine::BillingSync;
 use super::metered::{self, Cost};
 
 /// The lines of an invoice, and what they were read at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Built {
     /// The lines, each with its hash.
     pub(super) lines: Vec<Line>,
@@ -43,16 +43,56 @@ pub(super) struct Scope<'a> {
     pub(super) over: bool,
 }
 
+/// What the lines of one invoice are made of, its usage apart.
+struct Parts {
+    due: Vec<Due>,
+    looked: Looked,
+    counted: Counted,
+    requests: Vec<TotalRequest>,
+}
+
 impl BillingSync {
-    /// Reads all usage that the invoice needs with one call, and rates it.
+    /// The lines of one invoice.
     pub(super) async fn build(&self, scope: Scope<'_>) -> Result<Built, Problem> {
-        let catalog = self.parts.directory.catalog(scope.tenant);
+        let built = self.build_all(scope.tenant, &[scope]).await?;
+        Ok(built.into_iter().next().unwrap_or_default())
+    }
+
+    /// The lines of several invoices of a tenant, in their order: all their usage is read with one call, so they share
+    /// one watermark.
+    pub(super) async fn build_all(
+        &self,
+        tenant: TenantId,
+        scopes: &[Scope<'_>],
+    ) -> Result<Vec<Built>, Problem> {
+        let catalog = self.parts.directory.catalog(tenant);
+        let mut parts = Vec::with_capacity(scopes.len());
+        let mut requests = Vec::new();
+        for scope in scopes {
+            let mut one = self.parts_of(scope, &catalog).await?;
+            let asked = std::mem::take(&mut one.requests);
+            parts.push((asked.len(), one));
+            requests.extend(asked);
+        }
+        let (rows, watermark) = self.totals(tenant, requests).await?;
+        let mut rows = rows.into_iter();
+        let mut all = Vec::with_capacity(scopes.len());
+        for (scope, (asked, parts)) in scopes.iter().zip(parts) {
+            let rows = rows.by_ref().take(asked).collect();
+            let watermark = watermark.clone().filter(|_| asked > 0);
+            let built = scope.lines(parts, rows, &catalog)?;
+            all.push(Built { watermark, ..built });
+        }
+        Ok(all)
+    }
+
+    async fn parts_of(&self, scope: &Scope<'_>, catalog: &Catalog) -> Result<Parts, Problem> {
         let due = if scope.over {
             Vec::new()
         } else {
-            dues(scope.subscription, &catalog, scope.period)?
+            dues(scope.subscription, catalog, scope.period)?
         };
-        let looked = self.look_back(&scope).await?;
+        let looked = self.look_back(scope).await?;
         let counted = self.counted(scope.tenant, &scope.subscription.customer, scope.period)?;
         let mut requests = Vec::new();
         for due in &due {
@@ -63,23 +103,12 @@ impl BillingSync {
         for billed in looked.adjusted.iter().chain(&looked.listed) {
             requests.push(metered::request(&billed.price, &billed.counted, billed.period)?);
         }
-        let (rows, watermark) = self.totals(scope.tenant, requests).await?;
-        let maker = LineMaker {
-            currency: scope.subscription.currency,
-            period: scope.period,
+        Ok(Parts {
+            due,
+            looked,
             counted,
-        };
-        let mut built = maker.built(&due, &looked, rows, scope.subscription)?;
-        let settling = Settling {
-            subscription: scope.subscription,
-            catalog: &catalog,
-            closing: (!scope.over).then_some(scope.period),
-            earlier: &looked.lines,
-            lines: &built.lines,
-        };
-        let settled = settling.lines()?;
-        built.lines.extend(settled.into_iter().map(Line::sealed));
-        Ok(Built { watermark, ..built })
+            requests,
+        })
     }
 
     async fn totals(
@@ -92,6 +121,28 @@ impl BillingSync {
         }
         let totals = self.parts.usage.totals(tenant, requests, None).await?;
         Ok((totals.rows, Some(totals.watermark)))
+    }
+}
+
+impl Scope<'_> {
+    /// The lines, from what is due and the rows that the meters gave for it.
+    fn lines(&self, parts: Parts, rows: Vec<Vec<GroupTotal>>, catalog: &Catalog) -> Result<Built, Problem> {
+        let maker = LineMaker {
+            currency: self.subscription.currency,
+            period: self.period,
+            counted: parts.counted,
+        };
+        let mut built = maker.built(&parts.due, &parts.looked, rows, self.subscription)?;
+        let settling = Settling {
+            subscription: self.subscription,
+            catalog,
+            closing: (!self.over).then_some(self.period),
+            earlier: &parts.looked.lines,
+            lines: &built.lines,
+        };
+        let settled = settling.lines()?;
+        built.lines.extend(settled.into_iter().map(Line::sealed));
+        Ok(built)
     }
 }
 

@@ -1,18 +1,15 @@
-//! Closing periods: draft, lock, final. Each step is one transaction, and a step that was done is not done again.
+//! Closing periods: draft, lock, final. Those of many subscriptions are closed together, each step in one transaction,
+//! and a step that was done is not done again.
 
-use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{Invoice, InvoiceStatus, LateUsage, Totals};
+use turnpike_domain::port::billing::{Boundary, Closing};
 use turnpike_domain::port::control::{Answer, Change};
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::time::{TimeRange, Timestamp};
+use turnpike_domain::time::Timestamp;
 
 use super::build::{Built, Scope};
-use super::charges::next_period;
 use super::engine::BillingSync;
-
-/// Periods of one subscription that are closed in one go; the next check goes on.
-const PERIODS_MAX: usize = 1_000;
 
 /// Who wants periods to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,140 +20,157 @@ pub(super) enum Asked {
     ByClock,
 }
 
-/// What became of the periods of one subscription.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Closed {
-    /// Invoices made final.
-    pub(super) invoices: u64,
-    /// Drafts left.
-    pub(super) drafts: u64,
-    /// Periods without anything to charge.
-    pub(super) empty: u64,
-    /// Late usage that is on no invoice.
-    pub(super) late: Vec<LateUsage>,
+/// What became of one period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Its invoice is final.
+    Final,
+    /// It had nothing to charge, and is closed.
+    Empty,
+    /// Its invoice is a draft, whose grace time ends then.
+    Draft(Timestamp),
+    /// It stays as it is until then.
+    Waits(Timestamp),
 }
 
-/// What became of one period.
-enum Step {
-    Final,
-    Draft,
-    Empty,
-    Waits,
+/// What is to be done with a period.
+enum Course {
+    /// Its invoice is locked or final.
+    Stands(Invoice),
+    /// It stays as it is until then.
+    Waits(Timestamp),
+    /// Its lines are to be made.
+    Build {
+        standing: Option<Invoice>,
+        may_lock: bool,
+    },
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Writing {
+    closings: Vec<Closing>,
+    /// Invoices that get their numbers, in this order.
+    locked: Vec<String>,
 }
 
 impl BillingSync {
-    /// Closes the periods of `subscription` that ended by `until`, oldest first. The caller holds the tenant's turn.
-    pub(super) async fn bill(
+    /// Closes one period of each of several subscriptions. Answers what became of each, and the late usage that is on no
+    /// invoice. With an error some may be closed and others not: a repeat goes on. The caller holds the tenant's turn.
+    pub(super) async fn close(
         &self,
         tenant: TenantId,
-        subscription: &Subscription,
-        until: Timestamp,
+        scopes: &[Scope<'_>],
         asked: Asked,
-    ) -> Result<Closed, Problem> {
-        let now = self.parts.clock.now(tenant);
-        let mut closed = Closed::default();
-        let mut closed_until = self.closed_until(tenant, &subscription.id).await?;
-        for _ in 0..PERIODS_MAX {
-            let catalog = self.parts.directory.catalog(tenant);
-            let Some(period) = next_period(subscription, &catalog, closed_until)? else {
-                break;
-            };
-            if period.end > until.min(now) {
-                return Ok(closed);
-            }
-            let scope = Scope {
-                tenant,
-                subscription,
-                period,
-                looked_from: period.end,
-                over: false,
-            };
-            match self.close(scope, asked, &mut closed.late).await? {
-                Step::Final => closed.invoices += 1,
-                Step::Empty => closed.empty += 1,
-                Step::Draft => {
-                    closed.drafts += 1;
-                    return Ok(closed);
+    ) -> Result<Vec<(Step, Vec<LateUsage>)>, Problem> {
+        let boundaries = scopes.iter().map(|scope| Boundary {
+            subscription: scope.subscription.id.clone(),
+            at: scope.period.end,
+            round: 0,
+        });
+        let standing = self.parts.store.invoices_of(tenant, boundaries.collect()).await?;
+        let courses = scopes.iter().zip(standing);
+        let courses: Vec<Course> = courses
+            .map(|(scope, standing)| self.course(scope, standing, asked))
+            .collect();
+        let building = scopes.iter().zip(&courses);
+        let building = building.filter(|(_, course)| matches!(course, Course::Build { .. }));
+        let building: Vec<Scope<'_>> = building.map(|(scope, _)| *scope).collect();
+        let mut built = self.build_all(tenant, &building).await?.into_iter();
+        let mut writing = Writing::default();
+        let mut steps = Vec::with_capacity(scopes.len());
+        for (scope, course) in scopes.iter().zip(courses) {
+            steps.push(match course {
+                Course::Waits(until) => (Step::Waits(until), Vec::new()),
+                Course::Stands(invoice) => {
+                    writing.finish(&invoice);
+                    (Step::Final, Vec::new())
                 }
-                Step::Waits => return Ok(closed),
-            }
-            closed_until = Some(period.end);
+                Course::Build { standing, may_lock } => {
+                    let mut built = built.next().unwrap_or_default();
+                    let late = std::mem::take(&mut built.late);
+                    let step = self.step(scope, built, (standing, may_lock), &mut writing)?;
+                    (step, late)
+                }
+            });
         }
-        self.settle(tenant, subscription, &mut closed).await?;
-        Ok(closed)
+        self.write(tenant, writing).await?;
+        Ok(steps)
     }
 
-    pub(super) async fn closed_until(
-        &self,
-        tenant: TenantId,
-        id: &str,
-    ) -> Result<Option<Timestamp>, Problem> {
-        let until = self.parts.store.closed_until(tenant, vec![id.to_owned()]).await?;
-        Ok(until.into_iter().next().flatten())
+    fn course(&self, scope: &Scope<'_>, standing: Option<Invoice>, asked: Asked) -> Course {
+        let now = self.parts.clock.now(scope.tenant);
+        let grace_us = self.grace_us(scope.tenant);
+        let grace_over = scope.period.end.plus_micros(grace_us) <= now;
+        match (asked, standing) {
+            (_, Some(invoice)) if !invoice.is_draft() => Course::Stands(invoice),
+            (Asked::ByRun, standing) => Course::Build {
+                standing,
+                may_lock: grace_over,
+            },
+            (Asked::ByClock, Some(draft)) if draft.locks_at > now => Course::Waits(draft.locks_at),
+            (Asked::ByClock, Some(draft)) => Course::Build {
+                standing: Some(draft),
+                may_lock: true,
+            },
+            (Asked::ByClock, None) => Course::Build {
+                standing: None,
+                may_lock: grace_over && grace_us == 0,
+            },
+        }
     }
 
-    async fn close(
+    fn step(
         &self,
-        scope: Scope<'_>,
-        asked: Asked,
-        late: &mut Vec<LateUsage>,
+        scope: &Scope<'_>,
+        built: Built,
+        (standing, may_lock): (Option<Invoice>, bool),
+        writing: &mut Writing,
     ) -> Result<Step, Problem> {
-        let (tenant, period) = (scope.tenant, scope.period);
-        let now = self.parts.clock.now(tenant);
-        let subscription = scope.subscription.id.clone();
-        let standing = self
-            .parts
-            .store
-            .invoice_of(tenant, subscription, period.end, 0)
-            .await?;
-        if let Some(standing) = standing.as_ref().filter(|standing| !standing.is_draft()) {
-            self.finish_if_locked(tenant, standing).await?;
-            return Ok(Step::Final);
-        }
-        let grace_over = period.end.plus_micros(self.grace_us(tenant)) <= now;
-        let may_lock = match (asked, &standing) {
-            (Asked::ByRun, _) => grace_over,
-            (Asked::ByClock, Some(draft)) => draft.locks_at <= now,
-            (Asked::ByClock, None) => grace_over && self.grace_us(tenant) == 0,
-        };
-        if asked == Asked::ByClock && standing.is_some() && !may_lock {
-            return Ok(Step::Waits);
-        }
-        let mut built = self.build(scope).await?;
-        late.append(&mut built.late);
         if built.lines.is_empty() && standing.is_none() {
-            if !grace_over {
-                return Ok(Step::Waits);
+            let grace_end = scope.period.end.plus_micros(self.grace_us(scope.tenant));
+            if grace_end > self.parts.clock.now(scope.tenant) {
+                return Ok(Step::Waits(grace_end));
             }
-            let change = self.own_change(tenant);
-            let subscription = scope.subscription.id.clone();
-            self.parts.store.close_empty(change, subscription, period).await?;
+            writing.closings.push(Closing::Empty {
+                subscription: scope.subscription.id.clone(),
+                period: scope.period,
+            });
             return Ok(Step::Empty);
         }
-        let invoice = self.draft(&scope, 0, built)?;
-        if !may_lock {
-            self.parts
-                .store
-                .put_draft(self.own_change(tenant), invoice)
-                .await?;
-            return Ok(Step::Draft);
+        let mut invoice = self.draft(scope, 0, built)?;
+        if let Some(standing) = standing {
+            invoice.id = standing.id;
+            (invoice.created, invoice.locks_at) = (standing.created, standing.locks_at);
         }
-        self.lock_and_finish(tenant, invoice).await?;
-        Ok(Step::Final)
+        if may_lock {
+            writing.lock(invoice);
+            return Ok(Step::Final);
+        }
+        let locks_at = invoice.locks_at;
+        writing.closings.push(Closing::Draft(invoice));
+        Ok(Step::Draft(locks_at))
     }
 
-    async fn lock_and_finish(&self, tenant: TenantId, invoice: Invoice) -> Result<(), Problem> {
-        let locked = self.parts.store.lock(self.own_change(tenant), invoice).await?;
-        self.finish_if_locked(tenant, &locked).await
+    async fn write(&self, tenant: TenantId, writing: Writing) -> Result<(), Problem> {
+        let store = &self.parts.store;
+        if !writing.closings.is_empty() {
+            store.close(self.own_change(tenant), writing.closings).await?;
+        }
+        self.number(tenant, writing.locked).await
     }
 
-    /// Goes on with what a crash left between lock and number.
-    async fn finish_if_locked(&self, tenant: TenantId, invoice: &Invoice) -> Result<(), Problem> {
-        if invoice.status == InvoiceStatus::Finalizing {
-            let id = invoice.id.clone();
-            self.parts.store.finish(self.own_change(tenant), id).await?;
-            metrics::counter!("turnpike_invoices_finalized_total").increment(1);
+    /// Goes on with what is locked, whether just now or before a crash: it gets its number.
+    pub(super) async fn number(&self, tenant: TenantId, locked: Vec<String>) -> Result<(), Problem> {
+        if locked.is_empty() {
+            return Ok(());
         }
+        let finished = self
+            .parts
+            .store
+            .finish_all(self.own_change(tenant), locked)
+            .await?;
+        metrics::counter!("turnpike_invoices_finalized_total").increment(finished);
         Ok(())
     }
 
@@ -184,52 +198,35 @@ impl BillingSync {
         })
     }
 
-    /// A subscription that is over has no next invoice: what came late gets an invoice of its own.
-    async fn settle(
-        &self,
-        tenant: TenantId,
-        subscription: &Subscription,
-        closed: &mut Closed,
-    ) -> Result<(), Problem> {
-        let now = self.parts.clock.now(tenant);
-        let Some(end) = subscription.ends_at.filter(|end| *end <= now) else {
-            return Ok(());
-        };
-        let scope = Scope {
-            tenant,
-            subscription,
-            period: TimeRange::new(end, end),
-            looked_from: now,
-            over: true,
-        };
+    /// A subscription that is over has no next invoice: what came late gets an invoice of its own. Answers the late
+    /// usage that is on none, and whether an invoice was made.
+    pub(super) async fn settle(&self, scope: Scope<'_>) -> Result<(Vec<LateUsage>, bool), Problem> {
         let mut built = self.build(scope).await?;
-        closed.late.append(&mut built.late);
+        let late = std::mem::take(&mut built.late);
         if built.lines.is_empty() {
-            return Ok(());
+            return Ok((late, false));
         }
-        let round = self.next_round(tenant, subscription, end).await?;
-        let invoice = self.draft(&scope, round, built)?;
-        self.lock_and_finish(tenant, invoice).await?;
-        closed.invoices += 1;
-        Ok(())
+        let round = self.next_round(&scope).await?;
+        let mut writing = Writing::default();
+        writing.lock(self.draft(&scope, round, built)?);
+        self.write(scope.tenant, writing).await?;
+        Ok((late, true))
     }
 
-    async fn next_round(
-        &self,
-        tenant: TenantId,
-        subscription: &Subscription,
-        end: Timestamp,
-    ) -> Result<u32, Problem> {
+    async fn next_round(&self, scope: &Scope<'_>) -> Result<u32, Problem> {
         let mut round = 1;
-        let store = &self.parts.store;
-        while store
-            .invoice_of(tenant, subscription.id.clone(), end, round)
-            .await?
-            .is_some()
-        {
+        loop {
+            let boundary = Boundary {
+                subscription: scope.subscription.id.clone(),
+                at: scope.period.end,
+                round,
+            };
+            let found = self.parts.store.invoices_of(scope.tenant, vec![boundary]).await?;
+            if found.iter().all(Option::is_none) {
+                return Ok(round);
+            }
             round += 1;
         }
-        Ok(round)
     }
 
     /// Makes an invoice final, at once. The answer is the invoice; a repeat answers the same.
@@ -255,8 +252,23 @@ impl BillingSync {
             };
             let built = self.build(scope).await?;
             let locked = self.draft(&scope, invoice.round, built)?;
-            self.parts.store.lock(self.own_change(tenant), locked).await?;
+            let closings = vec![Closing::Locked(locked)];
+            self.parts.store.close(self.own_change(tenant), closings).await?;
         }
         self.parts.store.finish(change, id).await
+    }
+}
+
+impl Writing {
+    fn lock(&mut self, invoice: Invoice) {
+        self.locked.push(invoice.id.clone());
+        self.closings.push(Closing::Locked(invoice));
+    }
+
+    /// Goes on with what a crash left between lock and number.
+    fn finish(&mut self, invoice: &Invoice) {
+        if invoice.status == InvoiceStatus::Finalizing {
+            self.locked.push(invoice.id.clone());
+        }
     }
 }

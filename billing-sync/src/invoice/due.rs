@@ -3,7 +3,8 @@
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::BoxFuture;
-use turnpike_domain::port::control::DueWork;
+use turnpike_domain::port::billing::Boundary;
+use turnpike_domain::port::control::{DueWork, Undone};
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 
@@ -14,22 +15,23 @@ impl BillingSync {
     async fn next_of(
         &self,
         tenant: TenantId,
-        subscription: &Subscription,
+        (subscription, closed_until): (&Subscription, Option<Timestamp>),
         after: Timestamp,
     ) -> Result<Option<Timestamp>, Problem> {
         let catalog = self.parts.directory.catalog(tenant);
-        let closed_until = self.closed_until(tenant, &subscription.id).await?;
         let Some(period) = next_period(subscription, &catalog, closed_until)? else {
             return Ok(None);
         };
         if period.end > after {
             return Ok(Some(period.end));
         }
-        let draft = self
-            .parts
-            .store
-            .invoice_of(tenant, subscription.id.clone(), period.end, 0)
-            .await?;
+        let boundary = Boundary {
+            subscription: subscription.id.clone(),
+            at: period.end,
+            round: 0,
+        };
+        let found = self.parts.store.invoices_of(tenant, vec![boundary]).await?;
+        let draft = found.into_iter().next().flatten();
         let locks_at = draft.map(|draft| draft.locks_at).filter(|at| *at > after);
         // What is overdue is done at the next step, which is at the latest the end of the period that runs.
         Ok(locks_at.or_else(|| subscription.period_at(after).map(|running| running.end)))
@@ -51,10 +53,12 @@ impl DueWork for BillingSync {
                     return Ok(first);
                 };
                 cursor = Some(last.id.clone());
-                for subscription in &batch {
+                let ids = batch.iter().map(|subscription| subscription.id.clone());
+                let closed_until = self.parts.store.closed_until(tenant, ids.collect()).await?;
+                for (subscription, closed_until) in batch.iter().zip(closed_until) {
                     // One that cannot be billed is told when the work runs; it must not stop the clock.
                     let due = self
-                        .next_of(tenant, subscription, after)
+                        .next_of(tenant, (subscription, closed_until), after)
                         .await
                         .unwrap_or_default();
                     first = first.into_iter().chain(due).min();
@@ -63,14 +67,10 @@ impl DueWork for BillingSync {
         })
     }
 
-    fn run_due(&self, tenant: TenantId, _now: Timestamp) -> BoxFuture<'_, Result<(), Problem>> {
+    fn run_due(&self, tenant: TenantId, _now: Timestamp) -> BoxFuture<'_, Result<Undone, Problem>> {
         Box::pin(async move {
             self.resume(tenant).await?;
-            if let Err(problem) = self.bill_due(tenant).await {
-                // Told by a billing run too; a subscription that cannot be billed does not stop the clock.
-                tracing::warn!(tenant = tenant.0, %problem, "not everything that fell due could be billed");
-            }
-            Ok(())
+            self.bill_due(tenant).await
         })
     }
 }

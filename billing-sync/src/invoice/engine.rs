@@ -15,8 +15,6 @@ pub struct BillingSync {
     pub(super) parts: BillingParts,
     /// One at a time per tenant.
     turns: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
-    /// The day on which late usage of subscriptions that are over was last looked for.
-    pub(super) looked_on: Mutex<HashMap<TenantId, i64>>,
     checking: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -27,7 +25,6 @@ impl BillingSync {
         let billing = Arc::new(Self {
             parts,
             turns: Mutex::default(),
-            looked_on: Mutex::default(),
             checking: Mutex::default(),
         });
         let checking = tokio::spawn(check_on(Arc::downgrade(&billing)));
@@ -93,7 +90,9 @@ impl BillingSync {
         self.drain(tenant).await?;
         self.resume(tenant).await?;
         if self.parts.options.check_interval_s > 0 && !self.is_test(tenant) {
-            self.bill_due(tenant).await?;
+            // What could not be billed was told one by one.
+            let undone = self.bill_due(tenant).await?;
+            metrics::counter!("turnpike_billing_check_failures_total").increment(undone.failed);
         }
         Ok(())
     }

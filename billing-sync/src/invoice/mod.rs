@@ -1,6 +1,7 @@
 //! From usage to invoices: what a period costs, billing runs, adjustments, verification.
 
 mod adjust;
+mod bill;
 mod build;
 mod charges;
 mod close;

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{BillingRun, RunFailure, RunStatus};
+use turnpike_domain::invoice::{BillingRun, RunStatus};
 use turnpike_domain::limits::BILLING_RUN_NOTES_MAX;
-use turnpike_domain::port::control::{Answer, Change, PageAfter, SubscriptionFilter};
+use turnpike_domain::port::billing::Look;
+use turnpike_domain::port::control::{Answer, Change, PageAfter, SubscriptionFilter, Undone};
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 
-use super::adjust::{DAY_US, days_before};
-use super::close::{Asked, Closed};
+use super::bill::Billed;
+use super::close::Asked;
 use super::engine::BillingSync;
 
 /// Subscriptions between two notes of progress.
@@ -48,21 +49,23 @@ impl BillingSync {
     /// Makes final what a crash left locked.
     pub(super) async fn resume(&self, tenant: TenantId) -> Result<(), Problem> {
         let _turn = self.turn(tenant).await;
-        for id in self.parts.store.finalizing(tenant).await? {
-            self.parts.store.finish(self.own_change(tenant), id).await?;
-        }
-        Ok(())
+        self.number_locked(tenant).await
+    }
+
+    async fn number_locked(&self, tenant: TenantId) -> Result<(), Problem> {
+        let locked = self.parts.store.finalizing(tenant).await?;
+        self.number(tenant, locked).await
     }
 
     async fn execute(&self, tenant: TenantId, mut run: BillingRun) -> Result<(), Problem> {
+        // A period that is locked is closed: the run would pass by what a crash left without its number.
+        self.number_locked(tenant).await?;
         run.status = RunStatus::Running;
         self.parts.store.save_run(tenant, run.clone()).await?;
         loop {
             let batch = self.batch(tenant, run.cursor.clone()).await?;
-            for subscription in &batch {
-                let billed = self
-                    .bill(tenant, subscription, run.period_end, Asked::ByRun)
-                    .await;
+            let billed = self.bill(tenant, &batch, run.period_end, Asked::ByRun).await?;
+            for (subscription, billed) in batch.iter().zip(billed) {
                 note(&mut run, &subscription.id, billed);
             }
             let Some(last) = batch.last() else { break };
@@ -93,75 +96,59 @@ impl BillingSync {
     }
 
     /// Bills what is due by now, as the clock asks. A subscription that cannot be billed does not keep the others from
-    /// it; the last failure is the answer.
-    pub(super) async fn bill_due(&self, tenant: TenantId) -> Result<(), Problem> {
+    /// it, and is tried again at the next check.
+    pub(super) async fn bill_due(&self, tenant: TenantId) -> Result<Undone, Problem> {
         let _turn = self.turn(tenant).await;
-        let daily = self.takes_daily_look(tenant);
-        let mut failure = None;
+        let store = &self.parts.store;
+        let mut undone = Undone::default();
         let mut after = None;
         loop {
-            let batch = self.batch(tenant, after.clone()).await?;
-            let Some(last) = batch.last() else { break };
-            after = Some(last.id.clone());
-            for subscription in &batch {
-                let now = self.parts.clock.now(tenant);
-                if !self.may_be_due(subscription, now, daily) {
-                    continue;
-                }
-                if let Err(problem) = self.bill(tenant, subscription, now, Asked::ByClock).await {
-                    let id = &subscription.id;
-                    tracing::warn!(tenant = tenant.0, subscription = %id, %problem, "a subscription cannot be billed");
-                    failure = Some(problem);
+            let now = self.parts.clock.now(tenant);
+            let due = store.looks(tenant, now, after, BATCH).await?;
+            let found = |look: Look| {
+                let subscription = self.parts.directory.subscription(tenant, &look.subscription)?;
+                Some((subscription, look))
+            };
+            let last = due.last().cloned();
+            let (subscriptions, looks): (Vec<_>, Vec<_>) = due.into_iter().filter_map(found).unzip();
+            let billed = self.bill(tenant, &subscriptions, now, Asked::ByClock).await?;
+            let mut again = Vec::with_capacity(looks.len());
+            for (look, billed) in looks.into_iter().zip(billed) {
+                match billed.failure {
+                    None => again.push(Look {
+                        at: billed.next,
+                        ..look
+                    }),
+                    Some(problem) => {
+                        let id = &look.subscription;
+                        tracing::warn!(tenant = tenant.0, subscription = %id, %problem, "a subscription cannot be billed");
+                        undone.note(id, &problem);
+                    }
                 }
             }
+            store.look_again(tenant, again).await?;
+            if last.is_none() {
+                return Ok(undone);
+            }
+            after = last;
         }
-        failure.map_or(Ok(()), Err)
     }
 }
 
-impl BillingSync {
-    /// Whether a look at the subscription can find anything to do; told without asking the store.
-    fn may_be_due(&self, subscription: &Subscription, now: Timestamp, daily: bool) -> bool {
-        let until = subscription.billed_until;
-        if subscription.is_settled(now) {
-            // Late usage of one that is over: once a day, while its look-back time lasts.
-            return daily && until > days_before(now, self.parts.options.look_back_days);
-        }
-        let running = subscription
-            .period_at(until)
-            .is_some_and(|period| period.end > now);
-        // What is charged in advance at the start leaves `billed_until` where it was.
-        until <= subscription.start || !running
-    }
-
-    /// Whether this is the first look of the day; with a test tenant's own clock each is.
-    fn takes_daily_look(&self, tenant: TenantId) -> bool {
-        let day = self.parts.clock.now(tenant).micros() / DAY_US;
-        let before = self.looked_on.lock().insert(tenant, day);
-        self.is_test(tenant) || before != Some(day)
-    }
-}
-
-fn note(run: &mut BillingRun, subscription: &str, billed: Result<Closed, Problem>) {
+fn note(run: &mut BillingRun, subscription: &str, billed: Billed) {
     run.subscriptions += 1;
-    match billed {
-        Ok(closed) => {
-            run.invoices += closed.invoices;
-            run.drafts += closed.drafts;
-            run.empty_periods += closed.empty;
-            run.late += closed.late.len() as u64;
-            let room = BILLING_RUN_NOTES_MAX.saturating_sub(run.late_usage.len());
-            run.late_usage.extend(closed.late.into_iter().take(room));
-        }
-        Err(problem) => {
-            run.failed += 1;
-            if run.failures.len() < BILLING_RUN_NOTES_MAX {
-                run.failures.push(RunFailure {
-                    subscription: subscription.to_owned(),
-                    code: problem.code.slug().to_owned(),
-                    detail: problem.detail,
-                });
-            }
-        }
+    run.invoices += billed.invoices;
+    run.drafts += billed.drafts;
+    run.empty_periods += billed.empty;
+    run.late += billed.late.len() as u64;
+    let room = BILLING_RUN_NOTES_MAX.saturating_sub(run.late_usage.len());
+    run.late_usage.extend(billed.late.into_iter().take(room));
+    if let Some(problem) = billed.failure {
+        let mut undone = Undone {
+            failed: run.failed,
+            failures: std::mem::take(&mut run.failures),
+        };
+        undone.note(subscription, &problem);
+        (run.failed, run.failures) = (undone.failed, undone.failures);
     }
 }

@@ -24,8 +24,10 @@ impl BillingSync {
     ) -> Result<Invoice, Problem> {
         let catalog = self.parts.directory.catalog(tenant);
         let mut next = None;
-        for candidate in self.candidates(tenant, customer, subscription)? {
-            let closed_until = self.closed_until(tenant, &candidate.id).await?;
+        let candidates = self.candidates(tenant, customer, subscription)?;
+        let ids = candidates.iter().map(|candidate| candidate.id.clone());
+        let closed_until = self.parts.store.closed_until(tenant, ids.collect()).await?;
+        for (candidate, closed_until) in candidates.into_iter().zip(closed_until) {
             let period = next_period(&candidate, &catalog, closed_until)?;
             let due = period.map(|period| (period, candidate));
             next = next.into_iter().chain(due).min_by_key(|(period, _)| period.end);

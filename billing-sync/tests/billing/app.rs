@@ -288,6 +288,7 @@ impl App {
         let mut connection = self.database().await;
         for trigger in [
             "invoices_stay",
+            "invoices_stay_made",
             "invoices_remain",
             "invoice_lines_stay",
             "invoice_lines_remain",

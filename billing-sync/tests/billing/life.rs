@@ -202,7 +202,8 @@ async fn the_clock_finds_late_usage_of_a_subscription_that_is_over() {
         app.invoices().await.len()
     };
     assert_eq!(look("2026-01-16T12:00:00Z").await, 1, "a draft");
-    assert_eq!(look("2026-01-16T14:00:00Z").await, 1);
+    assert_eq!(look("2026-01-16T14:00:00Z").await, 1, "final");
+    assert_eq!(look("2026-01-16T14:01:00Z").await, 1, "the day's look");
     app.usage.add("acme", "2026-01-12T00:00:00Z", "10000");
     assert_eq!(look("2026-01-16T15:00:00Z").await, 1, "once a day");
     assert_eq!(look("2026-01-17T00:00:00Z").await, 2);

@@ -7,6 +7,8 @@ mod exactly_once;
 mod hierarchy;
 mod life;
 mod oracle;
+mod page;
 mod periods;
+mod steps;
 mod usage;
 mod verification;

@@ -1,6 +1,9 @@
 //! Which periods there are, and what is charged when.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
+use turnpike_domain::port::billing::{BillingStore as _, Look};
 use turnpike_domain::port::control::DueWork as _;
 use turnpike_domain::time::Timestamp;
 
@@ -255,4 +258,82 @@ async fn the_invoice_to_come_is_the_one_that_falls_due_first() {
     app.run("2026-01-21T00:00:00Z").await;
     let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
     assert_eq!(upcoming["subscription"], second["id"]);
+}
+
+/// A check asks for what is due, and not for every subscription; and a change in the middle of a look is not lost.
+#[tokio::test]
+async fn only_subscriptions_that_are_due_are_looked_at() {
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    app.put("/v1/customers/other", json!({})).await;
+    let id = app.subscribe(json!({})).await["id"].as_str().unwrap().to_owned();
+    app.subscribe(json!({"customer": "other", "start": "2026-01-20T00:00:00Z"}))
+        .await;
+    let at = |text: &str| Timestamp::parse(text).unwrap();
+    let due = async |now: &str| app.store.looks(app.tenant, at(now), None, 10).await.unwrap();
+    let look = async |now: &str| {
+        app.at(now);
+        let undone = app.billing.run_due(app.tenant, at(now)).await.unwrap();
+        assert_eq!(undone.failed, 0);
+    };
+    let before = due("2026-01-01T00:00:00Z").await;
+    assert_eq!(before.len(), 2, "a new one is due at once");
+    look("2026-01-01T00:00:00Z").await;
+    assert_eq!(due("2026-01-31T23:59:59Z").await, []);
+    assert_eq!(due("2026-02-01T00:00:00Z").await.len(), 1);
+    assert_eq!(due("2026-02-20T00:00:00Z").await.len(), 2);
+
+    app.post(&format!("/v1/subscriptions/{id}/cancel"), json!({"at": "now"}))
+        .await;
+    let stale = before.into_iter().map(|look| Look {
+        at: at("2026-02-01T00:00:00Z"),
+        ..look
+    });
+    app.store.look_again(app.tenant, stale.collect()).await.unwrap();
+    let due_now = due("2026-01-01T00:00:00Z").await;
+    assert_eq!(
+        due_now.len(),
+        1,
+        "what was read before the change does not hide it"
+    );
+    assert_eq!(due_now[0].subscription, id);
+
+    look("2026-02-25T00:00:00Z").await;
+    let drafts = app.invoices().await.len();
+    assert_eq!(drafts, 1, "the other one; the cancelled one had no time");
+    assert_eq!(
+        due("2026-02-25T00:30:00Z").await.len(),
+        0,
+        "a draft waits for its grace time"
+    );
+    look("2026-02-25T01:00:00Z").await;
+    assert_eq!(app.invoices().await[0]["status"], "open");
+}
+
+/// One look and one run bill all with a few transactions, of which none is for one subscription alone.
+#[tokio::test]
+async fn many_subscriptions_are_billed_together() {
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    for n in 0..120 {
+        app.put(&format!("/v1/customers/c{n}"), json!({})).await;
+        app.subscribe(json!({"customer": format!("c{n}")})).await;
+    }
+    app.usage.reads.store(0, Ordering::Relaxed);
+    app.at("2026-03-02T00:00:00Z");
+    let run = app.run("2026-03-01T00:00:00Z").await;
+    assert_eq!(
+        (&run["status"], &run["invoices"], &run["subscriptions"]),
+        (&json!("done"), &json!(240), &json!(120))
+    );
+    // Two batches, two periods each.
+    assert_eq!(app.usage.reads.load(Ordering::Relaxed), 4);
+    let numbers: std::collections::BTreeSet<_> = app
+        .invoices()
+        .await
+        .iter()
+        .map(|invoice| invoice["number"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(numbers.len(), 240);
+    assert_eq!(numbers.last().unwrap(), "INV-000240");
 }

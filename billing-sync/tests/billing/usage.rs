@@ -28,6 +28,8 @@ pub(crate) struct FakeUsage {
     pub(crate) deleted: Mutex<bool>,
     /// How often the log was read from its beginning.
     pub(crate) passes: AtomicUsize,
+    /// How often sums were asked for.
+    pub(crate) reads: AtomicUsize,
 }
 
 /// Nothing to look at, and no meter.
@@ -121,6 +123,7 @@ impl UsageReader for FakeUsage {
         at_cut: Option<Box<dyn FnOnce() + Send>>,
     ) -> BoxFuture<'_, Result<Totals, Problem>> {
         assert!(at_cut.is_none());
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let records = self.records.lock().len();
         let totals = self.sums(&requests, records);
         Box::pin(async move { Ok(totals) })

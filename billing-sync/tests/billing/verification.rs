@@ -72,7 +72,7 @@ const TAMPERED_LINE: [(&str, &str, &str); 13] = [
     ("amount", "amount + 1", "/lines/4/amount"),
     ("period_start_us", "period_start_us + 60000000", "/lines/4/hash"),
     ("period_end_us", "period_end_us - 60000000", "/lines/4/hash"),
-    ("basis", "replace(basis, '0.25', '0.26')", "/lines/4/price"),
+    ("basis", "replace(basis, '0.12', '0.13')", "/lines/4/price"),
     ("hash", "'x'", "/lines/4/hash"),
 ];
 

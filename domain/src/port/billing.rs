@@ -31,6 +31,44 @@ pub struct BilledFilter {
     pub number_below: Option<u64>,
 }
 
+/// An instant at which a subscription is billed once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Boundary {
+    /// The subscription.
+    pub subscription: String,
+    /// The end of the period.
+    pub at: Timestamp,
+    /// 0 for the invoice of the period; see [`Invoice::round`].
+    pub round: u32,
+}
+
+/// What becomes of a period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closing {
+    /// It had nothing to charge, and is closed.
+    Empty {
+        /// The subscription.
+        subscription: String,
+        /// The period.
+        period: TimeRange,
+    },
+    /// A draft is kept, or replaces the draft of the same boundary, which keeps its id, `created` and `locks_at`.
+    Draft(Invoice),
+    /// The same, and the draft is locked: it becomes `finalizing` with its watermark, and its period is closed.
+    Locked(Invoice),
+}
+
+/// When billing is to look at a subscription again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// The subscription.
+    pub subscription: String,
+    /// Not before then.
+    pub at: Timestamp,
+    /// Counts changes of the subscription; each makes it due at once.
+    pub change: u64,
+}
+
 /// A result of the store.
 pub type Stored<'a, T> = BoxFuture<'a, Result<T, Problem>>;
 
@@ -43,16 +81,12 @@ pub trait BillingStore: Send + Sync {
         subscriptions: Vec<String>,
     ) -> Stored<'_, Vec<Option<Timestamp>>>;
 
-    /// Notes that a period had nothing to charge. A repeat changes nothing.
-    fn close_empty(&self, change: Change, subscription: String, period: TimeRange) -> Stored<'_, ()>;
+    /// Closes periods, all in one transaction. Where an invoice is locked already nothing changes.
+    fn close(&self, change: Change, closings: Vec<Closing>) -> Stored<'_, ()>;
 
-    /// Keeps a draft, or replaces the draft of the same subscription, period and round, which keeps its id, `created`
-    /// and `locks_at`. Answers what stands then: the invoice itself where it is no draft any more.
-    fn put_draft(&self, change: Change, draft: Invoice) -> Stored<'_, Invoice>;
-
-    /// Locks a draft: it becomes `finalizing` with the lines, sums, watermark and catalog version of `locked`, and its
-    /// period is closed, in one transaction. Answers what stands then; a repeat changes nothing.
-    fn lock(&self, change: Change, locked: Invoice) -> Stored<'_, Invoice>;
+    /// Gives `finalizing` invoices their numbers, in this order and in one transaction, as [`BillingStore::finish`] does.
+    /// Others stay as they are. Answers how many got one.
+    fn finish_all(&self, change: Change, ids: Vec<String>) -> Stored<'_, u64>;
 
     /// Gives a `finalizing` invoice the tenant's next number and its hash, and makes it open (paid, when nothing is
     /// owed), in one transaction. The answer's body is the invoice; an invoice that is open stays as it is, and one
@@ -71,14 +105,21 @@ pub trait BillingStore: Send + Sync {
     /// Invoices, newest first, before the id `page.after`.
     fn invoices(&self, tenant: TenantId, filter: InvoiceFilter, page: PageAfter) -> Stored<'_, Vec<Invoice>>;
 
-    /// The invoice of a period, whatever its state.
-    fn invoice_of(
+    /// The invoices of boundaries, whatever their state, in the order asked.
+    fn invoices_of(&self, tenant: TenantId, boundaries: Vec<Boundary>) -> Stored<'_, Vec<Option<Invoice>>>;
+
+    /// Subscriptions that billing is to look at by `now`, ordered by that instant and their ids, behind `after`. A new or
+    /// changed subscription is due at once.
+    fn looks(
         &self,
         tenant: TenantId,
-        subscription: String,
-        boundary: Timestamp,
-        round: u32,
-    ) -> Stored<'_, Option<Invoice>>;
+        now: Timestamp,
+        after: Option<Look>,
+        rows: usize,
+    ) -> Stored<'_, Vec<Look>>;
+
+    /// Keeps when subscriptions are looked at next; one that was changed since it was read stays due.
+    fn look_again(&self, tenant: TenantId, looks: Vec<Look>) -> Stored<'_, ()>;
 
     /// Lines of recurring prices, usage, minimum and adjustment of locked invoices, in the order of the invoices.
     fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Vec<Line>>;

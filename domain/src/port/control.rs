@@ -13,6 +13,8 @@ use crate::catalog::{
     AddOn, ApiKey, CatalogUse, Customer, Feature, Grant, Override, Plan, Subscription, Tenant,
 };
 use crate::identity::{MeterId, NameKey, TenantId};
+use crate::invoice::RunFailure;
+use crate::limits::BILLING_RUN_NOTES_MAX;
 use crate::meter::Meter;
 use crate::problem::{Code, Problem};
 use crate::time::{TimeRange, Timestamp};
@@ -99,7 +101,7 @@ pub struct Decision {
     /// Its effects, in order; they commit together.
     pub effects: Vec<Effect>,
     /// What was done, such as `plan.put`; none when nothing was.
-    pub audit: Option<AuditNote>,
+    pub audit: Vec<AuditNote>,
     /// The HTTP status of the answer.
     pub status: u16,
     /// The answer's body; `Null` for none.
@@ -113,7 +115,7 @@ impl Decision {
     pub fn changed(effects: Vec<Effect>, note: AuditNote, status: u16, answer: Value) -> Self {
         Self {
             effects,
-            audit: Some(note),
+            audit: vec![note],
             status,
             answer,
             kept_answer: None,
@@ -124,7 +126,7 @@ impl Decision {
     pub fn unchanged(answer: Value) -> Self {
         Self {
             effects: Vec::new(),
-            audit: None,
+            audit: Vec::new(),
             status: 200,
             answer,
             kept_answer: None,
@@ -367,6 +369,29 @@ pub trait ApiKeys: Send + Sync {
     fn key(&self, tenant: TenantId, id: &str) -> Option<Arc<ApiKey>>;
 }
 
+/// Work that fell due and could not be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// How much: subscriptions that could not be billed.
+    pub failed: u64,
+    /// The first of them.
+    pub failures: Vec<RunFailure>,
+}
+
+impl Undone {
+    /// Notes a subscription that could not be billed.
+    pub fn note(&mut self, subscription: &str, problem: &Problem) {
+        self.failed += 1;
+        if self.failures.len() < BILLING_RUN_NOTES_MAX {
+            self.failures.push(RunFailure {
+                subscription: subscription.to_owned(),
+                code: problem.code.slug().to_owned(),
+                detail: problem.detail.clone(),
+            });
+        }
+    }
+}
+
 /// Work that falls due as time passes. A test tenant's clock runs it step by step when it is moved forward; otherwise
 /// its owner runs it by the machine's clock.
 pub trait DueWork: Send + Sync {
@@ -377,6 +402,7 @@ pub trait DueWork: Send + Sync {
         after: Timestamp,
     ) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>>;
 
-    /// Does what is due at `now`, which the tenant's clock shows.
-    fn run_due(&self, tenant: TenantId, now: Timestamp) -> BoxFuture<'_, Result<(), Problem>>;
+    /// Does what is due at `now`, which the tenant's clock shows. Answers what could not be done and is tried again when
+    /// work runs next; an error where nothing can be.
+    fn run_due(&self, tenant: TenantId, now: Timestamp) -> BoxFuture<'_, Result<Undone, Problem>>;
 }

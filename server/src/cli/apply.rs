@@ -1,15 +1,12 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::catalog_files::CatalogFiles;
 use super::client::ClientArgs;
 use super::{CommandError, output};
-use crate::config::did_you_mean;
-
-/// The parts of a catalog, as they are named in files.
-const PARTS: [&str; 4] = ["meters", "features", "plans", "add_ons"];
 
 /// Make the server's catalog what files declare, after showing the difference.
 ///
@@ -35,9 +32,11 @@ pub(crate) struct Apply {
 
 impl Apply {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
-        let mut catalog = read(&self.files)?;
+        let files = CatalogFiles::read(&self.files)?;
         let client = self.client.client()?;
-        let diff = client.post("/v1/catalog/diff", catalog.clone()).await?;
+        let mut catalog = files.catalog.clone();
+        let diff = client.post("/v1/catalog/diff", catalog.clone()).await;
+        let diff = diff.map_err(|error| files.explained(error))?;
         let changes = count(&diff);
         if self.client.json && (self.dry_run || changes == 0) {
             return output::json(&diff);
@@ -53,7 +52,8 @@ impl Apply {
         }
         // The difference that was shown is the one that is applied: another change in between refuses this one.
         catalog["expected_version"] = diff["version"].clone();
-        let applied = client.post_once("/v1/catalog/apply", catalog).await?;
+        let applied = client.post_once("/v1/catalog/apply", catalog).await;
+        let applied = applied.map_err(|error| files.explained(error))?;
         if self.client.json {
             return output::json(&applied);
         }
@@ -62,67 +62,6 @@ impl Apply {
             applied["version"]
         ))
     }
-}
-
-/// The catalog of some files, as the API takes it.
-pub(crate) fn read(files: &[PathBuf]) -> Result<Value, CommandError> {
-    let mut catalog = json!({});
-    for path in files {
-        for file in toml_files(path)? {
-            let text = std::fs::read_to_string(&file)
-                .map_err(|error| CommandError::usage(format!("cannot read {}: {error}", file.display())))?;
-            add(&mut catalog, &text)
-                .map_err(|error| CommandError::usage(format!("{}: {error}", file.display())))?;
-        }
-    }
-    Ok(catalog)
-}
-
-fn toml_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let failed =
-        |error: std::io::Error| CommandError::usage(format!("cannot read {}: {error}", path.display()));
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|extension| extension == "toml") {
-            files.push(file);
-        }
-    }
-    if files.is_empty() {
-        return Err(CommandError::usage(format!(
-            "there is no .toml file in {}",
-            path.display()
-        )));
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Adds a file's declarations.
-pub(crate) fn add(catalog: &mut Value, text: &str) -> Result<(), String> {
-    let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
-    for (part, value) in table {
-        if !PARTS.contains(&part.as_str()) {
-            let hint = did_you_mean(&part, PARTS.into_iter())
-                .map_or(String::new(), |near| format!(" (did you mean [[{near}]]?)"));
-            return Err(format!(
-                "unknown part \"{part}\"{hint}; a catalog has [[{}]]",
-                PARTS.join("]], [[")
-            ));
-        }
-        let value = serde_json::to_value(value).map_err(|error| error.to_string())?;
-        let Value::Array(items) = value else {
-            return Err(format!("{part} must be written as [[{part}]]"));
-        };
-        match &mut catalog[&part] {
-            Value::Array(all) => all.extend(items),
-            none => *none = Value::Array(items),
-        }
-    }
-    Ok(())
 }
 
 fn count(diff: &Value) -> usize {
@@ -185,45 +124,9 @@ fn confirmed(changes: usize) -> Result<bool, CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-
-    #[test]
-    fn files_add_up() {
-        let mut catalog = json!({});
-        add(
-            &mut catalog,
-            "[[meters]]\nkey = \"a\"\n[[plans]]\nkey = \"p\"\nprices = [{key = \"x\", amount = \"1.50\"}]",
-        )
-        .unwrap();
-        add(&mut catalog, "[[meters]]\nkey = \"b\"").unwrap();
-        assert_eq!(
-            catalog,
-            json!({"meters": [{"key": "a"}, {"key": "b"}], "plans": [{"key": "p", "prices": [{"key": "x", "amount": "1.50"}]}]})
-        );
-    }
-
-    #[test]
-    fn what_is_no_catalog_is_refused() {
-        for (text, expected) in [
-            ("[[meter]]\nkey = \"a\"", "unknown part \"meter\""),
-            ("[meters]\na = 1", "[[meters]]"),
-            ("x", "expected"),
-        ] {
-            let error = add(&mut json!({}), text).unwrap_err();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_sample_catalog_is_one() {
-        let mut catalog = json!({});
-        add(&mut catalog, include_str!("../../../config/sample-catalog.toml")).unwrap();
-        assert!(
-            PARTS
-                .iter()
-                .all(|part| catalog[part].as_array().is_some_and(|items| !items.is_empty()))
-        );
-    }
 
     #[test]
     fn differences_are_told() {

@@ -6,25 +6,27 @@ use std::path::PathBuf;
 use futures_util::StreamExt as _;
 use reqwest::Method;
 
-use super::client::{Body, ClientArgs, encode};
+use super::catalog_files::as_toml;
+use super::client::{Body, Client, ClientArgs, encode};
 use super::{CommandError, output};
 
-/// Write usage, invoices or the audit log as CSV or NDJSON.
+/// Write usage, invoices or the audit log as CSV or NDJSON, or the catalog as TOML that `turnpike apply` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike export usage --with meter=tokens --with from=2026-01-01T00:00:00Z -o usage.csv
   turnpike export invoices --format ndjson | jq .total
-  turnpike export audit --with action=security -o audit.csv")]
+  turnpike export audit --with action=security -o audit.csv
+  turnpike export catalog -o catalog.toml")]
 pub(crate) struct Export {
     /// What.
-    #[arg(value_parser = ["usage", "invoices", "audit"])]
+    #[arg(value_parser = ["usage", "invoices", "audit", "catalog"])]
     what: String,
     /// The file; standard output unless said.
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// How.
-    #[arg(long, default_value = "csv", value_parser = ["csv", "ndjson"])]
-    format: String,
+    /// How; csv unless said, and the catalog always as TOML.
+    #[arg(long, value_parser = ["csv", "ndjson"])]
+    format: Option<String>,
     /// A parameter of the call, such as meter=tokens or from=2026-01-01T00:00:00Z; may repeat.
     #[arg(long = "with", value_name = "NAME=VALUE")]
     with: Vec<String>,
@@ -40,7 +42,11 @@ impl Export {
             ));
         }
         let client = self.client.client()?;
-        let mut path = format!("/v1/export/{}?format={}", self.what, self.format);
+        if self.what == "catalog" {
+            return self.catalog(&client).await;
+        }
+        let format = self.format.as_deref().unwrap_or("csv");
+        let mut path = format!("/v1/export/{}?format={format}", self.what);
         for pair in &self.with {
             let (name, value) = pair
                 .split_once('=')
@@ -75,5 +81,19 @@ impl Export {
         out.flush().map_err(failed)?;
         bar.finish_and_clear();
         Ok(())
+    }
+
+    async fn catalog(&self, client: &Client) -> Result<(), CommandError> {
+        if self.format.is_some() || !self.with.is_empty() {
+            return Err(CommandError::usage(
+                "the catalog is written whole, as TOML: leave out --format and --with",
+            ));
+        }
+        let text = as_toml(&client.get("/v1/catalog").await?)?;
+        match &self.output {
+            None => output::line(text.trim_end()),
+            Some(file) => std::fs::write(file, text)
+                .map_err(|error| CommandError::failed(format!("cannot write {}: {error}", file.display()))),
+        }
     }
 }

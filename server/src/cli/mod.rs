@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
-pub(crate) mod apply;
+mod apply;
+pub(crate) mod catalog_files;
 mod check;
 mod client;
 mod completions;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use turnpike_domain::time::{Clock, Randomness};
 use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
+use crate::cli::catalog_files::CatalogFiles;
 use crate::cli::{Client, CommandError, output};
 use child::{Server, Setting};
 use story::Story;
@@ -204,9 +205,10 @@ impl Stage {
             "tenant \"demo\" with its own clock, which shows {TODAY}, the day of the trace"
         ));
         let client = self.client()?;
-        let mut catalog = json!({});
-        crate::cli::apply::add(&mut catalog, CATALOG).map_err(CommandError::failed)?;
-        let diff = client.post("/v1/catalog/apply", catalog).await?;
+        let mut files = CatalogFiles::default();
+        let added = files.add("sample-catalog.toml", CATALOG.to_owned());
+        added.map_err(CommandError::failed)?;
+        let diff = client.post("/v1/catalog/apply", files.catalog).await?;
         let created: Vec<String> = diff["created"]
             .as_array()
             .into_iter()

@@ -295,7 +295,7 @@ const SERVICES: &[Metric] = &[
     counter(
         "turnpike_billing_check_failures_total",
         "",
-        "Looks for periods that have ended which failed and are tried again.",
+        "Tenants or subscriptions whose ended periods could not be billed at a look; they are tried again.",
     ),
 ];
 

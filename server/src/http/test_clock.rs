@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use turnpike_domain::catalog::Tenant;
 use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::invoice::RunFailure;
 use turnpike_domain::limits::TEST_CLOCK_ADVANCE_DAYS_MAX;
-use turnpike_domain::port::control::{AuditNote, Change, ControlState, Decision, Effect, answer_of};
+use turnpike_domain::port::control::{AuditNote, Change, ControlState, Decision, Effect, Undone, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, ProblemBody, Reply};
@@ -32,6 +33,18 @@ struct ClockView {
     /// Now.
     #[schema(value_type = String)]
     now: Timestamp,
+}
+
+/// What moving the clock came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+struct Advanced {
+    /// Now.
+    #[schema(value_type = String)]
+    now: Timestamp,
+    /// Number of subscriptions that fell due and could not be billed. They are tried again when the clock is moved next.
+    failed: u64,
+    /// Which, and why; the first 100.
+    failures: Vec<RunFailure>,
 }
 
 /// Where to move the clock.
@@ -57,11 +70,12 @@ async fn show(State(administration): State<Arc<Administration>>, caller: Caller)
 }
 
 /// Moves the clock of a test tenant forward. What falls due on the way is done at its instant, one behind the other,
-/// before this answers. When it fails on the way, the clock stands where it failed, and the call can be made again.
+/// before this answers. A subscription that cannot be billed does not stop the clock: the answer names it in `failures`.
+/// When the call itself fails on the way, the clock stands where it failed, and the call can be made again.
 #[utoipa::path(
     post, path = "/v1/test-clock/advance", tag = "Tenants", operation_id = "advance_test_clock",
     request_body = Advance,
-    responses((status = 200, body = ClockView), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)),
+    responses((status = 200, body = Advanced), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)),
     security(("api_key" = ["admin"]))
 )]
 async fn advance(
@@ -80,34 +94,23 @@ async fn advance(
         return Err(Problem::invalid("/to", detail).into());
     }
     let change = changing.change(administration.clock.as_ref(), &body);
+    let mut undone = Undone::default();
     if now <= to {
         // What failed at this instant in an earlier call comes before all that is later.
-        administration.run_due(tenant, now).await?;
+        undone = administration.run_due(tenant, now).await?;
     }
     while now < to {
-        let next = administration
-            .next_due(tenant, now)
-            .await?
-            .filter(|next| *next <= to);
-        let Some(next) = next else { break };
-        administration
-            .set_clock(
-                Change {
-                    idempotency: None,
-                    ..change.clone()
-                },
-                next,
-                false,
-            )
-            .await?;
-        administration.run_due(tenant, next).await?;
-        now = next;
+        let next = administration.next_due(tenant, now).await?;
+        now = next.map_or(to, |next| next.min(to));
+        let step = Change {
+            idempotency: None,
+            ..change.clone()
+        };
+        administration.set_clock(step, now, None).await?;
+        // What could not be done before is tried again here, so only what is left at last is told.
+        undone = administration.run_due(tenant, now).await?;
     }
-    let answer = administration.set_clock(change, to, true).await?;
-    if now < to {
-        administration.run_due(tenant, to).await?;
-    }
-    Ok(answer)
+    Ok(administration.set_clock(change, to, Some(undone)).await?)
 }
 
 impl Administration {
@@ -134,15 +137,23 @@ impl Administration {
         Ok(next)
     }
 
-    async fn run_due(&self, tenant: TenantId, now: Timestamp) -> Result<(), Problem> {
+    async fn run_due(&self, tenant: TenantId, now: Timestamp) -> Result<Undone, Problem> {
+        let mut all = Undone::default();
         for work in &self.due {
-            work.run_due(tenant, now).await?;
+            let undone = work.run_due(tenant, now).await?;
+            all.failed += undone.failed;
+            all.failures.extend(undone.failures);
         }
-        Ok(())
+        Ok(all)
     }
 
-    /// Sets the clock. Only the last step of a call is noted in the audit log.
-    async fn set_clock(&self, change: Change, to: Timestamp, last: bool) -> Result<Answered, Problem> {
+    /// Sets the clock. Only the last step of a call, which says what is left undone, is noted in the audit log.
+    async fn set_clock(
+        &self,
+        change: Change,
+        to: Timestamp,
+        last: Option<Undone>,
+    ) -> Result<Answered, Problem> {
         let tenant = change.tenant;
         let decide = move |state: &dyn ControlState| {
             let before = state
@@ -154,17 +165,21 @@ impl Administration {
                     "lies before what the clock shows: it only moves forward",
                 ));
             }
-            let answer = answer_of(&ClockView { now: to })?;
             let after = Tenant {
                 clock: Some(to),
                 ..Tenant::clone(&before)
             };
-            if !last {
+            let Some(Undone { failed, failures }) = last else {
                 return Ok(Decision {
                     effects: vec![Effect::Tenant(after)],
-                    ..Decision::unchanged(answer)
+                    ..Decision::unchanged(Value::Null)
                 });
-            }
+            };
+            let answer = answer_of(&Advanced {
+                now: to,
+                failed,
+                failures,
+            })?;
             let note = AuditNote::new("test_clock.advance", format!("tenant/{}", before.key))
                 .with_detail(json!({ "to": to }));
             Ok(Decision::changed(vec![Effect::Tenant(after)], note, 200, answer))

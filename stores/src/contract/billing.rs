@@ -5,7 +5,7 @@ use turnpike_domain::invoice::{
     Basis, BillingRun, Counted, Invoice, InvoiceStatus, InvoiceStep, Line, LineKind, RunStatus, Totals,
 };
 use turnpike_domain::money::Currency;
-use turnpike_domain::port::billing::{BilledFilter, BillingStore, InvoiceFilter};
+use turnpike_domain::port::billing::{BilledFilter, BillingStore, Boundary, Closing, InvoiceFilter};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
@@ -75,8 +75,24 @@ fn draft(id: &str, subscription: &str, month: u32, amount: i64) -> Result<Invoic
     })
 }
 
+/// Closes one boundary; answers what stands there then.
+async fn closed(store: &dyn BillingStore, closing: Closing) -> Result<Invoice, Problem> {
+    let (Closing::Draft(invoice) | Closing::Locked(invoice)) = &closing else {
+        return Err(Problem::not_found("invoice of an empty period", ""));
+    };
+    let boundary = Boundary {
+        subscription: invoice.subscription.clone(),
+        at: invoice.boundary(),
+        round: invoice.round,
+    };
+    store.close(change(TENANT, None), vec![closing]).await?;
+    let found = store.invoices_of(TENANT, vec![boundary]).await?;
+    let none = || Problem::not_found("invoice", "");
+    found.into_iter().next().flatten().ok_or_else(none)
+}
+
 async fn made_final(store: &dyn BillingStore, invoice: Invoice) -> Result<Invoice, Problem> {
-    let id = store.lock(change(TENANT, None), invoice).await?.id;
+    let id = closed(store, Closing::Locked(invoice)).await?.id;
     store.finish(change(TENANT, None), id.clone()).await?;
     let found = store.invoice(TENANT, id.clone()).await?;
     found.ok_or_else(|| Problem::not_found("invoice", &id))
@@ -84,28 +100,24 @@ async fn made_final(store: &dyn BillingStore, invoice: Invoice) -> Result<Invoic
 
 /// A draft is replaced and keeps its id; a lock is taken once; a final invoice reads back as it was written.
 pub async fn a_period_has_one_invoice(store: &dyn BillingStore) -> Result<(), Problem> {
-    let first = store
-        .put_draft(change(TENANT, None), draft("a", "s", 0, 100)?)
-        .await?;
+    let first = closed(store, Closing::Draft(draft("a", "s", 0, 100)?)).await?;
     assert_eq!(
         (first.status, first.watermark.as_ref()),
         (InvoiceStatus::Draft, None)
     );
-    let second = store
-        .put_draft(change(TENANT, None), draft("b", "s", 0, 250)?)
-        .await?;
+    let second = closed(store, Closing::Draft(draft("b", "s", 0, 250)?)).await?;
     assert_eq!(
         (second.id.as_str(), second.totals.total, second.lines.len()),
         ("a", 250, 1)
     );
     assert_eq!(store.closed_until(TENANT, vec!["s".to_owned()]).await?, [None]);
-    let locked = store.lock(change(TENANT, None), draft("c", "s", 0, 300)?).await?;
+    let locked = closed(store, Closing::Locked(draft("c", "s", 0, 300)?)).await?;
     assert_eq!(
         (locked.id.as_str(), locked.status),
         ("a", InvoiceStatus::Finalizing)
     );
     assert_eq!(store.finalizing(TENANT).await?, ["a"]);
-    let again = store.lock(change(TENANT, None), draft("d", "s", 0, 999)?).await?;
+    let again = closed(store, Closing::Locked(draft("d", "s", 0, 999)?)).await?;
     assert_eq!(again, locked, "a lock is taken once");
     let asked = vec!["s".to_owned(), "none".to_owned()];
     assert_eq!(
@@ -122,12 +134,7 @@ pub async fn a_period_has_one_invoice(store: &dyn BillingStore) -> Result<(), Pr
         (Some(1), InvoiceStatus::Open, true)
     );
     assert_eq!((&last.lines, &last.watermark), (&locked.lines, &locked.watermark));
-    assert_eq!(
-        store
-            .put_draft(change(TENANT, None), draft("e", "s", 0, 1)?)
-            .await?,
-        last
-    );
+    assert_eq!(closed(store, Closing::Draft(draft("e", "s", 0, 1)?)).await?, last);
     assert_eq!(
         store.invoice(OTHER, "a".to_owned()).await?,
         None,
@@ -148,9 +155,7 @@ pub async fn numbers_have_no_gaps(store: &dyn BillingStore) -> Result<(), Proble
         );
         hash = invoice.hash;
     }
-    store
-        .put_draft(change(TENANT, None), draft("i5", "s", 5, 10)?)
-        .await?;
+    closed(store, Closing::Draft(draft("i5", "s", 5, 10)?)).await?;
     let filter = |number_below| BilledFilter {
         subscription: "s".to_owned(),
         ends_after: period(0).end,
@@ -181,6 +186,50 @@ pub async fn numbers_have_no_gaps(store: &dyn BillingStore) -> Result<(), Proble
         ..InvoiceFilter::default()
     };
     assert_eq!(ids(store.invoices(TENANT, open, page(None)).await?), ["i5"]);
+    Ok(())
+}
+
+/// Many periods are closed at once, and their invoices numbered in the order asked; what is not locked is left out.
+pub async fn many_are_closed_together(store: &dyn BillingStore) -> Result<(), Problem> {
+    let subscriptions = ["s0", "s1", "s2", "s3"];
+    let empty = Closing::Empty {
+        subscription: "s3".to_owned(),
+        period: period(0),
+    };
+    let closings = vec![
+        Closing::Locked(draft("i0", "s0", 0, 10)?),
+        Closing::Draft(draft("i1", "s1", 0, 20)?),
+        Closing::Locked(draft("i2", "s2", 0, 30)?),
+        empty,
+    ];
+    store.close(change(TENANT, None), closings).await?;
+    let asked = subscriptions.map(str::to_owned).to_vec();
+    let (end, until) = (period(0).end, store.closed_until(TENANT, asked).await?);
+    assert_eq!(until, [Some(end), None, Some(end), Some(end)]);
+    let ids = ["i2", "i1", "none", "i0"].map(str::to_owned).to_vec();
+    assert_eq!(store.finish_all(change(TENANT, None), ids.clone()).await?, 2);
+    assert_eq!(store.finish_all(change(TENANT, None), ids).await?, 0, "a repeat");
+    let boundary = |subscription: &str| Boundary {
+        subscription: subscription.to_owned(),
+        at: end,
+        round: 0,
+    };
+    let found = store
+        .invoices_of(TENANT, subscriptions.map(boundary).to_vec())
+        .await?;
+    let said = |at: usize| {
+        let invoice = found[at].as_ref();
+        invoice.map(|one| (one.number, one.status, one.lines.len()))
+    };
+    assert_eq!(said(0), Some((Some(2), InvoiceStatus::Open, 1)));
+    assert_eq!(said(1), Some((None, InvoiceStatus::Draft, 1)));
+    assert_eq!(said(2), Some((Some(1), InvoiceStatus::Open, 1)));
+    assert_eq!(said(3), None);
+    let (first, second) = (&found[2], &found[0]);
+    let hash = first.as_ref().map(|invoice| invoice.hash.clone());
+    let chained = second.as_ref().map(|invoice| invoice.previous_hash.clone());
+    assert!(hash == chained && hash.is_some_and(|hash| !hash.is_empty()));
+    assert_eq!(store.finalizing(TENANT).await?, Vec::<String>::new());
     Ok(())
 }
 

@@ -22,7 +22,8 @@ pub const POINTS: &[&str] = &[
 /// What happens at fail points: nothing, unless a test named one.
 ///
 /// `name:n` ends the process, as SIGKILL would, when point `name` is passed for the `n`th time; `name:n:error` makes that
-/// step fail instead.
+/// step fail instead, and
+/// `name:n:down` that step and all later ones of the name.
 #[derive(Debug, Default)]
 pub struct FailPoints {
     armed: Option<Armed>,
@@ -32,8 +33,19 @@ pub struct FailPoints {
 struct Armed {
     name: String,
     at: u64,
-    error: bool,
+    then: Then,
     passed: AtomicU64,
+}
+
+/// What an armed point does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// Ends the process.
+    End,
+    /// Fails once.
+    Error,
+    /// Fails from then on.
+    Down,
 }
 
 impl FailPoints {
@@ -45,8 +57,12 @@ impl FailPoints {
             .next()
             .unwrap_or("1")
             .parse()
-            .map_err(|_| format!("\"{text}\" is not name:count[:error]"))?;
-        let error = parts.next() == Some("error");
+            .map_err(|_| format!("\"{text}\" is not name:count[:error|:down]"))?;
+        let then = match parts.next() {
+            Some("error") => Then::Error,
+            Some("down") => Then::Down,
+            _ => Then::End,
+        };
         if !POINTS.contains(&name.as_str()) {
             return Err(format!("there is no fail point \"{name}\""));
         }
@@ -54,7 +70,7 @@ impl FailPoints {
             armed: Some(Armed {
                 name,
                 at,
-                error,
+                then,
                 passed: AtomicU64::new(0),
             }),
         })
@@ -66,10 +82,11 @@ impl FailPoints {
         let Some(armed) = self.armed.as_ref().filter(|armed| armed.name == name) else {
             return Ok(());
         };
-        if armed.passed.fetch_add(1, Ordering::SeqCst) + 1 != armed.at {
+        let passed = armed.passed.fetch_add(1, Ordering::SeqCst) + 1;
+        if passed < armed.at || (passed > armed.at && armed.then != Then::Down) {
             return Ok(());
         }
-        if armed.error {
+        if armed.then != Then::End {
             return Err(StoreError::Failed(format!("fail point {name}")));
         }
         // Written raw, for nothing may run between the point and the end.

@@ -5,12 +5,15 @@ use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, Line};
 use turnpike_domain::port::BoxFuture;
-use turnpike_domain::port::billing::{BilledFilter, BillingStore, InvoiceFilter, Stored};
+use turnpike_domain::port::billing::{
+    BilledFilter, BillingStore, Boundary, Closing, InvoiceFilter, Look, Stored,
+};
 use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter};
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::time::{TimeRange, Timestamp};
+use turnpike_domain::time::Timestamp;
 
-use super::{SqlStore, Work, billing_read as read, billing_write as write, read_body};
+use super::connect::lost;
+use super::{SqlStore, Work, billing_read as read, billing_write as write, looks, read_body};
 
 /// A change that the engine makes by itself needs no answer.
 fn silent() -> Decision {
@@ -18,23 +21,13 @@ fn silent() -> Decision {
 }
 
 /// The subscription learns, in the same transaction, until when it is billed.
-fn billed_until(state: &dyn ControlState, tenant: TenantId, id: &str, until: Timestamp) -> Decision {
+fn billed_until(state: &dyn ControlState, tenant: TenantId, id: &str, until: Timestamp) -> Option<Effect> {
     let known = state
         .subscription(tenant, id)
-        .filter(|known| known.billed_until < until);
-    let effects = known.map(|known| {
-        let mut billed = known.as_ref().clone();
-        billed.billed_until = until;
-        Effect::Subscription(billed)
-    });
-    Decision {
-        effects: effects.into_iter().collect(),
-        ..silent()
-    }
-}
-
-fn missing(id: &str) -> Problem {
-    Problem::not_found("invoice", id)
+        .filter(|known| known.billed_until < until)?;
+    let mut billed = known.as_ref().clone();
+    billed.billed_until = until;
+    Some(Effect::Subscription(billed))
 }
 
 impl SqlStore {
@@ -46,13 +39,6 @@ impl SqlStore {
     {
         let work: Work = Box::new(move |connection, _| work(connection));
         self.write(change, work).await
-    }
-
-    async fn standing(&self, tenant: TenantId, invoice: &Invoice) -> Result<Invoice, Problem> {
-        let (subscription, boundary, round) =
-            (invoice.subscription.clone(), invoice.boundary(), invoice.round);
-        let found = self.invoice_of(tenant, subscription, boundary, round).await?;
-        found.ok_or_else(|| missing(&invoice.id))
     }
 }
 
@@ -70,13 +56,18 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn close_empty(&self, change: Change, subscription: String, period: TimeRange) -> Stored<'_, ()> {
+    fn close(&self, change: Change, closings: Vec<Closing>) -> Stored<'_, ()> {
         Box::pin(async move {
             let (tenant, at) = (change.tenant, change.at);
             let work: Work = Box::new(move |c, state| {
                 Box::pin(async move {
-                    write::close(c, tenant, &subscription, period, None, at).await?;
-                    Ok(billed_until(state, tenant, &subscription, period.end))
+                    let mut effects = Vec::new();
+                    for closing in &closings {
+                        if let Some((subscription, until)) = write::close(c, tenant, closing, at).await? {
+                            effects.extend(billed_until(state, tenant, subscription, until));
+                        }
+                    }
+                    Ok(Decision { effects, ..silent() })
                 })
             });
             self.write(change, work).await?;
@@ -84,38 +75,15 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn put_draft(&self, change: Change, draft: Invoice) -> Stored<'_, Invoice> {
-        Box::pin(async move {
-            let tenant = change.tenant;
-            let wanted = draft.clone();
-            self.work(change, move |c| {
-                Box::pin(async move {
-                    write::put_draft(c, tenant, &draft).await?;
-                    Ok(silent())
-                })
-            })
-            .await?;
-            self.standing(tenant, &wanted).await
-        })
-    }
-
-    fn lock(&self, change: Change, locked: Invoice) -> Stored<'_, Invoice> {
+    fn finish_all(&self, change: Change, ids: Vec<String>) -> Stored<'_, u64> {
         Box::pin(async move {
             let (tenant, at) = (change.tenant, change.at);
-            let wanted = locked.clone();
-            let work: Work = Box::new(move |c, state| {
-                Box::pin(async move {
-                    write::lock(c, tenant, &locked, at).await?;
-                    Ok(billed_until(
-                        state,
-                        tenant,
-                        &locked.subscription,
-                        locked.boundary(),
-                    ))
+            let answer = self
+                .work(change, move |c| {
+                    Box::pin(async move { write::finish_all(c, tenant, &ids, at).await })
                 })
-            });
-            self.write(change, work).await?;
-            self.standing(tenant, &wanted).await
+                .await?;
+            Ok(answer.body.as_u64().unwrap_or_default())
         })
     }
 
@@ -160,22 +128,43 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn invoice_of(
-        &self,
-        tenant: TenantId,
-        subscription: String,
-        boundary: Timestamp,
-        round: u32,
-    ) -> Stored<'_, Option<Invoice>> {
+    fn invoices_of(&self, tenant: TenantId, boundaries: Vec<Boundary>) -> Stored<'_, Vec<Option<Invoice>>> {
         Box::pin(async move {
             let found = self
                 .read(move |c| {
-                    Box::pin(
-                        async move { Ok(read::of_period(c, tenant, &subscription, boundary, round).await) },
-                    )
+                    Box::pin(async move {
+                        let mut found = Vec::with_capacity(boundaries.len());
+                        for boundary in &boundaries {
+                            found.push(read::of_boundary(c, tenant, boundary).await);
+                        }
+                        Ok(found.into_iter().collect::<Result<_, _>>())
+                    })
                 })
                 .await?;
             Ok(found?)
+        })
+    }
+
+    fn looks(
+        &self,
+        tenant: TenantId,
+        now: Timestamp,
+        after: Option<Look>,
+        rows: usize,
+    ) -> Stored<'_, Vec<Look>> {
+        Box::pin(async move {
+            let due = self
+                .read(move |c| Box::pin(async move { looks::due(c, tenant, now, after, rows).await }))
+                .await?;
+            Ok(due)
+        })
+    }
+
+    fn look_again(&self, tenant: TenantId, looks: Vec<Look>) -> Stored<'_, ()> {
+        Box::pin(async move {
+            let mut connection = self.inner.writer.lock().await;
+            self.inner.check_health()?;
+            Ok(looks::put(&mut connection, tenant, &looks).await.map_err(lost)?)
         })
     }
 

@@ -6,7 +6,7 @@ use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{Invoice, InvoiceStatus, Line, LineKind, Totals};
 use turnpike_domain::money::Currency;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::billing::{BilledFilter, InvoiceFilter};
+use turnpike_domain::port::billing::{BilledFilter, Boundary, InvoiceFilter};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
@@ -139,20 +139,18 @@ pub(super) async fn by_number(
     Ok(with_lines(connection, tenant, &rows).await?.pop())
 }
 
-pub(super) async fn of_period(
+pub(super) async fn of_boundary(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    subscription: &str,
-    boundary: Timestamp,
-    round: u32,
+    boundary: &Boundary,
 ) -> Result<Option<Invoice>, StoreError> {
     let sql =
         format!("{INVOICE} WHERE tenant = $1 AND subscription = $2 AND period_end_us = $3 AND round = $4");
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(i64::from(tenant.0))
-        .bind(subscription)
-        .bind(boundary.micros())
-        .bind(i64::from(round))
+        .bind(&boundary.subscription)
+        .bind(boundary.at.micros())
+        .bind(i64::from(boundary.round))
         .fetch_all(&mut *connection)
         .await
         .map_err(lost)?;

@@ -41,5 +41,8 @@ async fn sqlite_keeps_the_contract_of_billing() {
         contract::runs_wait_one_behind_the_other(&empty(&place("d")).await)
             .await
             .unwrap();
+        contract::many_are_closed_together(&empty(&place("e")).await)
+            .await
+            .unwrap();
     }
 }

@@ -8,6 +8,7 @@ use turnpike_domain::invoice::{
     BillingRun, Invoice, InvoiceStatus, InvoiceStep, InvoiceView, Line, number_text,
 };
 use turnpike_domain::limits::BILLING_RUNS_QUEUED_MAX;
+use turnpike_domain::port::billing::{Boundary, Closing};
 use turnpike_domain::port::control::{AuditNote, Decision, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
@@ -16,13 +17,38 @@ use super::billing_read as read;
 use super::connect::lost;
 use super::{read_body, write_body};
 
-/// Closes a period; a repeat changes nothing.
-pub(super) async fn close(
+/// Closes a period. Answers the subscription and until when it is billed by that.
+pub(super) async fn close<'c>(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    subscription: &str,
-    period: TimeRange,
-    invoice: Option<&str>,
+    closing: &'c Closing,
+    at: Timestamp,
+) -> Result<Option<(&'c str, Timestamp)>, Problem> {
+    match closing {
+        Closing::Empty { subscription, period } => {
+            note_closing(connection, tenant, (subscription, *period, None), at).await?;
+            Ok(Some((subscription, period.end)))
+        }
+        Closing::Draft(draft) => {
+            put(connection, tenant, draft, InvoiceStatus::Draft).await?;
+            Ok(None)
+        }
+        Closing::Locked(invoice) => {
+            let locked = put(connection, tenant, invoice, InvoiceStatus::Finalizing).await?;
+            if let Some(id) = locked.as_deref().filter(|_| invoice.round == 0) {
+                let closed = (invoice.subscription.as_str(), invoice.period, Some(id));
+                note_closing(connection, tenant, closed, at).await?;
+            }
+            Ok(Some((&invoice.subscription, invoice.boundary())))
+        }
+    }
+}
+
+/// A period is closed; a repeat changes nothing.
+async fn note_closing(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    (subscription, period, invoice): (&str, TimeRange, Option<&str>),
     at: Timestamp,
 ) -> Result<(), Problem> {
     sqlx::query(
@@ -41,68 +67,46 @@ pub(super) async fn close(
     Ok(())
 }
 
-pub(super) async fn put_draft(
+/// Keeps an invoice that has no number yet, or replaces the draft of its boundary. Answers the id that it is kept under;
+/// `None` where one is locked already.
+async fn put(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    draft: &Invoice,
-) -> Result<(), Problem> {
-    let found = read::of_period(
-        connection,
-        tenant,
-        &draft.subscription,
-        draft.boundary(),
-        draft.round,
-    )
-    .await?;
-    match found {
-        None => insert(connection, tenant, draft).await,
-        Some(standing) if standing.is_draft() => {
-            replace_lines(connection, tenant, &standing.id, draft).await?;
-            update(
-                connection,
-                tenant,
-                &Invoice {
-                    id: standing.id,
-                    ..draft.clone()
-                },
-            )
-            .await
+    invoice: &Invoice,
+    status: InvoiceStatus,
+) -> Result<Option<String>, Problem> {
+    let boundary = Boundary {
+        subscription: invoice.subscription.clone(),
+        at: invoice.boundary(),
+        round: invoice.round,
+    };
+    let id = match read::of_boundary(connection, tenant, &boundary).await? {
+        None => {
+            insert(connection, tenant, invoice).await?;
+            invoice.id.clone()
         }
-        Some(_) => Ok(()),
+        Some(standing) if standing.is_draft() => {
+            remove_lines(connection, tenant, &standing.id).await?;
+            standing.id
+        }
+        Some(_) => return Ok(None),
+    };
+    for (at, line) in invoice.lines.iter().enumerate() {
+        let written = insert_line(connection, tenant, (&id, at), line).await;
+        written.map_err(lost)?;
     }
+    let locked = status == InvoiceStatus::Finalizing;
+    let kept = Invoice {
+        id,
+        status,
+        watermark: invoice.watermark.clone().filter(|_| locked),
+        ..invoice.clone()
+    };
+    update(connection, tenant, &kept).await?;
+    Ok(Some(kept.id))
 }
 
-pub(super) async fn lock(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    locked: &Invoice,
-    at: Timestamp,
-) -> Result<(), Problem> {
-    put_draft(connection, tenant, locked).await?;
-    let found = read::of_period(
-        connection,
-        tenant,
-        &locked.subscription,
-        locked.boundary(),
-        locked.round,
-    )
-    .await?;
-    let Some(standing) = found.filter(Invoice::is_draft) else {
-        return Ok(());
-    };
-    let finalizing = Invoice {
-        status: InvoiceStatus::Finalizing,
-        watermark: locked.watermark.clone(),
-        ..standing
-    };
-    update(connection, tenant, &finalizing).await?;
-    if finalizing.round == 0 {
-        let (subscription, period) = (&finalizing.subscription, finalizing.period);
-        close(connection, tenant, subscription, period, Some(&finalizing.id), at).await?;
-    }
-    Ok(())
-}
-
+/// Writes what never changes of an invoice.
 async fn insert(
     connection: &mut SqliteConnection,
     tenant: TenantId,
@@ -124,16 +128,10 @@ async fn insert(
     .bind(invoice.catalog_version as i64)
     .bind(invoice.created.micros())
     .bind(invoice.locks_at.micros())
-    .execute(&mut *connection)
+    .execute(connection)
     .await
     .map_err(lost)?;
-    replace_lines(connection, tenant, &invoice.id, invoice).await?;
-    let draft = Invoice {
-        status: InvoiceStatus::Draft,
-        watermark: None,
-        ..invoice.clone()
-    };
-    update(connection, tenant, &draft).await
+    Ok(())
 }
 
 /// Writes what can change of an invoice. The database refuses to change a final one but for its status.
@@ -167,23 +165,13 @@ async fn update(
     Ok(())
 }
 
-async fn replace_lines(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    id: &str,
-    invoice: &Invoice,
-) -> Result<(), Problem> {
+async fn remove_lines(connection: &mut SqliteConnection, tenant: TenantId, id: &str) -> Result<(), Problem> {
     sqlx::query("DELETE FROM invoice_lines WHERE tenant = $1 AND invoice = $2")
         .bind(i64::from(tenant.0))
         .bind(id)
-        .execute(&mut *connection)
+        .execute(connection)
         .await
         .map_err(lost)?;
-    for (at, line) in invoice.lines.iter().enumerate() {
-        insert_line(connection, tenant, (id, at), line)
-            .await
-            .map_err(lost)?;
-    }
     Ok(())
 }
 
@@ -228,7 +216,7 @@ pub(super) async fn finish(
     id: &str,
     at: Timestamp,
 ) -> Result<Decision, Problem> {
-    let mut invoice = find(connection, tenant, id).await?;
+    let invoice = find(connection, tenant, id).await?;
     match invoice.status {
         InvoiceStatus::Finalizing => {}
         InvoiceStatus::Open => return Ok(Decision::unchanged(answer_of(&InvoiceView::from(&invoice))?)),
@@ -237,53 +225,113 @@ pub(super) async fn finish(
             return Err(Problem::new(Code::IllegalTransition, detail));
         }
     }
-    let (last, hash) = last_number(connection, tenant).await?;
-    invoice.number = Some(last + 1);
-    invoice.previous_hash = hash;
-    invoice.finalized = Some(at);
-    invoice.hash = invoice.seal();
-    invoice.status = if invoice.totals.total == 0 {
-        InvoiceStatus::Paid
-    } else {
-        InvoiceStatus::Open
-    };
+    let mut series = Series::read(connection, tenant).await?;
+    let invoice = series.number(invoice, at);
     update(connection, tenant, &invoice).await?;
-    sqlx::query(
-        "INSERT INTO invoice_numbers (tenant, last, hash) VALUES ($1, $2, $3) \
-         ON CONFLICT (tenant) DO UPDATE SET last = excluded.last, hash = excluded.hash",
-    )
-    .bind(i64::from(tenant.0))
-    .bind((last + 1) as i64)
-    .bind(&invoice.hash)
-    .execute(connection)
-    .await
-    .map_err(lost)?;
-    noted("invoice.finalize", &invoice)
+    series.keep(connection, tenant).await?;
+    let answer = answer_of(&InvoiceView::from(&invoice))?;
+    Ok(Decision::changed(
+        Vec::new(),
+        noted("invoice.finalize", &invoice),
+        200,
+        answer,
+    ))
 }
 
-async fn last_number(connection: &mut SqliteConnection, tenant: TenantId) -> Result<(u64, String), Problem> {
-    let row = sqlx::query("SELECT last, hash FROM invoice_numbers WHERE tenant = $1")
+/// The same for many, those left out that are not `finalizing`. The answer is how many were.
+pub(super) async fn finish_all(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    ids: &[String],
+    at: Timestamp,
+) -> Result<Decision, Problem> {
+    let mut series = Series::read(connection, tenant).await?;
+    let mut notes = Vec::with_capacity(ids.len());
+    for id in ids {
+        let found = read::by_id(connection, tenant, id).await?;
+        let Some(invoice) = found.filter(|found| found.status == InvoiceStatus::Finalizing) else {
+            continue;
+        };
+        let invoice = series.number(invoice, at);
+        update(connection, tenant, &invoice).await?;
+        notes.push(noted("invoice.finalize", &invoice));
+    }
+    series.keep(connection, tenant).await?;
+    let count = json!(notes.len());
+    Ok(Decision {
+        audit: notes,
+        ..Decision::unchanged(count)
+    })
+}
+
+/// A tenant's series of numbers: the last one, and the hash of its invoice.
+struct Series {
+    last: u64,
+    hash: String,
+}
+
+impl Series {
+    async fn read(connection: &mut SqliteConnection, tenant: TenantId) -> Result<Self, Problem> {
+        let row = sqlx::query("SELECT last, hash FROM invoice_numbers WHERE tenant = $1")
+            .bind(i64::from(tenant.0))
+            .fetch_optional(connection)
+            .await
+            .map_err(lost)?;
+        let Some(row) = row else {
+            return Ok(Self {
+                last: 0,
+                hash: String::new(),
+            });
+        };
+        let last: i64 = row.try_get(0).map_err(lost)?;
+        Ok(Self {
+            last: last as u64,
+            hash: row.try_get(1).map_err(lost)?,
+        })
+    }
+
+    /// The invoice with the next number; paid, when nothing is owed.
+    fn number(&mut self, mut invoice: Invoice, at: Timestamp) -> Invoice {
+        self.last += 1;
+        invoice.number = Some(self.last);
+        invoice.previous_hash = std::mem::take(&mut self.hash);
+        invoice.finalized = Some(at);
+        invoice.hash = invoice.seal();
+        invoice.status = if invoice.totals.total == 0 {
+            InvoiceStatus::Paid
+        } else {
+            InvoiceStatus::Open
+        };
+        self.hash.clone_from(&invoice.hash);
+        invoice
+    }
+
+    async fn keep(self, connection: &mut SqliteConnection, tenant: TenantId) -> Result<(), Problem> {
+        if self.last == 0 {
+            return Ok(());
+        }
+        sqlx::query(
+            "INSERT INTO invoice_numbers (tenant, last, hash) VALUES ($1, $2, $3) \
+             ON CONFLICT (tenant) DO UPDATE SET last = excluded.last, hash = excluded.hash",
+        )
         .bind(i64::from(tenant.0))
-        .fetch_optional(connection)
+        .bind(self.last as i64)
+        .bind(self.hash)
+        .execute(connection)
         .await
         .map_err(lost)?;
-    let Some(row) = row else {
-        return Ok((0, String::new()));
-    };
-    let last: i64 = row.try_get(0).map_err(lost)?;
-    Ok((last as u64, row.try_get(1).map_err(lost)?))
+        Ok(())
+    }
 }
 
-fn noted(action: &'static str, invoice: &Invoice) -> Result<Decision, Problem> {
+fn noted(action: &'static str, invoice: &Invoice) -> AuditNote {
     let detail = json!({
         "number": invoice.number.map(number_text),
         "status": invoice.status,
         "total": invoice.currency.format_amount(invoice.totals.total),
         "currency": invoice.currency,
     });
-    let note = AuditNote::new(action, format!("invoice/{}", invoice.id)).with_detail(detail);
-    let answer = answer_of(&InvoiceView::from(invoice))?;
-    Ok(Decision::changed(Vec::new(), note, 200, answer))
+    AuditNote::new(action, format!("invoice/{}", invoice.id)).with_detail(detail)
 }
 
 pub(super) async fn step(
@@ -301,7 +349,13 @@ pub(super) async fn step(
         InvoiceStep::Void => "invoice.void",
         InvoiceStep::Uncollectible => "invoice.uncollectible",
     };
-    noted(action, &invoice)
+    let answer = answer_of(&InvoiceView::from(&invoice))?;
+    Ok(Decision::changed(
+        Vec::new(),
+        noted(action, &invoice),
+        200,
+        answer,
+    ))
 }
 
 pub(super) async fn begin_run(
@@ -325,16 +379,16 @@ pub(super) async fn begin_run(
     for (id, body) in waiting {
         let waiting: BillingRun = read_body("billing_runs", &id, &body)?;
         if waiting.period_end == run.period_end {
-            return run_answer(&waiting, None);
+            return run_answer(&waiting, Vec::new());
         }
     }
     put_run(connection, tenant, run).await?;
     let note = AuditNote::new("billing.run", format!("billing_run/{}", run.id))
         .with_detail(json!({ "period_end": run.period_end }));
-    run_answer(run, Some(note))
+    run_answer(run, vec![note])
 }
 
-fn run_answer(run: &BillingRun, audit: Option<AuditNote>) -> Result<Decision, Problem> {
+fn run_answer(run: &BillingRun, audit: Vec<AuditNote>) -> Result<Decision, Problem> {
     Ok(Decision {
         audit,
         status: 202,

@@ -38,6 +38,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "billing",
         include_str!("../../migrations/sqlite/0002_billing.sql"),
     ),
+    (
+        3,
+        "billing_looks",
+        include_str!("../../migrations/sqlite/0003_billing_looks.sql"),
+    ),
 ];
 
 const READERS_MAX: u32 = 8;

@@ -70,7 +70,7 @@ pub(super) async fn keep(
     .bind(write_body(
         decision.kept_answer.as_ref().unwrap_or(&decision.answer),
     )?)
-    .bind(decision.audit.as_ref().map_or("", |note| note.object.as_str()))
+    .bind(decision.audit.first().map_or("", |note| note.object.as_str()))
     .bind(change.at.micros())
     .execute(connection)
     .await?;

@@ -16,6 +16,7 @@ mod first_start;
 mod idempotency;
 mod integrity;
 mod key;
+mod looks;
 mod settings;
 mod store;
 mod subscription;

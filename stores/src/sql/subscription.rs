@@ -11,7 +11,7 @@ use turnpike_domain::port::control::{PageAfter, SubscriptionFilter};
 use super::directory::MemoryDirectory;
 use super::{each, read_body, write_body};
 
-/// Makes or replaces a subscription, which stays its customer's for good.
+/// Makes or replaces a subscription, which stays its customer's for good. Billing is to look at it at once.
 pub(super) async fn put(
     connection: &mut SqliteConnection,
     tenant: TenantId,
@@ -19,7 +19,7 @@ pub(super) async fn put(
 ) -> Result<(), sqlx::Error> {
     let done = sqlx::query(
         "INSERT INTO subscriptions (tenant, id, customer, body) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (tenant, id) DO UPDATE SET body = excluded.body \
+         ON CONFLICT (tenant, id) DO UPDATE SET body = excluded.body, look_us = 0, changes = changes + 1 \
          WHERE subscriptions.customer = excluded.customer",
     )
     .bind(i64::from(tenant.0))

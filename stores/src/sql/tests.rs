@@ -408,7 +408,7 @@ async fn what_is_erased_is_not_on_disk_any_more() {
             vec![Effect::Customer(person)],
             serde_json::json!({ "email": private }),
         );
-        made.audit.as_mut().unwrap().object = "customer/person".to_owned();
+        made.audit[0].object = "customer/person".to_owned();
         Ok(made)
     });
     store

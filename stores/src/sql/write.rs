@@ -103,7 +103,7 @@ impl Inner {
         if let Some(catalog) = catalog {
             catalog::put_version(connection, change, catalog.version).await?;
         }
-        if let Some(note) = &decision.audit {
+        for note in &decision.audit {
             let entry = AuditEntry {
                 id: self.directory.next_audit(),
                 at: change.at,

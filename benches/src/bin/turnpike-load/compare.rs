@@ -11,7 +11,7 @@ use crate::{Failure, Load, verify};
 /// Runs `rounds` of both and prints each, the ratios, and what the engine used.
 pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
-    let engine = Engine::start(binary, &directory.path().join("engine")).await?;
+    let engine = Engine::start(binary, &directory.path().join("engine"), &[]).await?;
     println!("{job:?}: setting up {} customers", load.customers);
     engine.set_up(load).await?;
     if matches!(job, Job::Usage | Job::Top) {

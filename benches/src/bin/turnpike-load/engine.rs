@@ -24,12 +24,17 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts `binary` on a free port and waits until it says where it listens and is ready.
-    pub async fn start(binary: &Path, directory: &Path) -> Result<Self, Failure> {
+    /// Starts `binary` on a free port, with more environment, and waits until it says where it listens and is ready.
+    pub async fn start(
+        binary: &Path,
+        directory: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Self, Failure> {
         let mut child = Command::new(binary)
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory)
             .env("TURNPIKE_BOOTSTRAP_API_KEY", API_KEY)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -102,7 +107,7 @@ impl Engine {
         self.put("/v1/plans/load", &plan).await?;
         let mut connection = Connection::open(self.address).await?;
         for n in 0..load.customers {
-            let key = format!("c{n:07}");
+            let key = key_of(n);
             let path = format!("/v1/customers/{key}");
             expect(
                 connection
@@ -122,7 +127,8 @@ impl Engine {
         Ok(())
     }
 
-    async fn put(&self, path: &str, body: &Value) -> Result<(), Failure> {
+    /// Makes or replaces something.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<(), Failure> {
         let mut connection = Connection::open(self.address).await?;
         let bytes = request(
             "PUT",
@@ -162,6 +168,11 @@ impl Drop for Engine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The key of a customer.
+pub fn key_of(n: u32) -> String {
+    format!("c{n:07}")
 }
 
 fn expect((status, body): (u16, &[u8])) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! `compare` starts the engine and its floor in turns (A B A B …) and prints the median of the ratios; `run` loads a
 //! server that is already there; `floor` is a floor on its own. A run whose totals are wrong has no figure.
 
+mod billing;
 mod client;
 mod compare;
 mod engine;
@@ -61,6 +62,15 @@ enum Command {
         #[command(flatten)]
         load: Load,
     },
+    /// Measures one billing run (T11).
+    Billing {
+        /// Path of the `turnpike` binary.
+        #[arg(long, default_value = "target/release/turnpike")]
+        binary: PathBuf,
+        /// Subscriptions, with three metered prices each.
+        #[arg(long, default_value_t = 100_000)]
+        subscriptions: u32,
+    },
     /// Runs a floor until it is killed.
     Floor {
         /// Which one.
@@ -109,7 +119,9 @@ fn main() -> Result<(), Failure> {
     // One thread to load with, so that the generator takes little of the cores that it shares; a floor has as many as the engine.
     let mut runtime = match arguments.command {
         Command::Floor { .. } => tokio::runtime::Builder::new_multi_thread(),
-        Command::Compare { .. } | Command::Run { .. } => tokio::runtime::Builder::new_current_thread(),
+        Command::Compare { .. } | Command::Run { .. } | Command::Billing { .. } => {
+            tokio::runtime::Builder::new_current_thread()
+        }
     };
     let runtime = runtime.enable_all().build()?;
     runtime.block_on(async {
@@ -130,6 +142,10 @@ fn main() -> Result<(), Failure> {
                 println!("{summary}");
                 Ok(())
             }
+            Command::Billing {
+                binary,
+                subscriptions,
+            } => billing::measure(&binary, subscriptions).await,
             Command::Floor { floor, directory } => {
                 let (address, serving) = floor::serve(floor, &directory).await?;
                 println!("listening on {address}");

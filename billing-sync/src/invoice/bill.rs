@@ -1,0 +1,215 @@
+//! Billing subscriptions together: their due periods are closed in rounds, the oldest of each first.
+
+use std::sync::Arc;
+
+use turnpike_domain::catalog::Subscription;
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::invoice::LateUsage;
+use turnpike_domain::problem::Problem;
+use turnpike_domain::time::{TimeRange, Timestamp};
+
+use super::adjust::{DAY_US, days_before};
+use super::build::Scope;
+use super::charges::next_period;
+use super::close::{Asked, Step};
+use super::engine::BillingSync;
+
+/// Periods of one subscription that are closed in one go; the next check goes on.
+const PERIODS_MAX: usize = 1_000;
+
+/// What became of the periods of one subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Billed {
+    /// Invoices made final.
+    pub(super) invoices: u64,
+    /// Drafts left.
+    pub(super) drafts: u64,
+    /// Periods without anything to charge.
+    pub(super) empty: u64,
+    /// Late usage that is on no invoice.
+    pub(super) late: Vec<LateUsage>,
+    /// Why it could not be billed further.
+    pub(super) failure: Option<Problem>,
+    /// When something is due next; at once where that is not known.
+    pub(super) next: Timestamp,
+}
+
+/// A subscription on its way.
+struct Going<'s> {
+    subscription: &'s Subscription,
+    closed_until: Option<Timestamp>,
+    stopped: bool,
+    /// Whether it is closed to its end.
+    at_end: bool,
+    billed: Billed,
+}
+
+impl BillingSync {
+    /// Closes the periods of these subscriptions that ended by `until`. One that cannot be billed says so, and keeps no
+    /// other from it. The caller holds the tenant's turn.
+    pub(super) async fn bill(
+        &self,
+        tenant: TenantId,
+        subscriptions: &[Arc<Subscription>],
+        until: Timestamp,
+        asked: Asked,
+    ) -> Result<Vec<Billed>, Problem> {
+        let ids = subscriptions.iter().map(|subscription| subscription.id.clone());
+        let closed_until = self.parts.store.closed_until(tenant, ids.collect()).await?;
+        let mut going: Vec<Going<'_>> = subscriptions
+            .iter()
+            .zip(closed_until)
+            .map(|(subscription, closed_until)| Going::new(subscription, closed_until))
+            .collect();
+        for _ in 0..PERIODS_MAX {
+            if !self.bill_round(tenant, &mut going, until, asked).await {
+                break;
+            }
+        }
+        for one in &mut going {
+            if let Err(problem) = self.settle_if_over(tenant, one).await {
+                one.fail(problem);
+            }
+        }
+        Ok(going.into_iter().map(|one| one.billed).collect())
+    }
+
+    /// Closes the next period of each that has one due. Returns whether there was any.
+    async fn bill_round(
+        &self,
+        tenant: TenantId,
+        going: &mut [Going<'_>],
+        until: Timestamp,
+        asked: Asked,
+    ) -> bool {
+        let until = until.min(self.parts.clock.now(tenant));
+        let mut scopes = Vec::new();
+        let mut places = Vec::new();
+        for (place, one) in going.iter_mut().enumerate() {
+            if let Some(period) = self.next_due(tenant, one, until) {
+                places.push(place);
+                scopes.push(Scope {
+                    tenant,
+                    subscription: one.subscription,
+                    period,
+                    looked_from: period.end,
+                    over: false,
+                });
+            }
+        }
+        if scopes.is_empty() {
+            return false;
+        }
+        match self.close(tenant, &scopes, asked).await {
+            Ok(steps) => {
+                for ((place, scope), (step, late)) in places.iter().zip(&scopes).zip(steps) {
+                    going[*place].take(scope.period, step, late);
+                }
+            }
+            Err(problem) if scopes.len() == 1 => going[places[0]].fail(problem),
+            // Nobody knows which of them failed: each by itself.
+            Err(_) => {
+                for (place, scope) in places.iter().zip(&scopes) {
+                    match self.close(tenant, std::slice::from_ref(scope), asked).await {
+                        Ok(steps) => {
+                            for (step, late) in steps {
+                                going[*place].take(scope.period, step, late);
+                            }
+                        }
+                        Err(problem) => going[*place].fail(problem),
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// The period to close next, if it ended by `until`.
+    fn next_due(&self, tenant: TenantId, one: &mut Going<'_>, until: Timestamp) -> Option<TimeRange> {
+        if one.stopped || one.at_end {
+            return None;
+        }
+        let catalog = self.parts.directory.catalog(tenant);
+        match next_period(one.subscription, &catalog, one.closed_until) {
+            Ok(Some(period)) if period.end <= until => return Some(period),
+            Ok(Some(period)) => one.stop(period.end),
+            Ok(None) => one.at_end = true,
+            Err(problem) => one.fail(problem),
+        }
+        None
+    }
+
+    /// Corrections of a subscription that is over and closed to its end, while its look-back time lasts.
+    async fn settle_if_over(&self, tenant: TenantId, one: &mut Going<'_>) -> Result<(), Problem> {
+        let now = self.parts.clock.now(tenant);
+        let subscription = one.subscription;
+        let Some(end) = subscription.ends_at.filter(|end| one.at_end && *end <= now) else {
+            return Ok(());
+        };
+        let (late, made) = self
+            .settle(Scope {
+                tenant,
+                subscription,
+                period: TimeRange::new(end, end),
+                looked_from: now,
+                over: true,
+            })
+            .await?;
+        one.billed.late.extend(late);
+        one.billed.invoices += u64::from(made);
+        one.billed.next = if end <= days_before(now, self.parts.options.look_back_days) {
+            Timestamp::MAX
+        } else if self.is_test(tenant) {
+            now
+        } else {
+            // Late usage is looked for once a day.
+            Timestamp::from_micros_clamped((now.micros() / DAY_US + 1) * DAY_US)
+        };
+        Ok(())
+    }
+}
+
+impl<'s> Going<'s> {
+    const fn new(subscription: &'s Subscription, closed_until: Option<Timestamp>) -> Self {
+        Self {
+            subscription,
+            closed_until,
+            stopped: false,
+            at_end: false,
+            billed: Billed {
+                invoices: 0,
+                drafts: 0,
+                empty: 0,
+                late: Vec::new(),
+                failure: None,
+                next: Timestamp::EPOCH,
+            },
+        }
+    }
+
+    fn take(&mut self, period: TimeRange, step: Step, late: Vec<LateUsage>) {
+        self.billed.late.extend(late);
+        match step {
+            Step::Final => self.billed.invoices += 1,
+            Step::Empty => self.billed.empty += 1,
+            Step::Draft(locks_at) => {
+                self.billed.drafts += 1;
+                self.stop(locks_at);
+            }
+            Step::Waits(until) => self.stop(until),
+        }
+        if !self.stopped {
+            self.closed_until = Some(period.end);
+        }
+    }
+
+    const fn stop(&mut self, next: Timestamp) {
+        self.stopped = true;
+        self.billed.next = next;
+    }
+
+    fn fail(&mut self, problem: Problem) {
+        self.stopped = true;
+        self.billed.failure = Some(problem);
+    }
+}
