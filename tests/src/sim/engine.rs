@@ -23,7 +23,8 @@ use turnpike_stores::fault::{FailPoints, FaultDisk};
 use turnpike_stores::machine::{ManualClock, SeededRandomness, TenantClock};
 use turnpike_stores::sql::{SqlPlace, SqlStore};
 
-use crate::commerce::{Door, START};
+use crate::commerce::START;
+use crate::door::Door as _;
 use crate::oracle::{Oracle, OracleEvent, OracleMeter, Select};
 
 use super::hatch::{Hatch, router};
