@@ -83,7 +83,7 @@ impl Engine {
             partitions,
             lives: 0,
             clock: Arc::new(ManualClock::new(start)),
-            directory: tempfile::tempdir().expect("a directory"),
+            directory: control_directory(),
             running: None,
         };
         let opened = engine.open(FailPoints::default()).await;
@@ -355,6 +355,14 @@ impl Engine {
             .await;
         values(read.expect("the log can be read"))
     }
+}
+
+/// In memory where the machine has such a file system: the loss of power is not simulated for the control store, so its
+/// syncs would only take time.
+fn control_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a directory")
 }
 
 fn record<'e>(tenant: u32, event: &'e OracleEvent, data: &'e str) -> EventRecord<'e> {
