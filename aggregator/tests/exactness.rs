@@ -311,8 +311,17 @@ async fn rebuilt_is_the_same(world: &World) {
     );
 }
 
+/// Cases of R19: `TURNPIKE_TEST_NIGHTLY` takes the larger number.
+fn cases() -> u32 {
+    if std::env::var_os("TURNPIKE_TEST_NIGHTLY").is_some() {
+        1_000
+    } else {
+        60
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_the_model(

@@ -7,7 +7,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::app::Caller;
-use crate::oracle::{Oracle, OracleEvent, OracleMeter, Select, Verdict};
+use crate::compare::{self, SubjectRow, assert_rows, assert_total};
+use crate::instant::time;
+use crate::oracle::{Oracle, OracleEvent, OracleMeter, Select};
 
 /// 2026-01-01T00:00:00Z in microseconds: the month that the events lie in.
 pub const MONTH_US: i64 = 1_767_225_600_000_000;
@@ -15,25 +17,6 @@ pub const MONTH_US: i64 = 1_767_225_600_000_000;
 pub const MONTH_LEN_US: i64 = 31 * 86_400 * 1_000_000;
 /// The same month in a query.
 pub const MONTH_QUERY: &str = "from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z";
-
-/// The seed of a test: `TURNPIKE_TEST_SEED`, else the one given. Printed, with the command that replays it.
-pub fn seed(test: &str, default: u64) -> u64 {
-    let seed = std::env::var("TURNPIKE_TEST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default);
-    println!("seed {seed}; again: TURNPIKE_TEST_SEED={seed} cargo test -p turnpike-tests {test}");
-    seed
-}
-
-/// How often a fault is tried: `TURNPIKE_TEST_NIGHTLY` takes the larger number.
-pub fn times(per_change: usize, nightly: usize) -> usize {
-    if std::env::var_os("TURNPIKE_TEST_NIGHTLY").is_some() {
-        nightly
-    } else {
-        per_change
-    }
-}
 
 /// A generator of events with duplicates, conflicts, corrections and late ones.
 pub struct Workload {
@@ -59,11 +42,12 @@ impl Workload {
         }
     }
 
-    fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+    fn count(&mut self, what: &'static str, times: u64) {
+        *self.counts.entry(what).or_default() += times;
     }
 
-    fn fresh(&mut self) -> OracleEvent {
+    /// An event that was not sent before.
+    pub fn fresh(&mut self) -> OracleEvent {
         self.next += 1;
         let model = ["small", "large", "huge"][self.random.random_range(0..3)];
         OracleEvent {
@@ -100,48 +84,16 @@ impl Workload {
         batch
     }
 
-    /// Sends a batch until it is answered, whatever happens on the way, and tells the oracle. False: no answer came, and
-    /// nothing was told; the caller brings the server back and sends the same batch again.
+    /// Sends a batch and tells the oracle. False: no answer came, and nothing was told; the caller brings the server back
+    /// and sends the same batch again.
     pub async fn send(&mut self, caller: &Caller, batch: &[OracleEvent], again: bool) -> bool {
-        let mut lines = Vec::new();
-        for event in batch {
-            lines.extend_from_slice(event.to_json().to_string().as_bytes());
-            lines.push(b'\n');
-        }
-        let Some((status, body)) = caller.send_lines(lines).await else {
+        let Some(verdicts) = compare::send(caller, &mut self.oracle, batch, again).await else {
             return false;
         };
-        if status == 503 || status == 429 {
-            self.count("refused");
-            return false;
-        }
-        assert_eq!(status, 200, "{body}");
-        let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
-        for event in batch {
-            let verdict = match self.oracle.send(event.clone()) {
-                Verdict::Accepted => "accepted",
-                Verdict::Duplicate => "duplicates",
-                Verdict::Conflict => "conflicts",
-            };
-            *expected.entry(verdict).or_default() += 1;
-            self.sent.push(event.clone());
-            self.count(verdict);
-        }
-        let says = |name: &str| body[name].as_u64().unwrap_or(u64::MAX);
-        let expects = |name: &str| expected.get(name).copied().unwrap_or(0);
-        assert_eq!(says("conflicts"), expects("conflicts"), "{body}");
-        assert_eq!(says("rejected"), 0, "{body}");
-        if again {
-            // What the lost answer had acknowledged is a duplicate now.
-            assert_eq!(
-                says("accepted") + says("duplicates"),
-                expects("accepted") + expects("duplicates"),
-                "{body}"
-            );
-        } else {
-            assert_eq!(says("accepted"), expects("accepted"), "{body}");
-            assert_eq!(says("duplicates"), expects("duplicates"), "{body}");
-        }
+        self.sent.extend_from_slice(batch);
+        self.count("accepted", verdicts.accepted);
+        self.count("duplicates", verdicts.duplicates);
+        self.count("conflicts", verdicts.conflicts);
         true
     }
 
@@ -167,76 +119,16 @@ impl Workload {
 
     /// Sends a correction and tells the oracle. False: no answer came.
     pub async fn correct(&mut self, caller: &Caller, correction: &Correction) -> bool {
-        let Correction { source, id, amend } = correction;
-        let step = if amend.is_some() { "amend" } else { "void" };
-        let body = amend.as_ref().map_or_else(
-            || json!({}),
-            |(data, time_us)| {
-                let mut body = json!({ "data": data });
-                if let Some(time_us) = time_us {
-                    body["time"] = json!(
-                        jiff::Timestamp::from_microsecond(*time_us)
-                            .expect("a time")
-                            .to_string()
-                    );
-                }
-                body
-            },
-        );
-        let path = format!("/v1/events/{source}/{id}/{step}");
-        let Some((status, answer)) = caller.send(reqwest::Method::POST, &path, Some(&body)).await else {
-            return false;
-        };
-        match (status, amend) {
-            (200, None) => assert!(self.oracle.void(source, id)),
-            (200, Some((data, time_us))) => {
-                assert!(
-                    self.oracle.amend(source, id, Some(data.clone()), *time_us),
-                    "{path}: {answer}"
-                );
-            }
-            (409, Some(_)) => assert!(!self.oracle.amend(source, id, None, None), "{path}: {answer}"),
-            (503 | 429, _) => return false,
-            _ => panic!("{path}: {status} {answer}"),
+        let step = correct(caller, &mut self.oracle, correction).await;
+        if let Some(step) = step {
+            self.count(step, 1);
         }
-        self.count(step);
-        true
+        step.is_some()
     }
 
     /// Every meter, over the month and by customer and day, must be what the oracle says.
     pub async fn verify(&self, caller: &Caller) {
-        for (key, meter) in meters() {
-            let whole = Select {
-                from_us: MONTH_US,
-                to_us: MONTH_US + MONTH_LEN_US,
-                ..Select::default()
-            };
-            let expected = self.oracle.total(&meter, &whole);
-            let found = caller.total(key, MONTH_QUERY).await;
-            assert_eq!(
-                found.filter(|v| v != "0"),
-                expected.filter(|v| v != "0"),
-                "{key} over the month"
-            );
-        }
-        for (key, meter) in meters().into_iter().filter(|(key, _)| *key != "gauge") {
-            let select = Select {
-                from_us: MONTH_US,
-                to_us: MONTH_US + MONTH_LEN_US,
-                window: Some("day".into()),
-                zone: Some("Europe/Istanbul".into()),
-                group_by: vec!["subject".into()],
-                ..Select::default()
-            };
-            let path = format!(
-                "/v1/meters/{key}/usage?{MONTH_QUERY}&window=day&tz=Europe/Istanbul&group_by=subject"
-            );
-            assert_eq!(
-                rows(caller, &path).await,
-                expected_rows(&self.oracle, &meter, &select),
-                "{path}"
-            );
-        }
+        dump(caller, &self.oracle).await;
     }
 }
 
@@ -251,38 +143,53 @@ pub struct Correction {
     pub amend: Option<(Value, Option<i64>)>,
 }
 
-/// Rows of an answer as (start in microseconds, subject, value), through all pages, in order.
-pub async fn rows(caller: &Caller, path: &str) -> Vec<(i64, String, String)> {
-    let mut found = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let (status, body) = caller.get(&format!("{path}{cursor}")).await;
-        assert_eq!(status, 200, "{path}: {body}");
-        for row in body["data"].as_array().expect("rows") {
-            let start: jiff::Timestamp = row["start"].as_str().expect("a start").parse().expect("a time");
-            let subject = row["subject"]
-                .as_str()
-                .or(row["group"]["subject"].as_str())
-                .expect("a subject");
-            let value = row["value"].as_str().unwrap_or("null").to_owned();
-            found.push((start.as_microsecond(), subject.to_owned(), value));
+/// Sends a correction and tells the oracle; what it was. None: no answer came, or one that says to try again.
+pub async fn correct(caller: &Caller, oracle: &mut Oracle, correction: &Correction) -> Option<&'static str> {
+    let Correction { source, id, amend } = correction;
+    let step = if amend.is_some() { "amend" } else { "void" };
+    let body = amend.as_ref().map_or_else(
+        || json!({}),
+        |(data, time_us)| match time_us {
+            Some(time_us) => json!({"data": data, "time": time(*time_us)}),
+            None => json!({ "data": data }),
+        },
+    );
+    let path = format!("/v1/events/{source}/{id}/{step}");
+    let (status, answer) = caller.send(reqwest::Method::POST, &path, Some(&body)).await?;
+    match (status, amend) {
+        (200, None) => assert!(oracle.void(source, id)),
+        (200, Some((data, time_us))) => {
+            let known = oracle.amend(source, id, Some(data.clone()), *time_us);
+            assert!(known, "{path}: {answer}");
         }
-        match body["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => break,
-        }
+        (409, Some(_)) => assert!(!oracle.amend(source, id, None, None), "{path}: {answer}"),
+        (503 | 429, _) => return None,
+        _ => panic!("{path}: {status} {answer}"),
     }
-    found.sort();
-    found
+    Some(step)
 }
 
-fn expected_rows(oracle: &Oracle, meter: &OracleMeter, select: &Select) -> Vec<(i64, String, String)> {
-    let rows = oracle.usage(meter, select).into_iter();
-    let mut rows: Vec<_> = rows
-        .map(|(start, group, value)| (start, group.concat(), value.unwrap_or_else(|| "null".to_owned())))
-        .collect();
-    rows.sort();
-    rows
+/// All usage that the meters know of the month: totals, and rows by day and customer. Each must be the oracle's.
+pub async fn dump(caller: &Caller, oracle: &Oracle) -> Vec<(&'static str, Vec<SubjectRow>)> {
+    let whole = Select {
+        from_us: MONTH_US,
+        to_us: MONTH_US + MONTH_LEN_US,
+        ..Select::default()
+    };
+    let by_day = Select {
+        window: Some("day".into()),
+        zone: Some("Europe/Istanbul".into()),
+        ..whole.clone()
+    };
+    let mut all = Vec::new();
+    for (key, meter) in meters() {
+        assert_total(caller, oracle, (key, &meter), &whole).await;
+        // The oracle carries no value from day to day.
+        if meter.aggregation != "time_weighted_sum" {
+            all.push((key, assert_rows(caller, oracle, (key, &meter), &by_day).await));
+        }
+    }
+    all
 }
 
 /// One meter of each aggregation over the workload's events, by key.

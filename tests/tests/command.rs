@@ -1,28 +1,26 @@
 //! The command line, as a script runs it: what it prints, and how it ends.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
-use turnpike_tests::app::{ADMIN_KEY, App};
+use turnpike_tests::app::{self, ADMIN_KEY, App, Ended};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_turnpike-under-test");
 
-/// How a command ended.
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    error: String,
+/// What a command said, for a script.
+trait Said {
+    /// Standard output, which is one JSON document, of a command that succeeded.
+    fn json(&self) -> Value;
+    /// The error on standard error, which is one JSON object, with nothing on standard output.
+    fn refusal(&self) -> Value;
 }
 
-impl Ended {
-    /// Standard output, which is one JSON document, of a command that succeeded.
+impl Said for Ended {
     fn json(&self) -> Value {
         assert_eq!(self.code, Some(0), "{}{}", self.out, self.error);
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
     }
 
-    /// The error on standard error, which is one JSON object, with nothing on standard output.
     fn refusal(&self) -> Value {
         assert_eq!(self.out, "", "an error is on standard error alone");
         let all: Value =
@@ -38,22 +36,7 @@ impl Ended {
 
 /// Runs the command in an environment without settings of the engine.
 fn run(directory: &Path, arguments: &[&str]) -> Ended {
-    let mut command = Command::new(BINARY);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TURNPIKE_") {
-            command.env_remove(name);
-        }
-    }
-    let out = command
-        .current_dir(directory)
-        .args(arguments)
-        .output()
-        .expect("it runs");
-    Ended {
-        code: out.status.code(),
-        out: String::from_utf8_lossy(&out.stdout).into_owned(),
-        error: String::from_utf8_lossy(&out.stderr).into_owned(),
-    }
+    app::run(BINARY, directory, arguments)
 }
 
 /// Runs the command against `app`.

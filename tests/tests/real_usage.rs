@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use serde_json::json;
 use turnpike_tests::app::{App, Caller};
+use turnpike_tests::run::seed;
 use turnpike_tests::traces::{Use, access_log, llm};
-use turnpike_tests::workload::seed;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_turnpike-under-test");
 const HOUR_US: i64 = 3_600_000_000;

@@ -49,7 +49,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100_000))]
+        #![proptest_config(ProptestConfig::with_cases(crate::rating::tests::conservation_cases()))]
         #[test]
         fn parts_sum_to_the_whole(total in any::<i64>(), weights in prop::collection::vec(0..1u64 << 40, 1..8)) {
             prop_assume!(weights.iter().any(|weight| *weight > 0));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::billing::declared;
 use crate::oracle::{
     OracleCharge, OracleLimit, OracleMeter, OracleMode, OraclePlan, OraclePrice, OracleTier,
 };
@@ -84,21 +85,11 @@ pub(super) fn declared_plan() -> Value {
             json!({"limit": limit, "period": period, "mode": "soft", "grace_percent": grace.to_string()})
         }
     });
-    json!({
-        "currency": "USD",
-        "minimum_commitment": "25.00",
-        "prices": [
-            {"key": "base", "model": "flat", "amount": "9.90", "timing": "arrears"},
-            {"key": "units", "meter": "calls", "model": "per_unit", "unit_amount": "0.0137", "included": "100"},
-            {"key": "tiers", "meter": "calls", "model": "graduated", "tiers": [
-                {"up_to": "250.5", "unit_amount": "0.03", "flat_amount": "1"},
-                {"up_to": "1000", "unit_amount": "0.0215"},
-                {"up_to": null, "unit_amount": "0.007", "flat_amount": "0.5"}]},
-            {"key": "packs", "meter": "calls", "model": "package", "package_size": "300", "package_amount": "2.35",
-                "filter": {"region": ["eu"]}},
-        ],
-        "entitlements": [{"feature": FEATURE, "limits": limits}],
-    })
+    let meters = ["units", "tiers", "packs"].map(|key| (key, "calls"));
+    let mut declared = declared(&plan(), &meters);
+    declared["prices"][3]["filter"] = json!({"region": ["eu"]});
+    declared["entitlements"] = json!([{"feature": FEATURE, "limits": limits}]);
+    declared
 }
 
 fn subjects(customer: &str) -> Vec<String> {

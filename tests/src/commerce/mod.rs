@@ -9,35 +9,17 @@ mod take;
 mod verify;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::app::{Answer, Caller};
+use crate::door::{Door, must};
+use crate::instant::us;
 use crate::oracle::{Oracle, OracleAccount, OracleEvent, OracleInvoice, OracleLimit, OracleQuota};
 use catalog::{CUSTOMERS, KIND, declared_plan, limits_of, meter, plan};
 pub use steps::Step;
-
-/// Where requests go: to a process over HTTP, or to routers in this one.
-pub trait Door {
-    /// Sends a request. `None` where no answer came, or one that says to try again.
-    fn call(
-        &self,
-        method: &'static str,
-        path: &str,
-        body: Option<&Value>,
-    ) -> impl Future<Output = Answer> + Send;
-}
-
-impl Door for Caller {
-    async fn call(&self, method: &'static str, path: &str, body: Option<&Value>) -> Answer {
-        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
-        let answer = self.send(method, path, body).await;
-        answer.filter(|(status, _)| !matches!(status, 429 | 503))
-    }
-}
+pub use take::standing;
 
 /// What the tenant's clock shows at first: a subscription of the last day of a month, before the clocks are changed.
 pub const START: &str = "2026-01-31T10:30:00Z";
@@ -57,24 +39,6 @@ pub struct Commerce {
     next: u64,
     /// How often each thing happened.
     pub counts: BTreeMap<&'static str, u64>,
-}
-
-/// A time as the API shows it.
-fn time(us: i64) -> String {
-    let at = jiff::Timestamp::from_microsecond(us).expect("a time");
-    at.to_string()
-}
-
-fn us(text: &str) -> i64 {
-    let at: jiff::Timestamp = text.parse().expect("a time");
-    at.as_microsecond()
-}
-
-async fn must(door: &impl Door, method: &'static str, path: &str, body: &Value) -> Value {
-    let answer = door.call(method, path, Some(body)).await;
-    let (status, answer) = answer.unwrap_or_else(|| panic!("{method} {path}: no answer"));
-    assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
-    answer
 }
 
 impl Commerce {

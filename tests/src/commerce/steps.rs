@@ -5,10 +5,8 @@ use serde_json::{Value, json};
 
 use super::Commerce;
 use super::catalog::{CUSTOMERS, KIND};
+use crate::instant::{DAY_US, HOUR_US};
 use crate::oracle::{Ask, OracleEvent};
-
-const HOUR_US: i64 = 3_600_000_000;
-const DAY_US: i64 = 24 * HOUR_US;
 
 #[derive(Debug, Clone)]
 pub enum Step {

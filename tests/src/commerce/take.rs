@@ -1,12 +1,14 @@
 //! Steps are taken, and their answers compared.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 
 use super::catalog::{CUSTOMERS, FEATURE};
-use super::{Commerce, Door, Step, time};
-use crate::oracle::{Ask, Fate, OracleEvent, Standing, Verdict};
+use super::{Commerce, Step};
+use crate::billing::bill;
+use crate::compare::Verdicts;
+use crate::door::Door;
+use crate::instant::time;
+use crate::oracle::{Ask, Fate, OracleEvent, Standing};
 
 impl Commerce {
     /// Takes a step and compares its answer. `again`: it may have been done before without an answer. False: there was
@@ -36,22 +38,8 @@ impl Commerce {
             return false;
         };
         assert_eq!(status, 200, "{answer}");
-        let mut expected = [0; 3];
-        for event in events {
-            let verdict = self.oracle.send(event.clone());
-            expected[verdict as usize] += 1;
-            if verdict == Verdict::Accepted {
-                self.sent.push(event.clone());
-            }
-        }
-        let mut found =
-            ["accepted", "duplicates", "conflicts"].map(|name| answer[name].as_u64().expect("a count"));
-        if again {
-            // What the lost answer had acknowledged is a duplicate now.
-            found = [found[0] + found[1], 0, found[2]];
-            expected = [expected[0] + expected[1], 0, expected[2]];
-        }
-        assert_eq!(found, expected, "accepted, duplicates, conflicts: {answer}");
+        Verdicts::of(&mut self.oracle, events).assert_said(&answer, again);
+        self.sent.extend_from_slice(events);
         true
     }
 
@@ -176,23 +164,8 @@ impl Commerce {
         let limits = &self.limits[customer];
         let allowed = self.quota.admits(&self.oracle, limits, "1", self.now_us);
         assert_eq!((status, &answer["allowed"]), (200, &json!(allowed)), "{answer}");
-        let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        let standing = |limit: &Value| Standing {
-            customer: text(&limit["customer"]),
-            period: text(&limit["period"]),
-            used: text(&limit["used"]),
-            reserved: text(&limit["reserved"]),
-            remaining: text(&limit["remaining"]),
-        };
-        let mut found: Vec<_> = answer["limits"]
-            .as_array()
-            .expect("limits")
-            .iter()
-            .map(standing)
-            .collect();
-        found.sort();
         assert_eq!(
-            found,
+            standing(&answer),
             self.quota.standing(&self.oracle, limits, self.now_us),
             "{answer}"
         );
@@ -200,27 +173,18 @@ impl Commerce {
     }
 }
 
-/// A billing run to its end: what a failure kept from being billed as the clock moved is billed now. False: no answer, or
-/// it failed too.
-async fn bill(door: &impl Door, to_us: i64) -> bool {
-    let body = json!({ "period_end": time(to_us) });
-    let Some((status, run)) = door.call("POST", "/v1/billing/runs", Some(&body)).await else {
-        return false;
+/// What stands against each limit, as a decision says it.
+pub fn standing(answer: &Value) -> Vec<Standing> {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let standing = |limit: &Value| Standing {
+        customer: text(&limit["customer"]),
+        period: text(&limit["period"]),
+        used: text(&limit["used"]),
+        reserved: text(&limit["reserved"]),
+        remaining: text(&limit["remaining"]),
     };
-    assert_eq!(status, 202, "{run}");
-    let path = format!("/v1/billing/runs/{}", run["id"].as_str().expect("an id"));
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(20) {
-        let Some((status, run)) = door.call("GET", &path, None).await else {
-            return false;
-        };
-        assert_eq!(status, 200, "{run}");
-        match run["status"].as_str() {
-            Some("done") => return true,
-            Some("failed") => return false,
-            _ => tokio::time::sleep(Duration::from_millis(2)).await,
-        }
-    }
-    // Its failure is in the log only: it goes on at the next start.
-    false
+    let limits = answer["limits"].as_array().expect("limits").iter();
+    let mut found: Vec<_> = limits.map(standing).collect();
+    found.sort();
+    found
 }

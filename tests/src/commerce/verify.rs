@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
-
+use super::Commerce;
 use super::catalog::{CUSTOMERS, meter};
-use super::{Commerce, Door, must, us};
-use crate::oracle::{OracleInvoice, Select};
+use crate::billing::assert_invoices;
+use crate::door::Door;
+use crate::oracle::Select;
 
 impl Commerce {
     /// Totals, limits and invoices must be what the oracle says, each invoice must follow from the raw log, and the
@@ -33,39 +33,12 @@ impl Commerce {
                 let found = body["data"][0]["value"].as_str().unwrap_or("0");
                 assert_eq!(Some(found), expected.as_deref(), "{subject}: {body}");
             }
-            let page = get(&format!("/v1/invoices?customer={key}&limit=1000")).await;
-            let mut found: Vec<_> = page["data"].as_array().expect("rows").iter().map(shown).collect();
-            found.sort_by_key(|invoice| invoice.start_us);
-            assert_eq!(found, self.invoices[customer], "invoices of {key}");
-            for invoice in page["data"].as_array().expect("rows") {
-                let id = invoice["id"].as_str().expect("an id");
-                let path = format!("/v1/invoices/{id}/verify");
-                let verified = must(door, "POST", &path, &json!({})).await;
-                assert_eq!(verified["verified"], true, "{verified}");
+            for invoice in assert_invoices(door, key, &self.invoices[customer]).await {
                 numbers.insert(invoice["number"].as_str().expect("a number").to_owned());
             }
         }
         let made: usize = self.invoices.iter().map(Vec::len).sum();
         let expected: BTreeSet<_> = (1..=made).map(|n| format!("INV-{n:06}")).collect();
         assert_eq!(numbers, expected, "the numbers of invoices");
-    }
-}
-
-/// An invoice of the API as the oracle makes it.
-fn shown(invoice: &Value) -> OracleInvoice {
-    let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let line = |line: &Value| (text(&line["kind"]), text(&line["price"]), text(&line["amount"]));
-    let mut lines: Vec<_> = invoice["lines"]
-        .as_array()
-        .expect("lines")
-        .iter()
-        .map(line)
-        .collect();
-    lines.sort();
-    OracleInvoice {
-        start_us: us(&text(&invoice["period"]["start"])),
-        end_us: us(&text(&invoice["period"]["end"])),
-        lines,
-        total: text(&invoice["total"]),
     }
 }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
-use num_traits::Zero as _;
+use num_traits::{Signed as _, Zero as _};
 use serde_json::Value;
 
 use super::calendar::{calendar, zoned};
@@ -59,6 +59,7 @@ impl Oracle {
     /// The rows of a meter's usage, ordered by start and group; rows without events are left out.
     pub fn usage(&self, meter: &OracleMeter, select: &Select) -> Vec<Row> {
         let mut rows: BTreeMap<(i64, i64, Vec<String>), Vec<&OracleEvent>> = BTreeMap::new();
+        let mut windows = Windows::new(select);
         for event in self.matching(meter, select) {
             if event.time_us < select.from_us || event.time_us >= select.to_us {
                 continue;
@@ -68,7 +69,7 @@ impl Oracle {
                 .iter()
                 .map(|name| group_value(meter, event, name))
                 .collect();
-            let (start, end) = window(select, event.time_us);
+            let (start, end) = windows.around(event.time_us);
             rows.entry((start, end, group)).or_default().push(event);
         }
         rows.into_iter()
@@ -149,11 +150,31 @@ impl Oracle {
 /// Whether a value can be read as the meter needs it: else the event is a dead letter of this meter.
 fn readable(meter: &OracleMeter, value: Option<&Value>) -> bool {
     match value {
-        Some(Value::Number(_)) => true,
+        Some(Value::Number(number)) => {
+            let text = number.to_string();
+            is_short(&text) || is_in_range(&decimal(&text))
+        }
         Some(Value::String(text)) if meter.aggregation == "unique_count" => text.len() <= 512,
-        Some(Value::String(text)) => text.parse::<f64>().is_ok_and(f64::is_finite) && !text.starts_with('+'),
+        Some(Value::String(text)) => {
+            let is_decimal = text.parse::<f64>().is_ok_and(f64::is_finite) && !text.starts_with('+');
+            is_decimal
+                && (is_short(text) || {
+                    let (value, parts) = (decimal(text), decimal("1e12"));
+                    is_in_range(&value) && (value * parts).is_integer()
+                })
+        }
         _ => false,
     }
+}
+
+/// Whether a decimal is too short to be out of range or to have more than 12 places.
+fn is_short(text: &str) -> bool {
+    text.len() <= 13 && !text.contains(['e', 'E'])
+}
+
+/// At most 26 digits before the point.
+fn is_in_range(value: &BigRational) -> bool {
+    value.abs() < decimal("1e26")
 }
 
 fn order(event: &OracleEvent) -> (i64, String, String) {
@@ -215,13 +236,33 @@ fn distinct_key(value: &Value) -> String {
     }
 }
 
-fn window(select: &Select, time_us: i64) -> (i64, i64) {
-    let Some(unit) = &select.window else {
-        return (select.from_us, select.to_us);
-    };
-    let zone = select.zone.as_deref().unwrap_or("UTC");
-    let (start, end) = calendar(unit, &zoned(time_us, zone));
-    (start.max(select.from_us), end.min(select.to_us))
+/// The windows of a selection; each is derived from the calendar once.
+struct Windows<'a> {
+    select: &'a Select,
+    /// Start → end of those that were asked for.
+    known: BTreeMap<i64, i64>,
+}
+
+impl<'a> Windows<'a> {
+    const fn new(select: &'a Select) -> Self {
+        let known = BTreeMap::new();
+        Self { select, known }
+    }
+
+    /// The window around an instant, cut to the selection.
+    fn around(&mut self, time_us: i64) -> (i64, i64) {
+        let Some(unit) = &self.select.window else {
+            return (self.select.from_us, self.select.to_us);
+        };
+        let before = self.known.range(..=time_us).next_back();
+        let found = before.map(|(start, end)| (*start, *end));
+        let (start, end) = found.filter(|(_, end)| time_us < *end).unwrap_or_else(|| {
+            let zone = self.select.zone.as_deref().unwrap_or("UTC");
+            calendar(unit, &zoned(time_us, zone))
+        });
+        self.known.insert(start, end);
+        (start.max(self.select.from_us), end.min(self.select.to_us))
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ use turnpike_stores::fault::{FailPoints, FaultDisk};
 use turnpike_stores::machine::{ManualClock, SeededRandomness, TenantClock};
 use turnpike_stores::sql::{SqlPlace, SqlStore};
 
-use crate::commerce::{Door, START};
+use crate::commerce::START;
+use crate::door::Door as _;
 use crate::oracle::{Oracle, OracleEvent, OracleMeter, Select};
 
 use super::hatch::{Hatch, router};
@@ -82,7 +83,7 @@ impl Engine {
             partitions,
             lives: 0,
             clock: Arc::new(ManualClock::new(start)),
-            directory: tempfile::tempdir().expect("a directory"),
+            directory: control_directory(),
             running: None,
         };
         let opened = engine.open(FailPoints::default()).await;
@@ -358,6 +359,14 @@ impl Engine {
         let totals = read.expect("the log can be read").pop();
         values(totals.expect("one answer for each").expect("the log has all"))
     }
+}
+
+/// In memory where the machine has such a file system: the loss of power is not simulated for the control store, so its
+/// syncs would only take time.
+fn control_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a directory")
 }
 
 fn record<'e>(tenant: u32, event: &'e OracleEvent, data: &'e str) -> EventRecord<'e> {

@@ -21,7 +21,7 @@ use turnpike_stores::machine::TenantClock;
 use turnpike_stores::sql::SqlStore;
 
 use crate::app::Answer;
-use crate::commerce::Door;
+use crate::door::Door;
 
 /// The routers of a running engine, as one tenant sees them.
 pub(super) struct Hatch {
