@@ -6,6 +6,11 @@ pub const NAME_BYTES_MAX: usize = 512;
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a body that is not NDJSON, after decompression.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that a compressed stream of lines may have after decompression, however few it had before.
+pub const DECOMPRESSED_BYTES_FREE: u64 = BODY_BYTES_MAX as u64;
+/// How many times as large as it was sent a compressed stream may be beyond [`DECOMPRESSED_BYTES_FREE`]. Events compress 10
+/// to 50 times, made-up ones that differ in their ids alone some hundred times; blank lines 30,000 times.
+pub const DECOMPRESSION_RATIO_MAX: u64 = 1_000;
 /// Bytes of the body of a control request.
 pub const CONTROL_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Characters of an `Idempotency-Key`.
