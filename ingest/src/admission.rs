@@ -41,19 +41,24 @@ impl Admission {
         }
     }
 
-    fn add(&self, share: &AtomicUsize, bytes: usize) -> Result<(), Problem> {
+    /// Counts `bytes` more, and says how many all hold now, and this tenant.
+    fn count(&self, share: &AtomicUsize, bytes: usize) -> (usize, usize) {
         let used = self
             .used
             .fetch_add(bytes, Ordering::Relaxed)
             .saturating_add(bytes);
         let held = share.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        self.gauge.set(used as f64);
+        (used, held)
+    }
+
+    fn add(&self, share: &AtomicUsize, bytes: usize) -> Result<(), Problem> {
+        let (used, held) = self.count(share, bytes);
         let free = self.bound.checked_sub(used);
         if free.is_some_and(|free| held <= free) {
-            self.gauge.set(used as f64);
             return Ok(());
         }
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-        share.fetch_sub(bytes, Ordering::Relaxed);
+        self.remove(share, bytes);
         Err(match free {
             Some(_) => Problem::new(
                 Code::RateLimited,
@@ -86,6 +91,13 @@ impl Ticket {
         self.admission.add(&self.share, bytes)?;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Takes what is missing to `bytes` in all, which are in memory already: others are refused rather than these.
+    pub(crate) fn cover(&mut self, bytes: usize) {
+        let missing = bytes.saturating_sub(self.bytes);
+        self.admission.count(&self.share, missing);
+        self.bytes += missing;
     }
 
     /// A ticket of its own for `bytes`, for a part that lives longer or shorter.
@@ -136,6 +148,20 @@ mod tests {
             drop(part);
         }
         assert_eq!(admission.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_in_memory_already_is_counted_beyond_the_bound() {
+        let admission = Admission::new(1_000);
+        let mut ticket = admission.ticket(TenantId(1));
+        ticket.grow(400).unwrap();
+        ticket.cover(300);
+        assert_eq!(admission.used.load(Ordering::Relaxed), 400);
+        ticket.cover(2_000);
+        let mut other = admission.ticket(TenantId(2));
+        assert_eq!(other.grow(1).unwrap_err().code, Code::Overloaded);
+        drop(ticket);
+        other.grow(1).unwrap();
     }
 
     #[test]

@@ -13,7 +13,8 @@ pub struct IngestOptions {
     pub body_total_s_max: u64,
     /// Refused events that are kept as dead letters per second and tenant; those above are only counted in a metric.
     pub dead_letters_per_s: u32,
-    /// Refused events of a tenant that may be kept at once after a quiet time.
+    /// Refused events of a tenant that may be kept at once after a quiet time; of one body at most
+    /// [`limits::EVENT_ERRORS_LISTED_MAX`] are.
     pub dead_letters_burst: u32,
     /// Days that raw events are kept: those that count for an earlier time are refused. 0: for ever.
     pub retention_days: u32,

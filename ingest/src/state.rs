@@ -13,7 +13,7 @@ use turnpike_domain::time::{Clock, Randomness, Timestamp};
 use crate::IngestOptions;
 use crate::admission::Admission;
 use crate::decode::cloudevents::{Defaults, Origin};
-use crate::decode::{Kept, Piece, Refused};
+use crate::decode::{Kept, Piece, Refusals};
 use crate::letters::LetterGate;
 
 const DAY_US: i64 = 86_400_000_000;
@@ -151,9 +151,12 @@ impl IngestState {
 
     /// Keeps refused events as dead letters. That it fails is counted and logged, and changes no answer: the caller is
     /// told of each refusal anyway.
-    pub(crate) async fn bury(&self, tenant: TenantId, refused: &mut [Refused]) {
+    pub(crate) async fn bury(&self, tenant: TenantId, refused: &mut Refusals) {
+        let only_counted = refused.only_counted() as u64;
+        self.0.counters.letters_over_rate.increment(only_counted);
         let received = self.clock.now(tenant);
         let letters: Vec<Rejection> = refused
+            .first_mut()
             .iter_mut()
             .filter_map(|refused| {
                 let kept = refused.kept.take()?;

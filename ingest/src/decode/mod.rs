@@ -4,48 +4,21 @@ mod amendment;
 pub(crate) mod binary;
 pub(crate) mod cloudevents;
 pub(crate) mod lines;
+mod refused;
 mod scan;
 
 use std::sync::Arc;
 
 use turnpike_domain::event::EventBatch;
-use turnpike_domain::limits::{DEAD_LETTER_BYTES_MAX, STREAM_PIECE_BYTES, STREAM_PIECE_EVENTS};
+use turnpike_domain::limits::{STREAM_PIECE_BYTES, STREAM_PIECE_EVENTS};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 
 pub(crate) use amendment::read_amendment;
 use cloudevents::{EventReader, Origin, Refusal, too_large};
 use lines::Line;
+pub(crate) use refused::{Kept, Refusals, Refused};
 use scan::Scanner;
-
-/// An event that was refused.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    /// Its place among the events of its request.
-    pub(crate) index: u64,
-    /// Its id where it could be read, else empty.
-    pub(crate) id: String,
-    pub(crate) problem: Problem,
-    /// What is kept of it; `None` when the tenant's rate of dead letters is used up.
-    pub(crate) kept: Option<Kept>,
-}
-
-/// The first bytes of what was sent.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    pub(crate) raw: Vec<u8>,
-    pub(crate) cut: bool,
-}
-
-impl Kept {
-    /// Keeps the beginning of `raw`, of which `more` bytes are already gone.
-    pub(crate) fn new(raw: &[u8], more: bool) -> Self {
-        Self {
-            raw: raw[..raw.len().min(DEAD_LETTER_BYTES_MAX)].to_vec(),
-            cut: more || raw.len() > DEAD_LETTER_BYTES_MAX,
-        }
-    }
-}
 
 /// Events that go on together: those that are good, and those that were refused among them.
 #[derive(Debug)]
@@ -53,8 +26,7 @@ pub(crate) struct Piece {
     /// Index of the first event.
     pub(crate) first: u64,
     pub(crate) batch: Arc<EventBatch>,
-    /// Ascending by index.
-    pub(crate) refused: Vec<Refused>,
+    pub(crate) refused: Refusals,
 }
 
 impl Piece {
@@ -65,14 +37,19 @@ impl Piece {
 
     /// Bytes that it holds in memory, nearly.
     pub(crate) fn bytes(&self) -> usize {
-        let kept = |refused: &Refused| 256 + refused.kept.as_ref().map_or(0, |kept| kept.raw.len());
-        self.batch.bytes_len() + self.refused.iter().map(kept).sum::<usize>()
+        size_of_val(self.batch.entries()) + self.batch.bytes_len() + self.refused.bytes()
     }
 
-    /// The indexes of the good events, in the order of the batch.
+    /// The indexes of the good events, in the order of the batch, as far as an answer may name them: up to the first
+    /// refused event that is only counted.
     pub(crate) fn indexes(&self) -> impl Iterator<Item = u64> {
-        let mut refused = self.refused.iter().map(|refused| refused.index).peekable();
-        (self.first..self.first + self.len() as u64).filter(move |index| refused.next_if_eq(index).is_none())
+        let first = self.refused.first();
+        let end = match first.last() {
+            Some(last) if self.refused.only_counted() > 0 => last.index,
+            _ => self.first + self.len() as u64,
+        };
+        let mut refused = first.iter().map(|refused| refused.index).peekable();
+        (self.first..end).filter(move |index| refused.next_if_eq(index).is_none())
     }
 }
 
@@ -93,7 +70,7 @@ pub(crate) struct Assembler<'k> {
     reader: EventReader,
     first: u64,
     batch: EventBatch,
-    refused: Vec<Refused>,
+    refused: Refusals,
 }
 
 impl<'k> Assembler<'k> {
@@ -104,7 +81,7 @@ impl<'k> Assembler<'k> {
             reader: EventReader::default(),
             first: 0,
             batch: EventBatch::default(),
-            refused: Vec::new(),
+            refused: Refusals::default(),
         }
     }
 
@@ -118,9 +95,9 @@ impl<'k> Assembler<'k> {
         self.batch.len() + self.refused.len()
     }
 
-    /// Bytes of the piece's events in the log's encoding.
+    /// Bytes of the piece's events in the log's encoding, and of what is kept of the refused ones.
     pub(crate) fn bytes(&self) -> usize {
-        self.batch.bytes_len()
+        self.batch.bytes_len() + self.refused.bytes()
     }
 
     /// Whether the piece should go on.
@@ -227,7 +204,7 @@ impl<'k> Assembler<'k> {
     #[cold]
     fn refuse(&mut self, refusal: Refusal, raw: &[u8], more: bool) {
         let index = self.first + self.len() as u64;
-        self.refused.push(Refused {
+        self.refused.push(|| Refused {
             index,
             id: refusal.id,
             problem: refusal.problem,

@@ -6,7 +6,7 @@ use turnpike_domain::port::intake::Outcome;
 use turnpike_domain::problem::{Code, FieldError, Problem};
 use turnpike_domain::record::{Record, decode};
 
-use crate::decode::{Piece, Refused};
+use crate::decode::{Piece, Refusals};
 
 /// How many events were taken, and what was wrong with the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -68,14 +68,14 @@ impl IngestAnswer {
         self.duplicates += other.duplicates;
         self.conflicts += other.conflicts;
         self.rejected += other.rejected;
-        self.errors_omitted += other.errors_omitted;
         self.list(other.errors);
     }
 
-    fn list(&mut self, errors: Vec<EventError>) {
+    /// Lists `errors`, the first of those that are counted already.
+    fn list(&mut self, errors: impl IntoIterator<Item = EventError>) {
         let room = EVENT_ERRORS_LISTED_MAX.saturating_sub(self.errors.len());
-        self.errors_omitted += errors.len().saturating_sub(room) as u64;
         self.errors.extend(errors.into_iter().take(room));
+        self.errors_omitted = (self.conflicts + self.rejected).saturating_sub(self.errors.len() as u64);
     }
 
     /// `problem`, which ended a stream, with what had been counted by then.
@@ -91,7 +91,7 @@ impl IngestAnswer {
 
 /// The problem with one bare event, if there is one.
 pub(crate) fn single(piece: &Piece, outcomes: &[Outcome]) -> Result<(), Problem> {
-    if let Some(refused) = piece.refused.first() {
+    if let Some(refused) = piece.refused.first().first() {
         return Err(refused.problem.clone());
     }
     if let Some(Outcome::Conflict(_)) = outcomes.first() {
@@ -101,8 +101,8 @@ pub(crate) fn single(piece: &Piece, outcomes: &[Outcome]) -> Result<(), Problem>
 }
 
 /// The refusal of a whole request because of its invalid events.
-pub(crate) fn all_refused(total: usize, refused: &[Refused]) -> Problem {
-    let fields = refused.iter().take(EVENT_ERRORS_LISTED_MAX).map(|refused| {
+pub(crate) fn all_refused(total: usize, refused: &Refusals) -> Problem {
+    let fields = refused.first().iter().map(|refused| {
         let pointer = refused.problem.fields.first().map_or("", |field| &field.pointer);
         FieldError {
             pointer: format!("/{}{pointer}", refused.index),
@@ -121,20 +121,22 @@ pub(crate) fn all_refused(total: usize, refused: &[Refused]) -> Problem {
 const CONFLICT: &str =
     "an event with this source and id was sent before with another payload; the first one stands";
 
+/// The first errors of `piece`, ascending by index, and no more than an answer lists.
 #[cold]
 fn errors(piece: &Piece, outcomes: &[Outcome]) -> Vec<EventError> {
     let entries = piece.batch.entries().iter().zip(outcomes).zip(piece.indexes());
     let conflicts = entries
         .filter(|((_, outcome), _)| matches!(outcome, Outcome::Conflict(_)))
         .map(|((entry, _), index)| conflict(index, piece.batch.record(entry)));
-    let refused = piece.refused.iter().map(|refused| EventError {
+    let refused = piece.refused.first().iter().map(|refused| EventError {
         index: refused.index,
         id: refused.id.clone(),
         code: refused.problem.code.slug(),
         detail: refused.problem.detail.clone(),
     });
-    let mut errors: Vec<EventError> = conflicts.chain(refused).collect();
+    let mut errors: Vec<EventError> = conflicts.take(EVENT_ERRORS_LISTED_MAX).chain(refused).collect();
     errors.sort_by_key(|error| error.index);
+    errors.truncate(EVENT_ERRORS_LISTED_MAX);
     errors
 }
 

@@ -27,7 +27,7 @@ const RESOLVED_TOGETHER: usize = 64;
 /// List dead letters.
 ///
 /// What could not be counted and has not been dealt with, the newest first: events that were refused, and events that
-/// a meter could not read. Refused events are kept up to a rate; those above it are in the metric
+/// a meter could not read. Refused events are kept up to a rate, and of one body the first 1,000; the others are in the metric
 /// `turnpike_ingest_dead_letters_total{result="over_rate"}`.
 #[utoipa::path(
     get, path = "/v1/events/dead-letters", tag = "Events", params(PageQuery),

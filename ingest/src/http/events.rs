@@ -43,7 +43,8 @@ enum Wait {
 /// `Content-Encoding: gzip` or `zstd` where wanted. One event may also come in CloudEvents' binary mode: its attributes
 /// in headers (`ce-id`, `ce-source`, `ce-type`, `ce-subject`, …), and the body is its `data`. When the answer comes, accepted events are durable, deduplicated
 /// and counted. An event is named by its `source` and `id`: sending it again is a duplicate and counts once, so any
-/// request may be repeated. After an error in the middle of a stream, `detail` says what had been counted by then:
+/// request may be repeated. A compressed stream may have 64 MiB after decompression, and beyond that 1,000 times the bytes
+/// that were sent; else 413. After an error in the middle of a stream, `detail` says what had been counted by then:
 /// send the whole stream again.
 #[utoipa::path(
     post, path = "/v1/events", tag = "Events", params(SendQuery),
@@ -57,7 +58,7 @@ enum Wait {
         (status = 200, body = IngestAnswer, description = "What became of the events"),
         (status = 400, body = ProblemBody, description = "The body cannot be read"),
         (status = 409, body = ProblemBody, description = "One bare event that conflicts with an earlier one"),
-        (status = 413, body = ProblemBody, description = "The body is too large"),
+        (status = 413, body = ProblemBody, description = "The body is too large, or far larger after decompression than before"),
         (status = 415, body = ProblemBody, description = "The content type or encoding is not taken"),
         (status = 422, body = ProblemBody, description = "One bare event, or an atomic request, is invalid"),
         (status = 429, body = ProblemBody, description = "Too many bytes in flight for this tenant"),

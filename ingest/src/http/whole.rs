@@ -60,6 +60,8 @@ impl Whole<'_> {
                 return Err(problem);
             }
         };
+        // What was made of the body may be larger than the copies that were counted as it came.
+        ticket.cover(body.len() + piece.bytes());
         drop(body);
         if self.atomic && form == Form::Many && !piece.refused.is_empty() {
             // No dead letters: one that passes later would break the promise of all or nothing.

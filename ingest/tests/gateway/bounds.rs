@@ -171,3 +171,31 @@ async fn the_answer_lists_a_bounded_number_of_errors() {
         .await;
     assert_eq!(answer.json["errors"].as_array().unwrap().len(), 1_000);
 }
+
+#[tokio::test]
+async fn among_very_many_errors_the_first_are_listed_be_they_conflicts_or_refusals() {
+    let gateway = Gateway::new();
+    gateway.json(event_with("a").to_string()).await;
+    let mut other = event_with("a");
+    other["data"] = json!({});
+    let mut elements = vec![json!(1); 5_000];
+    elements[700] = other.clone();
+    elements[4_000] = other.clone();
+    elements[4_001] = event_with("b");
+    let answer = gateway.json(json!(elements).to_string()).await;
+    assert_eq!(answer.counts(), (1, 0, 2, 4_997));
+    let errors = answer.json["errors"].as_array().unwrap();
+    let indexes: Vec<_> = errors
+        .iter()
+        .map(|error| error["index"].as_u64().unwrap())
+        .collect();
+    assert_eq!(indexes, (0..1_000).collect::<Vec<_>>());
+    assert_eq!(errors[700]["code"], "event_conflict");
+    assert_eq!(answer.json["errors_omitted"], 3_999);
+    assert_eq!(gateway.letters().len(), 1_000);
+
+    let conflicts = gateway.json(json!(vec![other; 2_500]).to_string()).await;
+    assert_eq!(conflicts.counts(), (0, 0, 2_500, 0));
+    assert_eq!(conflicts.json["errors"][999]["index"], 999);
+    assert_eq!(conflicts.json["errors_omitted"], 1_500);
+}

@@ -1,6 +1,7 @@
 //! Compressed bodies: whole, cut, broken, followed by something, and far larger inside than outside.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Request;
@@ -149,9 +150,72 @@ async fn a_bomb_is_stopped_at_the_bound() {
             (413, "too_large"),
             "{encoding}"
         );
-        // As a line it is one that is too long, or blank; its bytes are looked at and forgotten.
         let answer = send(&gateway, "application/x-ndjson", encoding, bomb).await;
-        assert_eq!(answer.counts(), (0, 0, 0, 1));
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (413, "too_large"),
+            "{encoding}"
+        );
+        let detail = answer.json["detail"].as_str().unwrap();
+        assert!(detail.contains("1000 times"), "{detail}");
+    }
+}
+
+/// What is let pass: 64 MiB of anything, and more where it was sent with a thousandth of it.
+#[tokio::test]
+async fn a_stream_may_grow_as_events_do() {
+    for (encoding, compress) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("zstd", zstd)] {
+        let mut blank = vec![b'\n'; 64 << 20];
+        let answer = send(
+            &Gateway::new(),
+            "application/x-ndjson",
+            encoding,
+            compress(&blank),
+        )
+        .await;
+        assert_eq!(answer.counts(), (0, 0, 0, 0), "{encoding}");
+        blank.push(b'\n');
+        let answer = send(
+            &Gateway::new(),
+            "application/x-ndjson",
+            encoding,
+            compress(&blank),
+        )
+        .await;
+        assert_eq!(answer.code(), "too_large", "{encoding}");
+    }
+    let mut seed = 1_u32;
+    let noise = (0..200_000).map(|_| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 24) as u8 | 1
+    });
+    let text = [noise.collect(), vec![b'\n'; 100 << 20]].concat();
+    let answer = send(&Gateway::new(), "application/x-ndjson", "zstd", zstd(&text)).await;
+    assert_eq!(answer.status.as_u16(), 200);
+}
+
+/// Two requests on one thread: the one that is short is answered while the long one is still being read.
+#[tokio::test(flavor = "current_thread")]
+async fn a_bomb_leaves_the_thread_to_others() {
+    for line in [" \n", "\n", "{}\n"] {
+        let gateway = Arc::new(Gateway::new());
+        let bomb = zstd(line.repeat((4 << 20) / line.len()).as_bytes());
+        let chunks = (4 << 20) / (64 * 1024);
+        let long = tokio::spawn({
+            let gateway = Arc::clone(&gateway);
+            async move { send(&gateway, "application/x-ndjson", "zstd", bomb).await }
+        });
+        let mut meanwhile = 0;
+        while !long.is_finished() {
+            assert_eq!(gateway.get("/v1/events").await.status.as_u16(), 200);
+            meanwhile += 1;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(long.await.unwrap().status.as_u16(), 200);
+        assert!(
+            meanwhile >= chunks,
+            "{meanwhile} requests beside {chunks} chunks of {line:?}"
+        );
     }
 }
 

@@ -31,6 +31,9 @@ use turnpike_stores::machine::{ManualClock, SeededRandomness};
 /// The time of every test.
 pub(crate) const NOW: &str = "2026-03-01T12:00:00Z";
 
+/// How often others have their turn while a batch is under way: some chunks of a stream are read meanwhile.
+const TURNS_OF_A_BATCH: usize = 16;
+
 /// An event that is kept: how it was sent first, its newest record, and whether it was taken back.
 #[derive(Clone)]
 pub(crate) struct Stored {
@@ -123,7 +126,9 @@ impl Intake for MemoryIntake {
             self.running_most.fetch_max(running, Ordering::SeqCst);
             let bytes = self.bytes.fetch_add(batch.bytes_len(), Ordering::SeqCst) + batch.bytes_len();
             self.bytes_most.fetch_max(bytes, Ordering::SeqCst);
-            tokio::task::yield_now().await;
+            for _ in 0..TURNS_OF_A_BATCH {
+                tokio::task::yield_now().await;
+            }
             self.running.fetch_sub(1, Ordering::SeqCst);
             self.bytes.fetch_sub(batch.bytes_len(), Ordering::SeqCst);
             self.seen.fetch_add(batch.len(), Ordering::SeqCst);

@@ -115,7 +115,7 @@ const INGEST: &[Metric] = &[
     counter(
         "turnpike_ingest_dead_letters_total",
         "result (kept, over_rate, failed)",
-        "Refused events by what became of their dead letters.",
+        "Refused events by what became of their dead letters; those of one body behind its first 1,000 are `over_rate` too.",
     ),
     counter(
         "turnpike_intake_refused_total",
