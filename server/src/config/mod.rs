@@ -81,6 +81,7 @@ pub struct EngineConfig {
     pub retention_check_interval_s: u64,
     pub queue_events_max: usize,
     pub queue_bytes_max: usize,
+    pub memory_bytes_max: usize,
 }
 
 /// `[ingest]`: events on their way in.
@@ -206,6 +207,9 @@ impl Config {
             return fail(
                 "engine.checkpoint_*, engine.retention_check_interval_s, engine.queue_* and ingest.in_flight_bytes_max must be at least 1",
             );
+        }
+        if self.engine.memory_bytes_max < 16_777_216 {
+            return fail("engine.memory_bytes_max must be at least 16777216 (16 MiB)");
         }
         if self.telemetry.otlp_sample_percent > 100 {
             return fail("telemetry.otlp_sample_percent must be 0 to 100");

@@ -90,7 +90,7 @@ impl Engine {
     /// Opens the data directory, recovers what is in it, and builds everything on top.
     pub async fn open(config: &Config, parts: EngineParts) -> Result<Self, StartError> {
         recorder();
-        let data_dir = DataDir::open_or_create(&config.data_dir, config.partitions())?;
+        let data_dir = DataDir::open_or_create(&config.data_dir, config.partitions(), &parts.fail_points)?;
         let clock = Arc::new(TenantClock::new(Arc::clone(&parts.clock)));
         let stores = Stores::open(config, &data_dir, &clock, &parts).await?;
         let made_key = match stores.sql.first_start(parts.bootstrap_key.as_deref()).await? {
@@ -112,7 +112,10 @@ impl Engine {
             closing: AtomicBool::new(false),
         });
         let (log, views) = (Arc::clone(&stores.log), stores.views());
-        let metrics = PrometheusPage::new(Arc::new(move || gauges::refresh(log.as_ref(), &views)));
+        let aggregator = Arc::clone(&services.aggregator);
+        let metrics = PrometheusPage::new(Arc::new(move || {
+            gauges::refresh(log.as_ref(), &views, &aggregator);
+        }));
         let router = services.router(config, &stores, &clock, &parts.randomness);
         let gate = gate(&stores.sql, clock, parts.randomness);
         let mounted = mount(config, gate, router, state.clone(), metrics.clone());

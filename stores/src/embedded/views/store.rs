@@ -16,7 +16,7 @@ use super::ids::{self, IdRun, IdRunWriter, bits_per_name};
 use super::manifest::{self, Manifest};
 use super::options::ViewsOptions;
 use super::policy::{self, Candidate};
-use super::rows::{BlockCache, Merged, RowRun, RowRunWriter};
+use super::rows::{BlockCache, Folded, Merged, RowRun, RowRunWriter};
 use super::version::{Meta, Version};
 use crate::disk::Disk;
 use crate::fault::FailPoints;
@@ -121,14 +121,18 @@ impl Store {
         Ok(Some(run))
     }
 
-    /// Writes a run of rows.
-    pub(super) fn write_rows(&self, rows: &[Row]) -> Result<Option<RowRun>, StoreError> {
-        if rows.is_empty() {
+    /// Writes a run of rows as they come.
+    pub(super) fn write_rows(
+        &self,
+        rows: &mut dyn Iterator<Item = Row>,
+    ) -> Result<Option<RowRun>, StoreError> {
+        let mut rows = Folded::new(rows, self.merge.as_ref()).peekable();
+        if rows.peek().is_none() {
             return Ok(None);
         }
         let mut writer = RowRunWriter::create(&self.directory, self.number())?;
         for row in rows {
-            writer.push(row)?;
+            writer.push(&row?)?;
         }
         let run = writer.finish()?;
         self.fail.pass("views.rows_written")?;
@@ -137,7 +141,11 @@ impl Store {
 
     /// Makes the owner's meta durable.
     pub(super) fn write_meta(&self, bytes: Vec<u8>) -> Result<Meta, StoreError> {
-        Meta::store(&self.directory, self.number(), bytes)
+        let meta = Meta::store(&self.directory, self.number(), bytes)?;
+        if meta.has_file() {
+            self.fail.pass("views.meta_written")?;
+        }
+        Ok(meta)
     }
 
     /// Replaces the current version by what `edit` makes of it, in one durable step.
