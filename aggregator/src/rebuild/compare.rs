@@ -170,8 +170,9 @@ mod tests {
     use super::*;
 
     type Item = Result<u32, StoreError>;
+    type Pair = (Option<u32>, Option<u32>);
 
-    fn pairs(first: &[Item], second: &[Item]) -> Result<Vec<(Option<u32>, Option<u32>)>, Problem> {
+    fn pairs(first: &[Item], second: &[Item]) -> Result<Vec<Pair>, Problem> {
         let mut all = Vec::new();
         let (first, second) = (first.iter().cloned(), second.iter().cloned());
         pair(first, second, u32::cmp, |a, b| {
