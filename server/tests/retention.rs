@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -72,17 +73,14 @@ async fn good(engine: &Engine, method: &str, path: &str, body: Value) -> Value {
 
 /// An event of January that hardly compresses.
 fn event(n: usize) -> Value {
-    let noise = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let noise: String = (0..12_u32)
-        .map(|at| {
-            format!(
-                "{:016x}",
-                noise
-                    .rotate_left(at * 5)
-                    .wrapping_mul(u64::from(at) * 2 + 0x1234_5679)
-            )
-        })
-        .collect();
+    let mut noise = String::new();
+    let mut state = n as u64 + 1;
+    for _ in 0..12 {
+        state = (state ^ (state >> 27))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(31);
+        write!(noise, "{state:016x}").unwrap();
+    }
     json!({"id": format!("e{n}"), "source": "s", "type": "call", "subject": "acme",
         "time": format!("2026-01-{:02}T{:02}:00:00Z", n % 28 + 1, n % 24), "data": {"noise": noise}})
 }

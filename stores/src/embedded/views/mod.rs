@@ -159,9 +159,7 @@ impl Views for EmbeddedViews {
         let _one_at_a_time = self.finishing.lock();
         self.store.merge_excess()?;
         let frozen = self.tables.read().frozen.clone();
-        let entries = ids::sorted(frozen.iter().map(AsRef::as_ref));
-        let ids = self.store.write_ids(&entries)?.map(Arc::new);
-        drop(entries);
+        let ids = self.store.write_ids(&frozen)?.map(Arc::new);
         let rows = self.store.write_rows(rows)?.map(Arc::new);
         let meta = Arc::new(self.store.write_meta(meta)?);
         self.store.publish(|version| {

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, MergeRows, Row};
+use turnpike_domain::port::views::{MergeRows, Row};
 
 use super::file::{Directory, StoredFile};
-use super::ids::{self, IdRun, IdRunWriter, bits_per_name};
+use super::ids::{self, IdRun, IdRunWriter, Table, bits_per_name};
 use super::manifest::{self, Manifest};
 use super::options::ViewsOptions;
 use super::policy::{self, Candidate};
@@ -107,14 +106,16 @@ impl Store {
         self.version.load_full()
     }
 
-    /// Writes a run of the entries of a table.
-    pub(super) fn write_ids(&self, entries: &[(EventName, IdEntry)]) -> Result<Option<IdRun>, StoreError> {
-        if entries.is_empty() {
+    /// Writes a run of the entries of `tables`, newest first.
+    pub(super) fn write_ids(&self, tables: &[Arc<Table>]) -> Result<Option<IdRun>, StoreError> {
+        // A name may stand in several.
+        let names_max = tables.iter().map(|table| table.len() as u64).sum();
+        if names_max == 0 {
             return Ok(None);
         }
-        let mut writer = self.id_writer(entries.len() as u64, false)?;
-        for (name, entry) in entries {
-            writer.push(*name, *entry)?;
+        let mut writer = self.id_writer(names_max, false)?;
+        for (name, entry) in ids::sorted(tables.iter().map(AsRef::as_ref)) {
+            writer.push(name, entry)?;
         }
         let run = writer.finish()?;
         self.fail.pass("views.ids_written")?;
