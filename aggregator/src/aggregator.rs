@@ -11,6 +11,7 @@ use turnpike_domain::port::usage::{Derivation, TotalRequest, Totals, Underivable
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::{Code, Problem};
 
+use crate::budget::{Budget, MemoryUse};
 use crate::options::Parts;
 use crate::partition::command::Command;
 use crate::partition::{Gate, Owner, Partition, Shared};
@@ -37,6 +38,7 @@ impl Aggregator {
     /// Opens the views, adds what the log holds behind them, and starts the owners. Returns once all of it is counted.
     pub fn start(parts: Parts) -> Result<Arc<Self>, Problem> {
         let shared = Arc::new(Shared {
+            budget: Budget::new(parts.options.memory_bytes_max, parts.views.len()),
             log: parts.log,
             directory: parts.directory,
             listener: parts.listener,
@@ -87,6 +89,11 @@ impl Aggregator {
     /// Writes a checkpoint of everything now.
     pub async fn checkpoint(&self) -> Result<(), Problem> {
         self.each(Command::Checkpoint).await
+    }
+
+    /// How much memory is in use for what no checkpoint holds yet, over all partitions.
+    pub fn memory(&self) -> MemoryUse {
+        self.shared.budget.in_use()
     }
 
     /// Sends a command to every partition and waits for all of them.
@@ -180,10 +187,14 @@ type Started = (
 fn start_partition(number: u32, shared: &Arc<Shared>, views: Arc<dyn Views>) -> Result<Started, Problem> {
     let (commands, queue) = crossbeam_channel::unbounded();
     let mut owner = Owner::open(number, Arc::clone(shared), Arc::clone(&views), commands.clone())?;
-    let options = &shared.options;
+    let (options, budget) = (&shared.options, Arc::clone(&shared.budget));
     let partition = Partition {
         commands,
-        gate: Arc::new(Gate::new(options.queue_records_max, options.queue_bytes_max)),
+        gate: Arc::new(Gate::new(
+            options.queue_records_max,
+            options.queue_bytes_max,
+            budget,
+        )),
         views,
         extents: owner.extents(),
     };

@@ -16,7 +16,7 @@ use turnpike_domain::time::Timestamp;
 
 use crate::aggregator::Aggregator;
 use crate::partition::command::{Command, Decision, Newest, Submit, Written};
-use crate::partition::{Ticket, joint};
+use crate::partition::{NoRoom, Ticket, joint};
 use crate::query::{gone, on_another_thread};
 
 /// Bytes that a command without a batch counts for behind the gate.
@@ -44,16 +44,8 @@ impl Aggregator {
 
     fn enter(&self, partition: usize, records: usize, bytes: usize) -> Result<Ticket, Problem> {
         self.check_open()?;
-        self.partitions[partition]
-            .gate
-            .enter(records, bytes)
-            .ok_or_else(|| {
-                metrics::counter!("turnpike_intake_refused_total", "reason" => "overloaded").increment(1);
-                Problem::new(
-                    Code::Overloaded,
-                    "too many events are waiting to be written; nothing of this call was kept",
-                )
-            })
+        let entered = self.partitions[partition].gate.enter(records, bytes);
+        entered.map_err(no_room)
     }
 
     /// Sends a command to a partition and waits for its answer.
@@ -316,6 +308,21 @@ impl Aggregator {
         })
         .await
     }
+}
+
+fn no_room(room: NoRoom) -> Problem {
+    let (reason, detail) = match room {
+        NoRoom::Queue => ("queue", "too many events are waiting to be written"),
+        NoRoom::Memory => (
+            "memory",
+            "the memory for what is not in a checkpoint yet is full (engine.memory_bytes_max)",
+        ),
+    };
+    metrics::counter!("turnpike_intake_refused_total", "reason" => reason).increment(1);
+    Problem::new(
+        Code::Overloaded,
+        format!("{detail}; nothing of this call was kept"),
+    )
 }
 
 /// The part of a batch that went to a partition, and its answer.

@@ -4,6 +4,7 @@
 //! of them ([`query`]). What is added up is a sum of signed parts, so nothing depends on the order of arrival.
 
 mod aggregator;
+mod budget;
 mod core;
 mod history;
 mod http;
@@ -18,5 +19,6 @@ pub mod rows;
 mod windows;
 
 pub use aggregator::Aggregator;
+pub use budget::MemoryUse;
 pub use http::router;
 pub use options::{Options, Parts};

@@ -36,8 +36,11 @@ pub struct Options {
     pub checkpoint_records: u64,
     /// Bytes of windows in memory (estimated) after which a partition writes a checkpoint.
     pub checkpoint_bytes: usize,
-    /// Microseconds after which a partition with new records writes a checkpoint.
+    /// Microseconds after which a partition writes a checkpoint, unless the log has not moved since its last one.
     pub checkpoint_interval_us: u64,
+    /// Bytes (estimated) that all partitions together may hold of what is not in a finished checkpoint yet, and of what waits for
+    /// them; beyond it calls are refused with `overloaded`. From half of it on, partitions write checkpoints earlier.
+    pub memory_bytes_max: usize,
     /// Blocks of the log that a partition reads in one slice of a backfill, between batches.
     pub backfill_blocks: usize,
     /// Blocks that one page of events looks through at the most.
@@ -52,6 +55,7 @@ impl Default for Options {
             checkpoint_records: 2_000_000,
             checkpoint_bytes: 128 * 1024 * 1024,
             checkpoint_interval_us: 60_000_000,
+            memory_bytes_max: 1024 * 1024 * 1024,
             backfill_blocks: 4,
             history_blocks: 512,
         }

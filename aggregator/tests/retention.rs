@@ -32,13 +32,34 @@ async fn ten_days() -> (World, Vec<Event>) {
         world.submit(std::slice::from_ref(event)).await.unwrap();
         world.aggregator.checkpoint().await.unwrap();
     }
-    // A partition without new records moves on with its next one.
-    for more in 0..8 {
-        let event = Event::new(format!("more-{more}"), "b", 9 * DAY, r#"{"v":1}"#);
+    (world, events)
+}
+
+#[tokio::test]
+async fn an_idle_partition_does_not_hold_retention_back() {
+    const PARTITIONS: u32 = 4;
+    let world = World::new(PARTITIONS as usize, &[meter(1, "sum", Aggregation::Sum)]);
+    let event = |id: i64| Event::new(id, "a", id * 60, r#"{"v":1}"#);
+    let of_one = (0..)
+        .map(event)
+        .filter(|event| event.name().partition(PARTITIONS) == 2);
+    for event in of_one.take(10) {
         world.submit(&[event]).await.unwrap();
     }
-    world.aggregator.checkpoint().await.unwrap();
-    (world, events)
+    let end = world.log.end();
+    // The owners look five times a second whether their interval is over.
+    for _ in 0..500 {
+        world.clock.pass(world.options.checkpoint_interval_us + 1);
+        if world.views.iter().all(|views| views.position() == end) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let positions: Vec<_> = world.views.iter().map(|views| views.position()).collect();
+    assert_eq!(positions, vec![end; PARTITIONS as usize]);
+    let first = world.log.first();
+    assert!(world.aggregator.delete_before(Timestamp::MAX).await.unwrap() > first);
+    assert_eq!(world.sum("sum", &["a"]).await, Some(quantity("10")));
 }
 
 async fn from_log(world: &World, request: TotalRequest) -> Result<Option<Quantity>, Underivable> {

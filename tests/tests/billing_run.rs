@@ -24,7 +24,9 @@ async fn many_subscriptions(caller: &Caller) {
         {"key": "base", "model": "flat", "amount": "29.00", "timing": "arrears"},
         {"key": "units", "meter": "tokens", "model": "per_unit", "unit_amount": "0.0004", "included": "1000"},
     ]);
-    caller.put("/v1/plans/pro", &json!({"currency": "USD", "prices": prices})).await;
+    caller
+        .put("/v1/plans/pro", &json!({"currency": "USD", "prices": prices}))
+        .await;
     for n in 0..MANY {
         let key = format!("many-{n:03}");
         caller.put(&format!("/v1/customers/{key}"), &json!({})).await;

@@ -1,18 +1,20 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
+use futures_util::{Stream, TryStreamExt as _, stream};
 use serde::Serialize;
-use turnpike_domain::identity::Scope;
+use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_http::{Caller, ProblemBody, Reply};
 
 use super::params::{Format, Pairs};
 use super::table;
-use super::usage::{UsageBody, body, usage_query};
+use super::usage::{UsageBody, body, parts, usage_query};
 use crate::Aggregator;
-use crate::query::Split;
+use crate::query::{Split, UsageQuery};
 
 /// One row of an export.
 #[derive(Serialize)]
@@ -25,7 +27,8 @@ struct ExportRow {
 /// Export usage.
 ///
 /// Rows of one, several or all meters, split by customer unless `group_by` says otherwise, as CSV (one column `group`
-/// with a JSON object) or NDJSON.
+/// with a JSON object) or NDJSON. They are sent as they are read, each meter as of one moment; an answer that ends before its
+/// time (the connection is cut) is not whole.
 #[utoipa::path(
     get, path = "/v1/export/usage", tag = "Usage",
     params(
@@ -69,7 +72,7 @@ pub(crate) async fn export(
             .cloned()
             .collect();
     }
-    let mut rows = Vec::new();
+    let mut queries = VecDeque::new();
     for meter in meters {
         let mut pairs = Pairs::parse(raw.as_deref())?;
         let (_, _) = (pairs.one("format")?, pairs.all("meter"));
@@ -79,21 +82,50 @@ pub(crate) async fn export(
             query.split.push(Split::Customer);
         }
         query.always.clear();
-        let split = query.split.clone();
-        let answer = aggregator.usage(caller.tenant, query).await?;
-        if !answer.complete {
+        query.check()?;
+        if !aggregator.filled(&query.meter).await {
             let detail = format!("the meter \"{meter}\" is still counting the events before it was made");
             return Err(Problem::new(Code::Unavailable, detail).into());
         }
-        rows.extend(answer.rows.iter().map(|row| ExportRow {
-            meter: meter.clone(),
-            usage: body(&split, row),
-        }));
+        queries.push_back((meter, query));
     }
-    match format {
-        Format::Csv => Ok(table::csv(&head(), rows.iter().map(ExportRow::cells))?),
-        Format::Ndjson | Format::Json => Ok(table::ndjson(&rows)?),
-    }
+    let parts = all_parts(aggregator, caller.tenant, queries, format);
+    let (media, head) = match format {
+        Format::Csv => (table::CSV, table::csv(std::iter::once(head()))?),
+        Format::Ndjson | Format::Json => (table::NDJSON, Vec::new()),
+    };
+    Ok(table::streamed(media, head, parts).await?)
+}
+
+/// The rows of one meter after the other. A meter is read once the rows of those before it have been taken.
+fn all_parts(
+    aggregator: Arc<Aggregator>,
+    tenant: TenantId,
+    queries: VecDeque<(String, UsageQuery)>,
+    format: Format,
+) -> impl Stream<Item = Result<Vec<u8>, Problem>> + Send + 'static {
+    let of_each = stream::try_unfold(queries, move |mut queries| {
+        let aggregator = Arc::clone(&aggregator);
+        async move {
+            let Some((meter, query)) = queries.pop_front() else {
+                return Ok::<_, Problem>(None);
+            };
+            let split = query.split.clone();
+            let (scan, _) = aggregator.usage_scan(tenant, query).await?;
+            let lines = parts(scan, move |rows| {
+                let rows = rows.iter().map(|row| ExportRow {
+                    meter: meter.clone(),
+                    usage: body(&split, row),
+                });
+                match format {
+                    Format::Csv => table::csv(rows.map(|row| row.cells())),
+                    Format::Ndjson | Format::Json => table::ndjson(rows),
+                }
+            });
+            Ok(Some((lines, queries)))
+        }
+    });
+    of_each.try_flatten()
 }
 
 fn head() -> Vec<String> {

@@ -255,5 +255,6 @@ fn as_csv(split: &[Split], rows: &[QueryRow]) -> Result<Response, Problem> {
         cells.push(row.value.get().to_owned());
         cells
     };
-    table::csv(&head, rows.iter().map(cells))
+    let lines = table::csv(std::iter::once(head).chain(rows.iter().map(cells)))?;
+    Ok(([(header::CONTENT_TYPE, table::CSV)], lines).into_response())
 }

@@ -1,29 +1,52 @@
-//! Rows as CSV and NDJSON.
+//! Rows as CSV and NDJSON, sent while they are made.
 
+use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use turnpike_domain::problem::{Code, Problem};
 
-pub(super) fn ndjson<T: Serialize>(rows: &[T]) -> Result<Response, Problem> {
+/// The media type of what [`ndjson`] writes.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+/// The media type of what [`csv`] writes.
+pub(super) const CSV: &str = "text/csv; charset=utf-8";
+
+/// Rows as lines of JSON.
+pub(super) fn ndjson<T: Serialize>(rows: impl Iterator<Item = T>) -> Result<Vec<u8>, Problem> {
     let mut out = Vec::new();
     for row in rows {
-        serde_json::to_writer(&mut out, row).map_err(|error| unwritable(&error))?;
+        serde_json::to_writer(&mut out, &row).map_err(|error| unwritable(&error))?;
         out.push(b'\n');
     }
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], out).into_response())
+    Ok(out)
 }
 
-pub(super) fn csv(head: &[String], rows: impl Iterator<Item = Vec<String>>) -> Result<Response, Problem> {
+/// Rows as lines of CSV.
+pub(super) fn csv(rows: impl Iterator<Item = Vec<String>>) -> Result<Vec<u8>, Problem> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(head).map_err(|error| unwritable(&error))?;
     for row in rows {
         writer
             .write_record(row.iter().map(|text| inert(text).into_owned()))
             .map_err(|error| unwritable(&error))?;
     }
-    let out = writer.into_inner().map_err(|error| unwritable(&error))?;
-    Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], out).into_response())
+    writer.into_inner().map_err(|error| unwritable(&error))
+}
+
+/// An answer whose parts are sent as they come. A failure of the first is answered as one; a later one cuts the connection, so
+/// that nobody takes what was sent until then for all.
+pub(super) async fn streamed(
+    media: &'static str,
+    head: Vec<u8>,
+    parts: impl Stream<Item = Result<Vec<u8>, Problem>> + Send + 'static,
+) -> Result<Response, Problem> {
+    let mut parts = Box::pin(parts);
+    let first = parts.try_next().await?.unwrap_or_default();
+    let rest = parts.inspect_err(|problem| {
+        tracing::error!(%problem, "an answer was cut off: its rows cannot be read");
+    });
+    let all = stream::iter([Ok(head), Ok(first)]).chain(rest);
+    Ok(([(header::CONTENT_TYPE, media)], Body::from_stream(all)).into_response())
 }
 
 /// A text that a spreadsheet would take for a formula gets a quote before it; numbers stay as they are.

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::{Stream, stream};
 use serde::Serialize;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::port::directory::Directory;
@@ -18,7 +19,7 @@ use super::params::{
 };
 use super::table;
 use crate::Aggregator;
-use crate::query::{Split, UsageQuery, UsageRow};
+use crate::query::{Split, UsageQuery, UsageRow, UsageScan, on_another_thread};
 
 /// Usage of one window.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -48,7 +49,9 @@ pub(crate) struct UsagePage {
     meter: String,
     /// The rows, by window and group. Windows without events are left out; without `window` there is a row in any case.
     data: Vec<UsageBody>,
-    /// Every change acknowledged before this moment is contained.
+    /// Every change acknowledged before this moment is contained. Each page is read anew and has its own moment: what is
+    /// acknowledged between two pages is contained in the later one only. For all rows as of one moment ask for csv or
+    /// ndjson.
     #[schema(value_type = String, format = DateTime)]
     as_of: Timestamp,
     /// Whether the meter has counted all events of the time before it was made; until then values are too small.
@@ -79,7 +82,7 @@ pub(crate) struct UsagePage {
         ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
         ("group_by" = Option<Vec<String>>, Query, description = "A dimension of the meter, `customer` or `subject`; may repeat"),
         ("filter" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filter[dimension]=value`: only events with this value of the dimension; may repeat"),
-        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged"),
+        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged, but sent as they are read, all as of one moment"),
         PageQuery,
     ),
     responses(
@@ -105,8 +108,8 @@ pub(crate) async fn usage(
     pairs.end()?;
     let split = query.split.clone();
     if format != Format::Json {
-        let rows = aggregator.usage(caller.tenant, query).await?.rows;
-        return Ok(written(format, &split, &rows)?);
+        let (scan, _) = aggregator.usage_scan(caller.tenant, query).await?;
+        return Ok(written(format, split, scan).await?);
     }
     Ok(paged(&aggregator, caller.tenant, (key, query), &page)
         .await?
@@ -125,22 +128,16 @@ async fn paged(
         query.windows.retain(|window| window.start >= *start);
     }
     let split = query.split.clone();
-    let mut answer = aggregator.usage(tenant, query).await?;
-    if let Some((start, group)) = &after {
-        answer
-            .rows
-            .retain(|row| (row.window.start, &row.group) > (*start, group));
-    }
-    let more = answer.rows.len() > limit;
-    answer.rows.truncate(limit);
-    let last = answer.rows.last().filter(|_| more);
+    let (answer, more) = aggregator.usage_page(tenant, query, after, limit).await?;
+    let (rows, read) = (answer.rows, answer.read);
+    let last = rows.last().filter(|_| more);
     Ok(Json(UsagePage {
         meter: key,
         next_cursor: last.map(|row| Cursor::new(cursor(row.window.start, &row.group))),
-        data: answer.rows.iter().map(|row| body(&split, row)).collect(),
-        as_of: answer.as_of,
-        complete: answer.complete && answer.lacks_before.is_none(),
-        lacks_before: answer.lacks_before,
+        data: rows.iter().map(|row| body(&split, row)).collect(),
+        as_of: read.as_of,
+        complete: read.complete && read.lacks_before.is_none(),
+        lacks_before: read.lacks_before,
     }))
 }
 
@@ -294,10 +291,13 @@ impl UsageBody {
     }
 }
 
-fn written(format: Format, split: &[Split], rows: &[UsageRow]) -> Result<Response, Problem> {
+/// The rows of a scan, sent a few windows at a time.
+async fn written(format: Format, split: Vec<Split>, scan: UsageScan) -> Result<Response, Problem> {
     if format == Format::Ndjson {
-        let bodies: Vec<UsageBody> = rows.iter().map(|row| body(split, row)).collect();
-        return table::ndjson(&bodies);
+        let lines = parts(scan, move |rows| {
+            table::ndjson(rows.iter().map(|row| body(&split, row)))
+        });
+        return table::streamed(table::NDJSON, Vec::new(), lines).await;
     }
     let mut head = vec!["start".to_owned(), "end".to_owned()];
     head.extend(split.iter().map(|split| match split {
@@ -306,13 +306,30 @@ fn written(format: Format, split: &[Split], rows: &[UsageRow]) -> Result<Respons
         Split::Dimension(name) => name.clone(),
     }));
     head.push("value".to_owned());
-    table::csv(
-        &head,
-        rows.iter().map(|row| {
-            let mut cells = vec![row.window.start.to_string(), row.window.end.to_string()];
-            cells.extend(row.group.iter().cloned());
-            cells.push(row.value.map(|value| value.to_string()).unwrap_or_default());
-            cells
-        }),
-    )
+    let lines = parts(scan, |rows| table::csv(rows.iter().map(cells)));
+    let head = table::csv(std::iter::once(head))?;
+    table::streamed(table::CSV, head, lines).await
+}
+
+fn cells(row: &UsageRow) -> Vec<String> {
+    let mut cells = vec![row.window.start.to_string(), row.window.end.to_string()];
+    cells.extend(row.group.iter().cloned());
+    cells.push(row.value.map(|value| value.to_string()).unwrap_or_default());
+    cells
+}
+
+/// The rows of a scan as `write` puts them. The next are read once the client has taken those before.
+pub(super) fn parts(
+    scan: UsageScan,
+    write: impl Fn(&[UsageRow]) -> Result<Vec<u8>, Problem> + Clone + Send + 'static,
+) -> impl Stream<Item = Result<Vec<u8>, Problem>> + Send + 'static {
+    stream::try_unfold(scan, move |mut scan| {
+        let write = write.clone();
+        on_another_thread(move || {
+            let Some(rows) = scan.step()? else {
+                return Ok(None);
+            };
+            Ok(Some((write(&rows)?, scan)))
+        })
+    })
 }

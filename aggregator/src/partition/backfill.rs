@@ -13,8 +13,10 @@ use crate::core::Changes;
 use crate::registry::BackfillTask;
 
 impl Owner {
+    /// Whether there is a past to read now: not while memory is full, for what comes in has no other place to go.
     pub(super) fn backfill_is_open(&self) -> bool {
-        !self.broken && !self.backfill_failed && self.registry.backfill().is_some()
+        let sound = !self.broken && !self.backfill_failed;
+        sound && self.shared.budget.has_room() && self.registry.backfill().is_some()
     }
 
     /// Reads the next few blocks for the meters that need them.

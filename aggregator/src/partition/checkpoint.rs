@@ -41,45 +41,58 @@ impl Checkpoints {
     }
 }
 
-/// Bytes of other partitions' records after which even an idle partition moves its position on.
-const IDLE_LAG_BYTES: u64 = 64 * 1024 * 1024;
-/// While a checkpoint is being written, memory may grow to this many times its bound; then the owner waits.
-const GROWTH_MAX: usize = 4;
 /// Between attempts after a failure, in microseconds.
 const RETRY_US: u64 = 1_000_000;
 
 impl Owner {
+    /// Tells the budget what this partition holds in memory.
+    pub(super) fn account(&mut self) {
+        let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.bytes());
+        self.share.set(self.unwritten_bytes() + frozen);
+    }
+
+    /// Bytes of new windows that no checkpoint has been begun for, and of ids that none holds.
+    fn unwritten_bytes(&self) -> usize {
+        self.memory.bytes() + self.views.unwritten_bytes()
+    }
+
     /// Begins a checkpoint if one is due, or tries a failed one again.
     pub(super) fn checkpoint_if_due(&mut self) {
         if self.broken {
             return;
         }
         let since_us = self.monotonic_us().saturating_sub(self.checkpoints.last_us);
-        let options = &self.shared.options;
         if let Some(pending) = &self.checkpoints.pending {
             if pending.thread.is_none() && since_us >= RETRY_US {
                 self.write_pending();
-            } else if pending.thread.is_some() && self.memory.bytes() > options.checkpoint_bytes * GROWTH_MAX
-            {
+            } else if pending.thread.is_some() && self.shared.budget.is_tight() {
                 self.join_pending();
             }
             return;
         }
-        let records = self.checkpoints.records;
-        let dirty = records > 0 || !self.memory.is_empty();
-        let lag = self
-            .shared
-            .log
-            .end()
-            .offset()
-            .saturating_sub(self.views.position().offset());
-        let due = records >= options.checkpoint_records
-            || self.memory.bytes() >= options.checkpoint_bytes
-            || (records > 0 && self.views.wants_checkpoint())
-            || (since_us >= options.checkpoint_interval_us && (dirty || lag > IDLE_LAG_BYTES));
-        if due {
+        let interval_us = self.shared.options.checkpoint_interval_us;
+        if self.is_full() || since_us >= interval_us && self.lags() {
             self.begin_checkpoint();
         }
+    }
+
+    /// Whether enough is in memory for a checkpoint.
+    pub(super) fn is_full(&self) -> bool {
+        let (records, options) = (self.checkpoints.records, &self.shared.options);
+        records >= options.checkpoint_records
+            || self.memory.bytes() >= options.checkpoint_bytes
+            || (records > 0 && self.views.wants_checkpoint())
+            || (self.is_dirty() && self.shared.budget.presses(self.unwritten_bytes()))
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.checkpoints.records > 0 || !self.memory.is_empty()
+    }
+
+    /// Whether a checkpoint would bring the views on. Also where others alone wrote to the log: an idle partition that stands
+    /// still would make every restart read what lies between, and keep retention from deleting it.
+    fn lags(&self) -> bool {
+        self.is_dirty() || self.views.position() < self.contained()
     }
 
     fn begin_checkpoint(&mut self) {
@@ -162,6 +175,7 @@ impl Owner {
                 tracing::error!(partition = self.number, %error, "a checkpoint failed and will be tried again");
             }
         }
+        self.account();
     }
 
     /// Waits for the thread that writes.
@@ -186,7 +200,7 @@ impl Owner {
     pub(super) fn checkpoint_at(&mut self, position: Position) -> Result<(), Problem> {
         self.check_sound()?;
         self.finish_pending()?;
-        if self.checkpoints.records > 0 || !self.memory.is_empty() {
+        if self.is_dirty() || self.views.position() < position {
             self.freeze(position)?;
             self.finish_pending()?;
         }
@@ -231,7 +245,7 @@ fn publish(
             position.offset()
         )));
     }
-    views.finish_checkpoint(position, memory.rows(), meta)?;
+    views.finish_checkpoint(position, &mut memory.rows(), meta)?;
     let took = Duration::from_micros(shared.clock.monotonic_us().saturating_sub(started));
     metrics::histogram!("turnpike_checkpoint_duration_seconds").record(took);
     Ok(())

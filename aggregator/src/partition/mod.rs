@@ -25,10 +25,11 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::record::Position;
 use turnpike_domain::time::Clock;
 
-pub(crate) use admission::{Gate, Ticket};
+pub(crate) use admission::{Gate, NoRoom, Ticket};
 use checkpoint::Checkpoints;
 use command::Command;
 
+use crate::budget::{Budget, Share};
 use crate::core::Adder;
 use crate::options::Options;
 use crate::query::Snapshot;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub key: NameKey,
     pub options: Options,
+    /// The memory of all partitions.
+    pub budget: Arc<Budget>,
 }
 
 /// A partition as other threads see it.
@@ -70,6 +73,8 @@ pub(crate) struct Owner {
     /// Behind the last record that was added.
     applied: Position,
     checkpoints: Checkpoints,
+    /// What the memory of this partition takes of the budget.
+    share: Share,
     /// Names could not be remembered: nothing more is taken.
     broken: bool,
     /// The past could not be read: new meters stay incomplete until a restart.
@@ -110,6 +115,7 @@ impl Owner {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.backfill_slice();
+            self.account();
             self.checkpoint_if_due();
         }
     }

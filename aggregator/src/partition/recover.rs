@@ -68,6 +68,7 @@ impl Owner {
             rows: views.rows(),
             applied: views.position(),
             checkpoints: Checkpoints::default(),
+            share: shared.budget.share(0),
             broken: false,
             backfill_failed: false,
             fields: Fields::default(),
@@ -91,8 +92,8 @@ impl Owner {
             let block = block?;
             self.replay_block(&block)?;
             records += block.block.ends.len();
-            let large = self.memory.bytes() >= self.shared.options.checkpoint_bytes;
-            if large || self.views.wants_checkpoint() {
+            self.account();
+            if self.is_full() {
                 self.checkpoint_at(self.applied)?;
             }
         }

@@ -54,6 +54,8 @@ impl Owner {
         let answers = self
             .decide(&run, joint)
             .unwrap_or_else(|problem| run.iter().map(|_| Err(problem.clone())).collect());
+        // Before the tickets are given back, so that what they held is never counted as free in between.
+        self.account();
         for (submit, answer) in run.into_iter().zip(answers) {
             // Whoever sent it may have gone away.
             drop(submit.reply.send(answer));

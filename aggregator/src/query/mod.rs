@@ -17,4 +17,4 @@ pub(crate) use plan::Plan;
 pub(crate) use read::add_up;
 pub(crate) use recent::{Timeline, received_us};
 pub(crate) use totals::{gone, on_another_thread};
-pub(crate) use usage::{Split, UsageQuery, UsageRow};
+pub(crate) use usage::{Split, UsageQuery, UsageRow, UsageScan};

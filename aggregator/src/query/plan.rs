@@ -43,12 +43,7 @@ impl Plan {
     ) -> Result<Self, Problem> {
         let filter = filter
             .iter()
-            .map(|(name, values)| {
-                Ok((
-                    dimension(&meter, &format!("/filter[{name}]"), name)?,
-                    values.clone(),
-                ))
-            })
+            .map(|(name, values)| Ok((filtered(&meter, name)?, values.clone())))
             .collect::<Result<_, Problem>>()?;
         let subjects = subjects.map(|spans| {
             let mut by_subject: BTreeMap<String, Vec<TimeRange>> = BTreeMap::new();
@@ -134,6 +129,11 @@ pub(crate) fn dimension(meter: &Meter, pointer: &str, name: &str) -> Result<usiz
             );
             Problem::invalid(pointer, detail)
         })
+}
+
+/// The index of a dimension that is filtered by.
+pub(crate) fn filtered(meter: &Meter, name: &str) -> Result<usize, Problem> {
+    dimension(meter, &format!("/filter[{name}]"), name)
 }
 
 impl Clip {

@@ -37,6 +37,9 @@ pub trait MergeRows: Send + Sync {
 /// Rows in the order of their keys.
 pub type RowIter = Box<dyn Iterator<Item = Result<Row, StoreError>> + Send>;
 
+/// Names with what is remembered of each, in the order of the names.
+pub type IdIter = Box<dyn Iterator<Item = Result<(EventName, IdEntry), StoreError>> + Send>;
+
 /// The rows of a partition at one moment: immutable, readable without a lock while checkpoints go on.
 pub trait Rows: Send + Sync {
     /// Merged rows with keys in `keys`, ascending. A row of which nothing is left is not shown.
@@ -60,6 +63,9 @@ pub trait Views: Send + Sync {
     /// Remembers names; an entry replaces an earlier one of its name.
     fn remember(&self, entries: &[(EventName, IdEntry)]) -> Result<(), StoreError>;
 
+    /// Every name of the last finished checkpoint with its newest entry.
+    fn ids(&self) -> IdIter;
+
     /// The rows of the last finished checkpoint.
     fn rows(&self) -> Arc<dyn Rows>;
 
@@ -69,14 +75,23 @@ pub trait Views: Send + Sync {
     /// Freezes the ids remembered so far; quick. Those that come later belong to the next checkpoint.
     fn begin_checkpoint(&self) -> Result<(), StoreError>;
 
-    /// Writes the frozen ids, adds `rows` (ascending keys) to the rows, and publishes both with `position` and `meta`
-    /// in one step. Slow; called from a background thread. After an error the old checkpoint stands, the frozen ids are
-    /// still known, and the next call writes them too: it must bring the rows of both.
+    /// Writes the frozen ids, adds `rows` (ascending keys; values of equal keys are added) to the rows, and publishes both
+    /// with `position` and `meta` in one step. `rows` is read once and never held as a whole. Slow; called from a background
+    /// thread. After an error the old checkpoint stands, the frozen ids are still known, and the next call writes them too:
+    /// it must bring the rows of both.
     ///
     /// # Errors
     /// After [`StoreError::Poisoned`] it is unknown which checkpoint the next start will find, and none is taken any more until
     /// then; after other errors a retry may help.
-    fn finish_checkpoint(&self, position: Position, rows: Vec<Row>, meta: Vec<u8>) -> Result<(), StoreError>;
+    fn finish_checkpoint(
+        &self,
+        position: Position,
+        rows: &mut dyn Iterator<Item = Row>,
+        meta: Vec<u8>,
+    ) -> Result<(), StoreError>;
+
+    /// Bytes of memory for ids that no finished checkpoint holds yet: what a checkpoint gives back.
+    fn unwritten_bytes(&self) -> usize;
 
     /// Ids remembered, bytes in memory and bytes on disk, for metrics.
     fn stats(&self) -> ViewStats;

@@ -259,7 +259,9 @@ async fn stored(config: &Config) -> Vec<Finding> {
         Stores::check_together(&data_dir).await,
         |()| "log, views and database belong together, and none has lost a part".to_owned(),
     ));
+    found.push(strangers(&data_dir));
     found.push(log(&data_dir));
+    found.push(horizon(&data_dir));
     found.push(views(&data_dir));
     if data_dir.database().exists() {
         let place = SqlPlace::File(data_dir.database());
@@ -276,6 +278,34 @@ async fn stored(config: &Config) -> Vec<Finding> {
         }));
     }
     found
+}
+
+/// What lies in the directory that is none of the engine's files.
+fn strangers(data_dir: &DataDir) -> Finding {
+    const CHECK: &str = "other files";
+    match data_dir.strangers() {
+        Ok(names) if names.is_empty() => Finding::new(CHECK, Verdict::Good, "none"),
+        Ok(names) => {
+            let old = names.iter().any(|name| name == "views.old");
+            let why = if old {
+                " (views.old was kept by a rebuild that found differences; delete it once you have looked)"
+            } else {
+                ""
+            };
+            let detail = format!("not of the engine: {}{why}", names.join(", "));
+            Finding::new(CHECK, Verdict::Warning, detail)
+        }
+        Err(error) => Finding::new(CHECK, Verdict::Bad, error.to_string()),
+    }
+}
+
+/// Up to when retention has deleted raw events.
+fn horizon(data_dir: &DataDir) -> Finding {
+    let read = turnpike_stores::embedded::log::horizon(&RealDisk, &data_dir.log());
+    Finding::of("retention", read, |horizon| match horizon {
+        Some(horizon) => format!("raw events before {horizon} may have been deleted"),
+        None => "no raw event was ever deleted".to_owned(),
+    })
 }
 
 fn log(data_dir: &DataDir) -> Finding {

@@ -28,10 +28,12 @@ impl Rebuild {
         if self.json {
             output::json(&serde_json::to_value(&rebuilt).unwrap_or_default())?;
         } else {
-            let rows = output::thousands(rebuilt.rows_after);
             output::line(&format!(
-                "Derived {rows} rows of views from the log; there were {}.",
-                output::thousands(rebuilt.rows_before)
+                "Derived {} rows of views and {} ids of events from the log; there were {} and {}.",
+                output::thousands(rebuilt.rows_after),
+                output::thousands(rebuilt.ids_after),
+                output::thousands(rebuilt.rows_before),
+                output::thousands(rebuilt.ids_before)
             ))?;
         }
         if let Some(damage) = &rebuilt.damage {
@@ -54,7 +56,7 @@ impl Rebuild {
             String::new()
         };
         Err(CommandError::negative(format!(
-            "{} rows were not what the log says; the old views are kept beside as views.old\n  {}{more}",
+            "{} rows and ids were not what the log says; the old views are kept beside as views.old\n  {}{more}",
             rebuilt.different,
             rebuilt.named.join("\n  ")
         )))

@@ -13,7 +13,7 @@ const EVENT_ROOM_BYTES: i64 = 2 * turnpike_domain::limits::EVENT_BYTES_MAX as i6
 const BODY_ROOM_BYTES: i64 = 2 * turnpike_domain::limits::BODY_BYTES_MAX as i64;
 
 /// The least and the most that each number may be.
-const RANGES: [(&str, i64, i64); 28] = [
+const RANGES: [(&str, i64, i64); 29] = [
     ("http.header_read_timeout_s", 1, HOUR_S),
     ("http.body_idle_timeout_s", 1, HOUR_S),
     ("http.body_rate_min", 0, COUNT_MAX),
@@ -33,6 +33,7 @@ const RANGES: [(&str, i64, i64); 28] = [
     ("engine.retention_check_interval_s", 1, DAY_S),
     ("engine.queue_events_max", 1, COUNT_MAX),
     ("engine.queue_bytes_max", EVENT_ROOM_BYTES, MEMORY_BYTES_MAX),
+    ("engine.memory_bytes_max", 16_777_216, MEMORY_BYTES_MAX),
     ("ingest.in_flight_bytes_max", BODY_ROOM_BYTES, MEMORY_BYTES_MAX),
     ("ingest.dead_letters_per_s", 0, COUNT_MAX),
     ("ingest.dead_letters_burst", 0, COUNT_MAX),

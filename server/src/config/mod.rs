@@ -79,6 +79,7 @@ pub(crate) struct EngineConfig {
     pub(crate) retention_check_interval_s: u64,
     pub(crate) queue_events_max: usize,
     pub(crate) queue_bytes_max: usize,
+    pub(crate) memory_bytes_max: usize,
 }
 
 /// `[ingest]`: events on their way in.

@@ -119,8 +119,8 @@ const INGEST: &[Metric] = &[
     ),
     counter(
         "turnpike_intake_refused_total",
-        "reason (overloaded)",
-        "Batches refused because a partition's queue was full.",
+        "reason (queue, memory)",
+        "Calls refused because a partition's queue, or the memory for what is not in a checkpoint yet, was full.",
     ),
 ];
 
@@ -207,6 +207,12 @@ const STORES: &[Metric] = &[
         "turnpike_views_merge_failures_total",
         "",
         "Merges that failed and are tried again.",
+    ),
+    bytes(
+        Kind::Gauge,
+        "turnpike_unwritten_bytes",
+        "",
+        "Memory for what is not in a checkpoint yet, over all partitions; engine.memory_bytes_max bounds it.",
     ),
     counter(
         "turnpike_checkpoints_total",

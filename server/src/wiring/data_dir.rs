@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use turnpike_stores::fault::FailPoints;
 
 /// The layout of the directory. A program refuses a directory of another version by name.
 const FORMAT_VERSION: u32 = 1;
@@ -81,6 +82,14 @@ struct Format {
     partitions: u32,
 }
 
+/// The file of [`Format`].
+const FORMAT: &str = "format.toml";
+/// What stands beside [`FORMAT`]: without it these cannot be understood.
+const DATA: [&str; 3] = ["log", "views", "turnpike.db"];
+/// Files and directories that belong here beside [`FORMAT`] and [`DATA`]: the lock, and what SQLite keeps while the database is open
+/// or was not closed.
+const BESIDE: [&str; 3] = ["lock", "turnpike.db-wal", "turnpike.db-shm"];
+
 /// A data directory, locked by this process until it is dropped.
 ///
 /// ```text
@@ -99,7 +108,14 @@ pub(crate) struct DataDir {
 
 impl DataDir {
     /// Opens the directory, making it with `partitions` where there is none.
-    pub(crate) fn open_or_create(path: &Path, partitions: u32) -> Result<Self, DataDirError> {
+    ///
+    /// # Errors
+    /// Also where data stands in it without `format.toml`: another number of partitions would not find its ids.
+    pub(crate) fn open_or_create(
+        path: &Path,
+        partitions: u32,
+        fail: &FailPoints,
+    ) -> Result<Self, DataDirError> {
         let failed = |error| DataDirError::Io {
             path: path.to_owned(),
             error,
@@ -110,21 +126,21 @@ impl DataDir {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
         let lock = lock(path)?;
-        let file = path.join("format.toml");
+        let file = path.join(FORMAT);
         if !file.exists() {
             refuse_unlabelled(path)?;
             let format = Format {
                 format_version: FORMAT_VERSION,
                 partitions: partitions.max(1),
             };
-            write_durably(path, &file, &format).map_err(failed)?;
+            write_durably(path, &file, &format, fail).map_err(failed)?;
         }
         Self::finish(path, lock)
     }
 
     /// Opens a directory that must exist.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
-        if !path.join("format.toml").exists() {
+        if !path.join(FORMAT).exists() {
             refuse_unlabelled(path)?;
             return Err(DataDirError::Absent(path.to_owned()));
         }
@@ -132,7 +148,7 @@ impl DataDir {
     }
 
     fn finish(path: &Path, lock: File) -> Result<Self, DataDirError> {
-        let file = path.join("format.toml");
+        let file = path.join(FORMAT);
         let damaged = |reason: String| DataDirError::Damaged {
             path: file.clone(),
             reason,
@@ -161,6 +177,21 @@ impl DataDir {
     /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The names of files and directories in it that no part of the engine knows, sorted.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn strangers(&self) -> io::Result<Vec<String>> {
+        let mut strangers = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let known = name == FORMAT || DATA.contains(&name.as_str()) || BESIDE.contains(&name.as_str());
+            strangers.extend((!known).then_some(name));
+        }
+        strangers.sort();
+        Ok(strangers)
     }
 
     /// Where the log is.
@@ -208,10 +239,7 @@ impl DataDir {
 
 /// An error where there is data: without its description it would be read wrongly.
 fn refuse_unlabelled(path: &Path) -> Result<(), DataDirError> {
-    if !["log", "views", "turnpike.db"]
-        .iter()
-        .any(|part| path.join(part).exists())
-    {
+    if !DATA.into_iter().any(|part| path.join(part).exists()) {
         return Ok(());
     }
     let partitions = fs::read_dir(path.join("views")).map_or(0, Iterator::count);
@@ -242,7 +270,7 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 }
 
 /// Writes beside, syncs, and renames, so that the file is there whole or not at all.
-fn write_durably(directory: &Path, file: &Path, format: &Format) -> io::Result<()> {
+fn write_durably(directory: &Path, file: &Path, format: &Format, fail: &FailPoints) -> io::Result<()> {
     let text = toml::to_string(format).map_err(io::Error::other)?;
     let beside = file.with_extension("new");
     let mut out = OpenOptions::new()
@@ -252,10 +280,11 @@ fn write_durably(directory: &Path, file: &Path, format: &Format) -> io::Result<(
         .mode(0o600)
         .open(&beside)?;
     out.write_all(
-        b"# Made by turnpike; not to be edited. To be backed up with log/, views/ and turnpike.db.\n",
+        b"# Made by turnpike; not to be edited. It must be backed up with the rest of this directory.\n",
     )?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
+    fail.pass("data_dir.format_written").map_err(io::Error::other)?;
     fs::rename(&beside, file)?;
     File::open(directory)?.sync_all()
 }
@@ -265,7 +294,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path, partitions: u32) -> Result<DataDir, DataDirError> {
-        DataDir::open_or_create(path, partitions)
+        DataDir::open_or_create(path, partitions, &FailPoints::default())
     }
 
     #[test]
@@ -290,6 +319,42 @@ mod tests {
         ));
         drop(first);
         assert!(open(directory.path(), 1).is_ok());
+    }
+
+    #[test]
+    fn data_without_its_format_is_not_taken_for_a_new_directory() {
+        for there in DATA {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path();
+            fs::create_dir(path.join(there)).unwrap();
+            for opened in [open(path, 2), DataDir::open(path)] {
+                assert!(matches!(opened, Err(DataDirError::Unlabelled { .. })), "{there}");
+            }
+            assert!(!path.join(FORMAT).exists(), "nothing was made");
+        }
+    }
+
+    #[test]
+    fn a_stop_before_the_format_is_in_place_leaves_a_directory_that_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let fail = FailPoints::parse("data_dir.format_written:1:error").unwrap();
+        let stopped = DataDir::open_or_create(directory.path(), 5, &fail);
+        assert!(matches!(stopped, Err(DataDirError::Io { .. })));
+        assert!(matches!(
+            DataDir::open(directory.path()),
+            Err(DataDirError::Absent(_))
+        ));
+        assert_eq!(open(directory.path(), 3).unwrap().partitions(), 3);
+    }
+
+    #[test]
+    fn what_does_not_belong_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = open(directory.path(), 1).unwrap();
+        for name in DATA.into_iter().chain(BESIDE).chain(["views.old", "notes.txt"]) {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert_eq!(data_dir.strangers().unwrap(), ["notes.txt", "views.old"]);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Engine {
     /// Opens the data directory, recovers what is in it, and builds everything on top.
     pub(crate) async fn open(config: &Config, parts: EngineParts) -> Result<Self, StartError> {
         recorder();
-        let data_dir = DataDir::open_or_create(&config.data_dir, config.partitions())?;
+        let data_dir = DataDir::open_or_create(&config.data_dir, config.partitions(), &parts.fail_points)?;
         let clock = Arc::new(TenantClock::new(Arc::clone(&parts.clock)));
         let stores = Stores::open(config, &data_dir, &clock, &parts).await?;
         let first = stores
@@ -116,7 +116,10 @@ impl Engine {
             closing: AtomicBool::new(false),
         });
         let (log, views) = (Arc::clone(&stores.log), stores.views());
-        let metrics = PrometheusPage::new(Arc::new(move || gauges::refresh(log.as_ref(), &views)));
+        let aggregator = Arc::clone(&services.aggregator);
+        let metrics = PrometheusPage::new(Arc::new(move || {
+            gauges::refresh(log.as_ref(), &views, &aggregator);
+        }));
         let router = services.router(config, &stores, &clock, &parts.randomness);
         let gate = gate(&stores.sql, clock, parts.randomness);
         Ok(Self {

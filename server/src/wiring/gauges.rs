@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
+use turnpike_aggregator::Aggregator;
 use turnpike_domain::port::log::{EventLog, LogHealth};
 use turnpike_domain::port::views::Views;
 
 /// Sets the gauges that are read only when somebody looks at `/metrics`.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
-pub(crate) fn refresh(log: &dyn EventLog, views: &[Arc<dyn Views>]) {
+pub(crate) fn refresh(log: &dyn EventLog, views: &[Arc<dyn Views>], aggregator: &Aggregator) {
+    metrics::gauge!("turnpike_unwritten_bytes").set(aggregator.memory().used_bytes as f64);
     let (durable, end) = (log.durable().offset(), log.end().offset());
     metrics::gauge!("turnpike_log_bytes").set(log.bytes() as f64);
     metrics::gauge!("turnpike_log_not_durable_bytes").set(end.saturating_sub(durable) as f64);

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use turnpike_aggregator::Aggregator;
+use turnpike_aggregator::rebuild::{self, Difference};
 use turnpike_billing_sync::{Verification, Verifier};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::Invoice;
@@ -11,7 +12,7 @@ use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::port::directory::Directory as _;
 use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::port::usage::NoListener;
-use turnpike_domain::port::views::{Row, Views as _};
+use turnpike_domain::port::views::Views;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineClock, MachineRandomness, TenantClock};
 
@@ -23,8 +24,6 @@ use crate::config::Config;
 
 /// Invoices read at once.
 const PAGE_ROWS: usize = 100;
-/// Differences that are named; further ones are counted.
-const NAMED_MAX: usize = 20;
 
 /// A data directory that no server has open, for the commands that look after it.
 pub(crate) struct Offline {
@@ -40,7 +39,11 @@ pub(crate) struct Rebuilt {
     pub(crate) rows_before: u64,
     /// Rows of the views as they were derived anew.
     pub(crate) rows_after: u64,
-    /// Rows that are not the same.
+    /// Ids of events in the views as they were.
+    pub(crate) ids_before: u64,
+    /// Ids of events in the views as they were derived anew.
+    pub(crate) ids_after: u64,
+    /// Rows and ids that are not the same.
     pub(crate) different: u64,
     /// The first of them, by name.
     pub(crate) named: Vec<String>,
@@ -164,15 +167,16 @@ impl Offline {
         }
     }
 
-    /// Compares the rows of the views in another directory with those of this one.
+    /// Compares the views in another directory with those of this one.
     fn compare_with(&self, old: &Path, rebuilt: &mut Rebuilt) -> Result<(), StartError> {
         let was = Stores::views_in(old, self.data_dir.partitions())?;
-        // The ids too, which have no rows to compare.
         was.iter().try_for_each(|views| views.verify())?;
-        for (partition, (was, is)) in was.iter().zip(&self.stores.views).enumerate() {
-            let (was, is) = (was.rows().scan(everything()), is.rows().scan(everything()));
-            compare(partition, was, is, rebuilt)?;
-        }
+        let was: Vec<_> = was.into_iter().map(|views| views as Arc<dyn Views>).collect();
+        let found = rebuild::compare(&was, &self.stores.views(), &self.stores.sql)?;
+        (rebuilt.rows_before, rebuilt.rows_after) = found.rows;
+        (rebuilt.ids_before, rebuilt.ids_after) = found.ids;
+        rebuilt.different = found.different;
+        rebuilt.named = found.named.iter().map(text).collect();
         Ok(())
     }
 
@@ -211,103 +215,12 @@ fn remove(directory: &Path) -> Result<(), StartError> {
     }
 }
 
-/// Every key: the end is longer than any that is used.
-fn everything() -> std::ops::Range<Vec<u8>> {
-    Vec::new()..vec![0xFF; 4_096]
-}
-
-type Scan = turnpike_domain::port::views::RowIter;
-
-/// Compares two lists of rows, both in the order of their keys.
-fn compare(partition: usize, was: Scan, is: Scan, sum: &mut Rebuilt) -> Result<(), StartError> {
-    let (mut was, mut is) = (was.peekable(), is.peekable());
-    loop {
-        let next = |rows: &mut std::iter::Peekable<Scan>| -> Result<Option<Row>, StartError> {
-            match rows.peek() {
-                None => Ok(None),
-                Some(Ok(row)) => Ok(Some(row.clone())),
-                Some(Err(error)) => Err(error.clone().into()),
-            }
-        };
-        let (old, new) = (next(&mut was)?, next(&mut is)?);
-        let (take_old, take_new, what) = match (&old, &new) {
-            (None, None) => return Ok(()),
-            (Some(old), Some(new)) if old.key == new.key => (
-                true,
-                true,
-                (old.value != new.value).then_some("has another value"),
-            ),
-            (Some(old), Some(new)) if old.key < new.key => (true, false, Some("is not derived from the log")),
-            (Some(_), None) => (true, false, Some("is not derived from the log")),
-            _ => (false, true, Some("was missing")),
-        };
-        if take_old {
-            was.next();
-            sum.rows_before += 1;
-        }
-        if take_new {
-            is.next();
-            sum.rows_after += 1;
-        }
-        if let Some(what) = what {
-            sum.different += 1;
-            if sum.named.len() < NAMED_MAX {
-                let key = if take_old { old } else { new }
-                    .map(|row| row.key.escape_ascii().to_string())
-                    .unwrap_or_default();
-                sum.named
-                    .push(format!("partition {partition}, row {key}: {what}"));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows(pairs: &[(&str, &str)]) -> Scan {
-        let rows: Vec<_> = pairs
-            .iter()
-            .map(|(key, value)| {
-                Ok(Row {
-                    key: key.as_bytes().to_vec(),
-                    value: value.as_bytes().to_vec(),
-                })
-            })
-            .collect();
-        Box::new(rows.into_iter())
-    }
-
-    #[test]
-    fn differences_have_names() {
-        let mut sum = Rebuilt::default();
-        compare(
-            0,
-            rows(&[("a", "1"), ("b", "2"), ("d", "4")]),
-            rows(&[("a", "1"), ("b", "3"), ("c", "3")]),
-            &mut sum,
-        )
-        .unwrap();
-        assert_eq!((sum.rows_before, sum.rows_after, sum.different), (3, 3, 3));
-        assert_eq!(
-            sum.named,
-            [
-                "partition 0, row b: has another value",
-                "partition 0, row c: was missing",
-                "partition 0, row d: is not derived from the log"
-            ]
-        );
-        let mut none = Rebuilt::default();
-        compare(1, rows(&[("a", "1")]), rows(&[("a", "1")]), &mut none).unwrap();
-        assert_eq!((none.different, none.rows_before), (0, 1));
-    }
-
-    #[test]
-    fn damage_is_not_taken_for_an_end() {
-        let broken: Scan = Box::new(std::iter::once(Err(turnpike_domain::port::StoreError::Damaged(
-            "f".to_owned(),
-        ))));
-        assert!(compare(0, broken, rows(&[]), &mut Rebuilt::default()).is_err());
+/// A difference in words.
+fn text(difference: &Difference) -> String {
+    match (&difference.first, &difference.second) {
+        (Some(was), Some(is)) => format!("{was} is {is} in the log"),
+        (Some(was), None) => format!("{was} is not derived from the log"),
+        (None, Some(is)) => format!("{is} was missing"),
+        (None, None) => String::new(),
     }
 }

@@ -134,6 +134,7 @@ fn aggregator_options(config: &Config) -> turnpike_aggregator::Options {
         queue_records_max: config.engine.queue_events_max,
         queue_bytes_max: config.engine.queue_bytes_max,
         checkpoint_records: config.engine.checkpoint_events,
+        memory_bytes_max: config.engine.memory_bytes_max,
         checkpoint_interval_us: config.engine.checkpoint_interval_s.saturating_mul(1_000_000),
         ..turnpike_aggregator::Options::default()
     }

@@ -17,6 +17,8 @@ use crate::config::Config;
 
 /// Memory for the filters of all partitions' ids, in bytes.
 const FILTER_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Memory for blocks of rows that were read lately, of all partitions, in bytes.
+const CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// The open stores of a data directory.
 pub(crate) struct Stores {
@@ -126,9 +128,11 @@ fn open_views(
     fail: &Arc<FailPoints>,
 ) -> Result<Vec<Arc<EmbeddedViews>>, StoreError> {
     let open = |partition| {
+        let options = ViewsOptions::new(directory, partition);
         let options = ViewsOptions {
             filter_bytes_max: FILTER_BYTES_MAX / u64::from(partitions),
-            ..ViewsOptions::new(directory, partition)
+            cache_bytes_max: options.cache_bytes_max.min(CACHE_BYTES_MAX / partitions as usize),
+            ..options
         };
         EmbeddedViews::open(
             options,

@@ -44,6 +44,11 @@ pub fn row(key: &str, value: i64) -> Row {
     }
 }
 
+/// Finishes a checkpoint that contains the log before position `at`.
+pub fn checkpoint(views: &dyn Views, at: u64, rows: Vec<Row>, meta: Vec<u8>) -> Result<(), StoreError> {
+    views.finish_checkpoint(Position(at), &mut rows.into_iter(), meta)
+}
+
 /// A well-mixed name, as hashes are: the `number`th of a fixed sequence.
 pub fn name(number: u64) -> EventName {
     EventName(u128::from(mix(number)) << 64 | u128::from(mix(number ^ 0x5555_5555_0000_0000)))
@@ -70,6 +75,7 @@ pub fn contract(factory: Factory<'_>) -> Result<(), StoreError> {
     for promise in [
         starts_empty,
         remembers_names,
+        lists_the_ids_of_the_last_checkpoint,
         newest_entry_wins,
         unfinished_checkpoint_is_lost,
         later_ids_belong_to_the_next_checkpoint,
@@ -114,11 +120,41 @@ fn remembers_names(mut open: Opener) -> Result<(), StoreError> {
     assert_eq!(views.probe(&asked)?, expected, "in the order asked");
     views.begin_checkpoint()?;
     assert_eq!(views.probe(&asked)?, expected, "frozen");
-    views.finish_checkpoint(Position(300), vec![], vec![])?;
+    checkpoint(views.as_ref(), 300, vec![], vec![])?;
     assert_eq!(views.probe(&asked)?, expected, "written");
     assert_eq!(views.stats().ids, 2);
     drop(views);
     assert_eq!(open()?.probe(&asked)?, expected, "opened again");
+    Ok(())
+}
+
+fn lists_the_ids_of_the_last_checkpoint(mut open: Opener) -> Result<(), StoreError> {
+    let views = open()?;
+    let listed = |views: &dyn Views| views.ids().collect::<Result<Vec<_>, _>>();
+    assert!(listed(views.as_ref())?.is_empty());
+    let mut expected = std::collections::BTreeMap::new();
+    // Each name is replaced in two later checkpoints, so that it stands in several runs.
+    for round in 0..6_u64 {
+        let entries: Vec<_> = (round * 1_000..round * 1_000 + 3_000)
+            .map(|n| (name(n), entry(n, round)))
+            .collect();
+        views.remember(&entries)?;
+        views.begin_checkpoint()?;
+        views.remember(&[(name(1_000_000 + round), entry(0, 0))])?;
+        expected.extend(entries);
+        checkpoint(views.as_ref(), round + 1, vec![], vec![])?;
+        let all: Vec<_> = expected.iter().map(|(name, entry)| (*name, *entry)).collect();
+        assert_eq!(
+            listed(views.as_ref())?,
+            all,
+            "in the order of names, newest entries only"
+        );
+        expected.insert(name(1_000_000 + round), entry(0, 0));
+    }
+    expected.remove(&name(1_000_005));
+    drop(views);
+    let all: Vec<_> = expected.into_iter().collect();
+    assert_eq!(listed(open()?.as_ref())?, all);
     Ok(())
 }
 
@@ -135,14 +171,14 @@ fn newest_entry_wins(mut open: Opener) -> Result<(), StoreError> {
     views.begin_checkpoint()?;
     views.remember(&[(name(7), entry(4, 4))])?;
     expect(views.as_ref(), 4)?;
-    views.finish_checkpoint(Position(4), vec![], vec![])?;
+    checkpoint(views.as_ref(), 4, vec![], vec![])?;
     expect(views.as_ref(), 4)?;
     drop(views);
     let views = open()?;
     expect(views.as_ref(), 3)?;
     views.remember(&[(name(7), entry(5, 5))])?;
     views.begin_checkpoint()?;
-    views.finish_checkpoint(Position(5), vec![], vec![])?;
+    checkpoint(views.as_ref(), 5, vec![], vec![])?;
     expect(views.as_ref(), 5)?;
     drop(views);
     expect(open()?.as_ref(), 5)
@@ -165,7 +201,7 @@ fn later_ids_belong_to_the_next_checkpoint(mut open: Opener) -> Result<(), Store
     views.remember(&[(name(1), entry(1, 1))])?;
     views.begin_checkpoint()?;
     views.remember(&[(name(2), entry(2, 2))])?;
-    views.finish_checkpoint(Position(2), vec![], vec![])?;
+    checkpoint(views.as_ref(), 2, vec![], vec![])?;
     assert_eq!(
         views.probe(&[name(1), name(2)])?,
         vec![Some(entry(1, 1)), Some(entry(2, 2))]
@@ -178,7 +214,7 @@ fn later_ids_belong_to_the_next_checkpoint(mut open: Opener) -> Result<(), Store
     views.begin_checkpoint()?;
     views.remember(&[(name(3), entry(4, 4)), (name(4), entry(5, 5))])?;
     views.begin_checkpoint()?;
-    views.finish_checkpoint(Position(6), vec![], vec![])?;
+    checkpoint(views.as_ref(), 6, vec![], vec![])?;
     drop(views);
     let views = open()?;
     assert_eq!(
@@ -192,19 +228,19 @@ fn checkpoint_publishes_all_in_one_step(mut open: Opener) -> Result<(), StoreErr
     let large = vec![7_u8; 3_000_000];
     let views = open()?;
     views.begin_checkpoint()?;
-    views.finish_checkpoint(Position(9), vec![row("a", 1)], b"meta".to_vec())?;
+    checkpoint(views.as_ref(), 9, vec![row("a", 1)], b"meta".to_vec())?;
     assert_eq!((views.position(), views.meta()), (Position(9), b"meta".to_vec()));
     drop(views);
     let views = open()?;
     assert_eq!((views.position(), views.meta()), (Position(9), b"meta".to_vec()));
     assert_eq!(scan(views.as_ref(), "", "~")?, vec![row("a", 1)]);
-    views.finish_checkpoint(Position(10), vec![], large.clone())?;
+    checkpoint(views.as_ref(), 10, vec![], large.clone())?;
     assert_eq!(views.meta(), large);
     drop(views);
     let views = open()?;
     assert_eq!((views.position(), views.meta()), (Position(10), large));
     assert_eq!(scan(views.as_ref(), "", "~")?, vec![row("a", 1)]);
-    views.finish_checkpoint(Position(11), vec![], vec![])?;
+    checkpoint(views.as_ref(), 11, vec![], vec![])?;
     drop(views);
     assert!(open()?.meta().is_empty());
     Ok(())
@@ -219,15 +255,20 @@ fn wants_a_checkpoint_when_full(mut open: Opener) -> Result<(), StoreError> {
     assert!(views.wants_checkpoint());
     views.begin_checkpoint()?;
     assert!(!views.wants_checkpoint());
-    views.finish_checkpoint(Position(1), vec![], vec![])?;
+    checkpoint(views.as_ref(), 1, vec![], vec![])?;
     assert!(!views.wants_checkpoint());
     Ok(())
 }
 
 fn rows_are_added(mut open: Opener) -> Result<(), StoreError> {
     let views = open()?;
-    views.finish_checkpoint(Position(1), vec![row("a", 1), row("b", 2)], vec![])?;
-    views.finish_checkpoint(Position(2), vec![row("a", 10), row("c", -4), row("c", 1)], vec![])?;
+    checkpoint(views.as_ref(), 1, vec![row("a", 1), row("b", 2)], vec![])?;
+    checkpoint(
+        views.as_ref(),
+        2,
+        vec![row("a", 10), row("c", -4), row("c", 1)],
+        vec![],
+    )?;
     let expected = vec![row("a", 11), row("b", 2), row("c", -3)];
     assert_eq!(scan(views.as_ref(), "", "~")?, expected);
     drop(views);
@@ -237,10 +278,15 @@ fn rows_are_added(mut open: Opener) -> Result<(), StoreError> {
 
 fn nothing_left_is_not_shown(mut open: Opener) -> Result<(), StoreError> {
     let views = open()?;
-    views.finish_checkpoint(Position(1), vec![row("a", 1), row("b", 2), row("c", 3)], vec![])?;
-    views.finish_checkpoint(Position(2), vec![row("b", -2)], vec![])?;
+    checkpoint(
+        views.as_ref(),
+        1,
+        vec![row("a", 1), row("b", 2), row("c", 3)],
+        vec![],
+    )?;
+    checkpoint(views.as_ref(), 2, vec![row("b", -2)], vec![])?;
     assert_eq!(scan(views.as_ref(), "", "~")?, vec![row("a", 1), row("c", 3)]);
-    views.finish_checkpoint(Position(3), vec![row("b", 5), row("c", -3)], vec![])?;
+    checkpoint(views.as_ref(), 3, vec![row("b", 5), row("c", -3)], vec![])?;
     assert_eq!(scan(views.as_ref(), "", "~")?, vec![row("a", 1), row("b", 5)]);
     drop(views);
     assert_eq!(scan(open()?.as_ref(), "", "~")?, vec![row("a", 1), row("b", 5)]);
@@ -252,7 +298,7 @@ fn scans_keep_to_their_range(mut open: Opener) -> Result<(), StoreError> {
     let keys = ["", "a", "a\0", "aa", "ab", "b", "ba", "c"];
     for (at, some) in [&keys[..4], &keys[4..], &keys[2..6]].into_iter().enumerate() {
         let rows = some.iter().map(|key| row(key, 1)).collect();
-        views.finish_checkpoint(Position(at as u64 + 1), rows, vec![])?;
+        checkpoint(views.as_ref(), at as u64 + 1, rows, vec![])?;
     }
     let shown = |from: &str, until: &str| -> Result<Vec<String>, StoreError> {
         let rows = scan(views.as_ref(), from, until)?;
@@ -277,12 +323,12 @@ fn snapshot_stays_as_it_was(mut open: Opener) -> Result<(), StoreError> {
             .map(|n| row(&format!("{n:06}"), value))
             .collect::<Vec<_>>()
     };
-    views.finish_checkpoint(Position(1), many(1), vec![])?;
+    checkpoint(views.as_ref(), 1, many(1), vec![])?;
     let before = views.rows();
     let mut half = before.scan(vec![]..b"~".to_vec());
     let first: Vec<Row> = half.by_ref().take(2_000).collect::<Result<_, _>>()?;
     for at in 2..40 {
-        views.finish_checkpoint(Position(at), many(1), vec![])?;
+        checkpoint(views.as_ref(), at, many(1), vec![])?;
     }
     let rest: Vec<Row> = half.collect::<Result<_, _>>()?;
     assert_eq!([first, rest].concat(), many(1));
@@ -303,15 +349,11 @@ fn snapshot_stays_as_it_was(mut open: Opener) -> Result<(), StoreError> {
 
 fn rows_out_of_order_are_refused(mut open: Opener) -> Result<(), StoreError> {
     let views = open()?;
-    views.finish_checkpoint(Position(1), vec![row("a", 1)], vec![1])?;
-    assert!(
-        views
-            .finish_checkpoint(Position(2), vec![row("b", 1), row("a", 1)], vec![2])
-            .is_err()
-    );
+    checkpoint(views.as_ref(), 1, vec![row("a", 1)], vec![1])?;
+    assert!(checkpoint(views.as_ref(), 2, vec![row("b", 1), row("a", 1)], vec![2]).is_err());
     assert_eq!((views.position(), views.meta()), (Position(1), vec![1]));
     assert_eq!(scan(views.as_ref(), "", "~")?, vec![row("a", 1)]);
-    views.finish_checkpoint(Position(2), vec![row("a", 1), row("b", 1)], vec![2])?;
+    checkpoint(views.as_ref(), 2, vec![row("a", 1), row("b", 1)], vec![2])?;
     assert_eq!(scan(views.as_ref(), "", "~")?, vec![row("a", 2), row("b", 1)]);
     Ok(())
 }
@@ -334,7 +376,7 @@ fn many_checkpoints(mut open: Opener) -> Result<(), StoreError> {
             row(&format!("kept {round:03}"), 1),
             row("sum", 1),
         ];
-        views.finish_checkpoint(Position(round + 1), rows, round.to_le_bytes().to_vec())?;
+        checkpoint(views.as_ref(), round + 1, rows, round.to_le_bytes().to_vec())?;
         if round % 17 == 16 {
             drop(views);
             views = open()?;

@@ -5,4 +5,4 @@ mod file;
 mod points;
 
 pub use disk::{FaultCounts, FaultDisk, Operation};
-pub use points::{FailPoints, POINTS};
+pub use points::{FailPoints, POINTS, POINTS_APART};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, MergeRows, Row, RowIter, Rows, ViewStats, Views};
+use turnpike_domain::port::views::{IdEntry, IdIter, MergeRows, Row, RowIter, Rows, ViewStats, Views};
 use turnpike_domain::record::Position;
 
 type Ids = BTreeMap<EventName, IdEntry>;
@@ -98,6 +98,12 @@ impl Views for MemoryViews {
         Ok(())
     }
 
+    fn ids(&self) -> IdIter {
+        let ids = Arc::clone(&self.state.lock().checkpoint.ids);
+        let ids: Vec<_> = ids.iter().map(|(name, entry)| Ok((*name, *entry))).collect();
+        Box::new(ids.into_iter())
+    }
+
     fn rows(&self) -> Arc<dyn Rows> {
         Arc::new(MemoryRows(Arc::clone(&self.state.lock().checkpoint.rows)))
     }
@@ -113,7 +119,13 @@ impl Views for MemoryViews {
         Ok(())
     }
 
-    fn finish_checkpoint(&self, position: Position, rows: Vec<Row>, meta: Vec<u8>) -> Result<(), StoreError> {
+    fn finish_checkpoint(
+        &self,
+        position: Position,
+        rows: &mut dyn Iterator<Item = Row>,
+        meta: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let rows: Vec<Row> = rows.collect();
         if !rows.is_sorted_by(|a, b| a.key <= b.key) {
             return Err(StoreError::Failed(
                 "rows of a checkpoint must have ascending keys".into(),
@@ -129,6 +141,11 @@ impl Views for MemoryViews {
         checkpoint.position = position;
         checkpoint.meta = meta;
         Ok(())
+    }
+
+    fn unwritten_bytes(&self) -> usize {
+        let state = self.state.lock();
+        (state.active.len() + state.frozen.len()) * size_of::<(EventName, IdEntry)>()
     }
 
     fn stats(&self) -> ViewStats {
@@ -178,7 +195,7 @@ impl Rows for MemoryRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::views::{AddValues, CHECKPOINT_IDS, Opener, contract};
+    use crate::contract::views::{AddValues, CHECKPOINT_IDS, Opener, checkpoint, contract};
 
     #[test]
     fn keeps_the_contract() {
@@ -204,14 +221,8 @@ mod tests {
                 value: value.to_vec(),
             }]
         };
-        views
-            .finish_checkpoint(Position(5), row(&1_i64.to_le_bytes()), vec![1])
-            .unwrap();
-        assert!(
-            views
-                .finish_checkpoint(Position(6), row(b"not 8 bytes"), vec![2])
-                .is_err()
-        );
+        checkpoint(&views, 5, row(&1_i64.to_le_bytes()), vec![1]).unwrap();
+        assert!(checkpoint(&views, 6, row(b"not 8 bytes"), vec![2]).is_err());
         assert_eq!((views.position(), views.meta()), (Position(5), vec![1]));
     }
 }

@@ -1,11 +1,38 @@
 //! Whether the database's pages are sound.
 
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::port::StoreError;
 
 use super::SqlPlace;
 use super::connect::{check_schema, lost, reader};
 use super::settings::{self, Installation};
+
+/// Refuses a database of which SQLite's quick check finds a page that is damaged: one with invoices is not written to
+/// before somebody has looked.
+pub(super) async fn refuse_damage(
+    connection: &mut SqliteConnection,
+    place: &SqlPlace,
+) -> Result<(), StoreError> {
+    let checked = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection);
+    let found: String = checked.await.map_err(|error| named(place, lost(error)))?;
+    if found == "ok" {
+        Ok(())
+    } else {
+        Err(named(place, StoreError::Damaged(found)))
+    }
+}
+
+/// Damage with the file where it is, and what to do.
+pub(super) fn named(place: &SqlPlace, error: StoreError) -> StoreError {
+    match (place, error) {
+        (SqlPlace::File(path), StoreError::Damaged(what)) => StoreError::Damaged(format!(
+            "{}: {what}; `turnpike doctor` lists all that is wrong; restore the file from a backup",
+            path.display()
+        )),
+        (_, error) => error,
+    }
+}
 
 /// What SQLite's own check finds in a database that exists; nothing for a sound one. Changes nothing.
 ///
@@ -52,17 +79,25 @@ mod tests {
     use crate::fault::FailPoints;
     use crate::machine::{MachineClock, MachineRandomness, TenantClock};
 
+    async fn open(place: &SqlPlace) -> Result<SqlStore, StoreError> {
+        let clocks = Arc::new(TenantClock::new(Arc::new(MachineClock)));
+        let fail = Arc::new(FailPoints::default());
+        SqlStore::open(place, clocks, Arc::new(MachineRandomness), fail).await
+    }
+
+    async fn assert_refused(place: &SqlPlace) {
+        let refused = open(place).await.err();
+        let told = matches!(&refused, Some(StoreError::Damaged(text)) if text.contains("t.db") && text.contains("turnpike doctor"));
+        assert!(told, "{refused:?}");
+    }
+
     #[tokio::test]
     async fn a_sound_database_passes_and_a_broken_one_does_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t.db");
         let place = SqlPlace::File(path.clone());
         assert!(check_integrity(&place).await.is_err(), "there is none");
-        let clocks = Arc::new(TenantClock::new(Arc::new(MachineClock)));
-        let fail = Arc::new(FailPoints::default());
-        let store = SqlStore::open(&place, clocks, Arc::new(MachineRandomness), fail)
-            .await
-            .unwrap();
+        let store = open(&place).await.unwrap();
         store.first_start(None, &|_| Ok(())).await.unwrap();
         store.close().await.unwrap();
         drop(store);
@@ -82,5 +117,9 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let broken = check_integrity(&place).await;
         assert!(broken.is_err() || broken.is_ok_and(|found| !found.is_empty()));
+        assert_refused(&place).await;
+        // Not even the first page.
+        std::fs::write(&path, vec![0xA5; 20_000]).unwrap();
+        assert_refused(&place).await;
     }
 }

@@ -77,7 +77,10 @@ impl SqlStore {
         randomness: Arc<dyn Randomness>,
         fail: Arc<FailPoints>,
     ) -> Result<Self, StoreError> {
-        let mut connection = connect::writer(place).await?;
+        let mut connection = connect::writer(place)
+            .await
+            .map_err(|error| integrity::named(place, error))?;
+        integrity::refuse_damage(&mut connection, place).await?;
         connect::migrate(&mut connection).await?;
         let name_key = settings::name_key(&mut connection, randomness.as_ref()).await?;
         let directory = MemoryDirectory::default();

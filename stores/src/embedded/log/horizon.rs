@@ -8,6 +8,7 @@ use turnpike_domain::time::Timestamp;
 
 use super::segment::failed;
 use crate::disk::Disk;
+use crate::fault::FailPoints;
 
 const MAGIC: [u8; 8] = *b"TPHORIZ1";
 const LEN: usize = 20;
@@ -26,7 +27,10 @@ fn encode(horizon: Timestamp) -> [u8; LEN] {
 }
 
 /// The horizon of the log in `directory`; `None` where nothing has ever been deleted.
-pub(super) fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Timestamp>, StoreError> {
+///
+/// # Errors
+/// [`StoreError::Damaged`] where it is not what was written.
+pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Timestamp>, StoreError> {
     let path = path(directory);
     let file = match disk.open(&path) {
         Ok(file) => file,
@@ -56,7 +60,12 @@ pub(super) fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Timestamp
 }
 
 /// Replaces the horizon, durably.
-pub(super) fn write(disk: &dyn Disk, directory: &Path, horizon: Timestamp) -> Result<(), StoreError> {
+pub(super) fn write(
+    disk: &dyn Disk,
+    directory: &Path,
+    horizon: Timestamp,
+    fail: &FailPoints,
+) -> Result<(), StoreError> {
     let (path, beside) = (path(directory), directory.join("horizon.new"));
     match disk.remove(&beside) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -66,11 +75,14 @@ pub(super) fn write(disk: &dyn Disk, directory: &Path, horizon: Timestamp) -> Re
     }
     let written = disk.create(&beside).and_then(|file| {
         file.write_at(&encode(horizon), 0)?;
-        file.sync()?;
-        disk.rename(&beside, &path)?;
-        disk.sync_directory(directory)
+        file.sync()
     });
-    written.map_err(|error| failed(&path, "writing", &error))
+    written.map_err(|error| failed(&beside, "writing", &error))?;
+    fail.pass("log.horizon_written")?;
+    let placed = disk
+        .rename(&beside, &path)
+        .and_then(|()| disk.sync_directory(directory));
+    placed.map_err(|error| failed(&path, "replacing", &error))
 }
 
 #[cfg(test)]
@@ -85,7 +97,7 @@ mod tests {
         assert_eq!(read(&disk, directory), Ok(None));
         for micros in [0, 1_767_225_600_000_000] {
             let horizon = Timestamp::from_micros_clamped(micros);
-            write(&disk, directory, horizon).unwrap();
+            write(&disk, directory, horizon, &FailPoints::default()).unwrap();
             assert_eq!(read(&disk, directory), Ok(Some(horizon)));
         }
         let file = disk.open(&path(directory)).unwrap();
@@ -115,9 +127,9 @@ mod tests {
         for step in 0..8 {
             let disk = FaultDisk::new(step);
             disk.create_directory(directory).unwrap();
-            write(&disk, directory, old).unwrap();
+            write(&disk, directory, old, &FailPoints::default()).unwrap();
             disk.cut_power_after(step);
-            let written = write(&disk, directory, new).is_ok();
+            let written = write(&disk, directory, new, &FailPoints::default()).is_ok();
             let found = read(&disk.crash(), directory).unwrap().unwrap();
             assert!(found == new || (found == old && !written));
             kept[usize::from(found == new)] += 1;

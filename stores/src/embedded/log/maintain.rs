@@ -99,7 +99,7 @@ impl Shared {
                 .is_some_and(|second| second.start <= before.offset())
         };
         if is_past() && *kept < Some(horizon) {
-            horizon::write(&*self.disk, directory, horizon)?;
+            horizon::write(&*self.disk, directory, horizon, &self.fail)?;
             *kept = Some(horizon);
         }
         while is_past() {

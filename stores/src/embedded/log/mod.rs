@@ -36,6 +36,7 @@ use turnpike_domain::time::{Clock, Randomness, Timestamp};
 pub use self::expected::Expected;
 use self::format::{SEGMENT_HEADER, SegmentHeader, VERSION};
 use self::group::Target;
+pub use self::horizon::read as horizon;
 pub use self::maintain::{Verified, check, verify};
 pub use self::payload::Compression;
 use self::queue::Queue;

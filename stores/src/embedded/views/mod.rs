@@ -26,7 +26,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, MergeRows, Row, RowIter, Rows, ViewStats, Views};
+use turnpike_domain::port::views::{IdEntry, IdIter, MergeRows, Row, RowIter, Rows, ViewStats, Views};
 use turnpike_domain::record::Position;
 
 pub use options::ViewsOptions;
@@ -124,6 +124,10 @@ impl Views for EmbeddedViews {
         Ok(())
     }
 
+    fn ids(&self) -> IdIter {
+        Box::new(ids::Merged::open(&self.store.version().ids))
+    }
+
     fn rows(&self) -> Arc<dyn Rows> {
         Arc::new(EmbeddedRows {
             runs: self.store.version().rows.clone(),
@@ -146,15 +150,17 @@ impl Views for EmbeddedViews {
         Ok(())
     }
 
-    fn finish_checkpoint(&self, position: Position, rows: Vec<Row>, meta: Vec<u8>) -> Result<(), StoreError> {
+    fn finish_checkpoint(
+        &self,
+        position: Position,
+        rows: &mut dyn Iterator<Item = Row>,
+        meta: Vec<u8>,
+    ) -> Result<(), StoreError> {
         let _one_at_a_time = self.finishing.lock();
         self.store.merge_excess()?;
-        let rows = rows::fold(rows, self.store.merge.as_ref())?;
         let frozen = self.tables.read().frozen.clone();
-        let entries = ids::sorted(frozen.iter().map(AsRef::as_ref));
-        let ids = self.store.write_ids(&entries)?.map(Arc::new);
-        drop(entries);
-        let rows = self.store.write_rows(&rows)?.map(Arc::new);
+        let ids = self.store.write_ids(&frozen)?.map(Arc::new);
+        let rows = self.store.write_rows(rows)?.map(Arc::new);
         let meta = Arc::new(self.store.write_meta(meta)?);
         self.store.publish(|version| {
             version.position = position;
@@ -168,6 +174,10 @@ impl Views for EmbeddedViews {
         Ok(())
     }
 
+    fn unwritten_bytes(&self) -> usize {
+        self.tables.read().sizes().1
+    }
+
     fn stats(&self) -> ViewStats {
         let version = self.store.version();
         let (table_ids, table_bytes) = self.tables.read().sizes();
@@ -176,7 +186,7 @@ impl Views for EmbeddedViews {
         let index_bytes: u64 = version.rows.iter().map(|run| run.memory_bytes()).sum();
         ViewStats {
             ids: table_ids + run_ids,
-            memory_bytes: table_bytes
+            memory_bytes: table_bytes as u64
                 + run_bytes
                 + index_bytes
                 + self.store.cache.memory_bytes()
@@ -196,11 +206,11 @@ impl Tables {
     }
 
     /// Ids, and bytes in memory.
-    fn sizes(&self) -> (u64, u64) {
+    fn sizes(&self) -> (u64, usize) {
         let tables = || std::iter::once(&self.active).chain(self.frozen.iter().map(AsRef::as_ref));
         (
             tables().map(|table| table.len() as u64).sum(),
-            tables().map(|table| table.memory_bytes() as u64).sum(),
+            tables().map(Table::memory_bytes).sum(),
         )
     }
 }

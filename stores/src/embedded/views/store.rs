@@ -7,16 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, MergeRows, Row};
+use turnpike_domain::port::views::{MergeRows, Row};
 
 use super::file::{Directory, StoredFile};
-use super::ids::{self, IdRun, IdRunWriter, bits_per_name};
+use super::ids::{self, IdRun, IdRunWriter, Table, bits_per_name};
 use super::manifest::{self, Manifest};
 use super::options::ViewsOptions;
 use super::policy::{self, Candidate};
-use super::rows::{BlockCache, Merged, RowRun, RowRunWriter};
+use super::rows::{BlockCache, Folded, Merged, RowRun, RowRunWriter};
 use super::version::{Meta, Version};
 use crate::disk::Disk;
 use crate::fault::FailPoints;
@@ -107,28 +106,34 @@ impl Store {
         self.version.load_full()
     }
 
-    /// Writes a run of the entries of a table.
-    pub(super) fn write_ids(&self, entries: &[(EventName, IdEntry)]) -> Result<Option<IdRun>, StoreError> {
-        if entries.is_empty() {
+    /// Writes a run of the entries of `tables`, newest first.
+    pub(super) fn write_ids(&self, tables: &[Arc<Table>]) -> Result<Option<IdRun>, StoreError> {
+        // A name may stand in several.
+        let names_max = tables.iter().map(|table| table.len() as u64).sum();
+        if names_max == 0 {
             return Ok(None);
         }
-        let mut writer = self.id_writer(entries.len() as u64, false)?;
-        for (name, entry) in entries {
-            writer.push(*name, *entry)?;
+        let mut writer = self.id_writer(names_max, false)?;
+        for (name, entry) in ids::sorted(tables.iter().map(AsRef::as_ref)) {
+            writer.push(name, entry)?;
         }
         let run = writer.finish()?;
         self.fail.pass("views.ids_written")?;
         Ok(Some(run))
     }
 
-    /// Writes a run of rows.
-    pub(super) fn write_rows(&self, rows: &[Row]) -> Result<Option<RowRun>, StoreError> {
-        if rows.is_empty() {
+    /// Writes a run of rows as they come.
+    pub(super) fn write_rows(
+        &self,
+        rows: &mut dyn Iterator<Item = Row>,
+    ) -> Result<Option<RowRun>, StoreError> {
+        let mut rows = Folded::new(rows, self.merge.as_ref()).peekable();
+        if rows.peek().is_none() {
             return Ok(None);
         }
         let mut writer = RowRunWriter::create(&self.directory, self.number())?;
         for row in rows {
-            writer.push(row)?;
+            writer.push(&row?)?;
         }
         let run = writer.finish()?;
         self.fail.pass("views.rows_written")?;
@@ -137,7 +142,11 @@ impl Store {
 
     /// Makes the owner's meta durable.
     pub(super) fn write_meta(&self, bytes: Vec<u8>) -> Result<Meta, StoreError> {
-        Meta::store(&self.directory, self.number(), bytes)
+        let meta = Meta::store(&self.directory, self.number(), bytes)?;
+        if meta.has_file() {
+            self.fail.pass("views.meta_written")?;
+        }
+        Ok(meta)
     }
 
     /// Replaces the current version by what `edit` makes of it, in one durable step.

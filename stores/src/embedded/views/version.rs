@@ -48,6 +48,11 @@ impl Meta {
         Ok(Self { bytes, file })
     }
 
+    /// Whether it was too large for the manifest.
+    pub(super) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     fn open(directory: &Directory, name: MetaName) -> Result<Self, StoreError> {
         let (number, len, checksum) = match name {
             MetaName::Inline(bytes) => return Ok(Self { bytes, file: None }),

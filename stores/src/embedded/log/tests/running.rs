@@ -341,3 +341,27 @@ fn a_crash_while_segments_are_deleted_leaves_no_gap() {
     }
     assert!(lost > 10, "the power was cut {lost} times");
 }
+
+#[test]
+fn nothing_is_deleted_before_the_horizon_is_in_place() {
+    let disk = FaultDisk::new(0);
+    let uncompressed = LogOptions {
+        compression: Compression::None,
+        ..options(DIRECTORY)
+    };
+    let fail = FailPoints::parse("log.horizon_written:1:error").unwrap();
+    let log = open_failing(uncompressed.clone(), disk.clone(), fail).unwrap();
+    let mut noise = block(0, 1);
+    noise.push(&vec![1; 17_000]);
+    let stored: Vec<_> = (0..4).map(|_| append(&*log, noise.clone())).collect();
+    let horizon = Timestamp::from_micros_clamped(5);
+    let stopped = log.retain(stored[2].position, horizon);
+    assert!(stopped.unwrap_err().to_string().contains("log.horizon_written"));
+    assert_eq!((log.horizon(), log.first()), (None, Position::new(0, 0)));
+    drop(log);
+    let log = open_with(uncompressed, disk.crash()).unwrap();
+    assert_eq!(log.horizon(), None);
+    assert_eq!(read_all(&*log), stored, "all is still there");
+    assert!(log.retain(stored[2].position, horizon).unwrap() > stored[0].position);
+    assert_eq!(log.horizon(), Some(horizon));
+}

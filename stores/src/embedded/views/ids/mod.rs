@@ -7,7 +7,7 @@ mod probe;
 mod run;
 mod table;
 
-pub(super) use merge::merge;
+pub(super) use merge::{Merged, merge};
 pub(super) use probe::probe;
 pub(super) use run::{IdRun, IdRunWriter, bits_per_name};
 pub(super) use table::{Table, sorted};

@@ -4,6 +4,7 @@
 //! nearly in the order of the names: growing and writing out a table go through memory from front to back. Names that
 //! are not spread evenly are still found, but slowly.
 
+use std::cmp::Reverse;
 use std::hint::black_box;
 
 use turnpike_domain::identity::EventName;
@@ -15,6 +16,9 @@ const GROUP: usize = 64;
 const SLOTS_MIN: usize = 1024;
 /// A table is full at 13 of 20 slots: a search for an absent name then looks at 4.6 slots (Knuth, vol. 3, 6.4, theorem K).
 const FULL: (usize, usize) = (13, 20);
+
+/// A name and what is remembered of it.
+type Named = (EventName, IdEntry);
 
 /// A slot; the name 0 marks an empty one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +34,10 @@ impl Slot {
             digest: self.digest,
             position: Position(self.position),
         }
+    }
+
+    fn named(self) -> Named {
+        (EventName(self.name), self.entry())
     }
 }
 
@@ -120,12 +128,17 @@ impl Table {
         };
     }
 
-    /// The entries, nearly in the order of their names.
-    pub(in super::super) fn iter(&self) -> impl Iterator<Item = (EventName, IdEntry)> {
+    /// The entries in the order of their names.
+    fn ascending(&self) -> Ascending<'_> {
         let zero = self.zero.map(|entry| (EventName(0), entry));
-        let slots = self.slots.iter().filter(|slot| slot.name != 0);
-        zero.into_iter()
-            .chain(slots.map(|slot| (EventName(slot.name), slot.entry())))
+        let first_run = self.slots.iter().take_while(|slot| slot.name != 0).enumerate();
+        let wrapped = first_run.filter(|(at, slot)| self.home(slot.name) > *at);
+        Ascending {
+            wrapped: wrapped.map(|(_, slot)| slot.named()).collect(),
+            cluster: zero.into_iter().collect(),
+            table: self,
+            at: 0,
+        }
     }
 
     /// The slot where the search for `name` starts.
@@ -169,16 +182,74 @@ impl Table {
     }
 }
 
-/// All entries of `tables`, newest table first, in the order of their names: of equal names the newest one.
-pub(in super::super) fn sorted<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Vec<(EventName, IdEntry)> {
-    let mut entries = Vec::new();
-    for table in tables {
-        entries.reserve(table.len());
-        entries.extend(table.iter());
+/// The entries of a table in the order of their names, sorted a few at a time.
+///
+/// A name's slot is at or behind its home, with no empty slot in between, and homes ascend with names. So slots that follow each
+/// other without a gap, a cluster, hold names that are all less than those of the next cluster. Only what found no slot
+/// before the end of the table stands at its beginning, and belongs to the last cluster.
+struct Ascending<'t> {
+    table: &'t Table,
+    /// The next slot.
+    at: usize,
+    /// What is left of the cluster before it, greatest first.
+    cluster: Vec<Named>,
+    /// Entries at the beginning that belong to the end.
+    wrapped: Vec<Named>,
+}
+
+impl Ascending<'_> {
+    /// Takes the next cluster. Nothing behind the last.
+    fn refill(&mut self) {
+        let slots = &self.table.slots;
+        while slots.get(self.at).is_some_and(|slot| slot.name == 0) {
+            self.at += 1;
+        }
+        while let Some(slot) = slots.get(self.at).filter(|slot| slot.name != 0) {
+            if self.table.home(slot.name) <= self.at {
+                self.cluster.push(slot.named());
+            }
+            self.at += 1;
+        }
+        if self.at == slots.len() {
+            self.cluster.append(&mut self.wrapped);
+        }
+        self.cluster.sort_unstable_by_key(|(name, _)| Reverse(*name));
     }
-    entries.sort_by_key(|(name, _)| *name);
-    entries.dedup_by_key(|(name, _)| *name);
-    entries
+}
+
+impl Iterator for Ascending<'_> {
+    type Item = Named;
+
+    fn next(&mut self) -> Option<Named> {
+        while self.cluster.is_empty() && self.at < self.table.slots.len() {
+            self.refill();
+        }
+        self.cluster.pop()
+    }
+}
+
+/// All entries of `tables`, newest table first, in the order of their names: of equal names the newest one. They are
+/// sorted while they are read: a copy of all would double the memory.
+pub(in super::super) fn sorted<'a>(
+    tables: impl IntoIterator<Item = &'a Table>,
+) -> impl Iterator<Item = Named> {
+    let mut tables: Vec<_> = tables
+        .into_iter()
+        .map(|table| table.ascending().peekable())
+        .collect();
+    std::iter::from_fn(move || {
+        let next = tables
+            .iter_mut()
+            .filter_map(|table| table.peek())
+            .map(|(name, _)| *name)
+            .min()?;
+        let mut newest = None;
+        for table in &mut tables {
+            let found = table.next_if(|(name, _)| *name == next);
+            newest = newest.or(found);
+        }
+        newest
+    })
 }
 
 #[cfg(test)]
@@ -204,8 +275,22 @@ mod tests {
                 prop_assert_eq!(table.get(*name), Some(*entry));
             }
             prop_assert_eq!(table.get(name(10_000)), None);
-            prop_assert_eq!(sorted([&table]), model.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(sorted([&table]).collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn what_wraps_around_the_end_comes_last() {
+        let mut table = Table::new(100);
+        let last = |n: u128| EventName(u128::MAX - n);
+        let names = (0..40).map(last).chain((1..40).map(EventName));
+        for (name, n) in names.zip(0..) {
+            table.insert(name, entry(n, n));
+        }
+        assert!(table.slots[0].name > 1 << 100, "some have wrapped around");
+        let found: Vec<_> = sorted([&table]).map(|(name, _)| name).collect();
+        let expected: Vec<_> = (1..40).map(EventName).chain((0..40).rev().map(last)).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -230,6 +315,6 @@ mod tests {
         newer.insert(name(1), entry(3, 3));
         let mut expected = vec![(name(1), entry(3, 3)), (name(2), entry(2, 2))];
         expected.sort_by_key(|(name, _)| *name);
-        assert_eq!(sorted([&newer, &older]), expected);
+        assert_eq!(sorted([&newer, &older]).collect::<Vec<_>>(), expected);
     }
 }

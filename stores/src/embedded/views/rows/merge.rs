@@ -119,27 +119,51 @@ impl Iterator for Merged {
     }
 }
 
-/// Adds values of equal keys in `rows`, whose keys ascend. An error when they do not.
-pub(in super::super) fn fold(rows: Vec<Row>, merge: &dyn MergeRows) -> Result<Vec<Row>, StoreError> {
-    if !rows.is_sorted_by(|a, b| a.key <= b.key) {
-        return Err(StoreError::Failed(
-            "rows of a checkpoint must have ascending keys".into(),
-        ));
+/// Rows with ascending keys, values of equal keys added. An error where the keys do not ascend.
+pub(in super::super) struct Folded<'r> {
+    rows: std::iter::Peekable<&'r mut dyn Iterator<Item = Row>>,
+    merge: &'r dyn MergeRows,
+}
+
+impl<'r> Folded<'r> {
+    pub(in super::super) fn new(rows: &'r mut dyn Iterator<Item = Row>, merge: &'r dyn MergeRows) -> Self {
+        Self {
+            rows: rows.peekable(),
+            merge,
+        }
     }
-    if rows.is_sorted_by(|a, b| a.key < b.key) {
-        return Ok(rows);
-    }
-    let mut folded = Vec::with_capacity(rows.len());
-    for same in rows.chunk_by(|a, b| a.key == b.key) {
-        let mut sum: Option<Vec<u8>> = None;
-        for row in same {
+
+    /// The next key and its sum; `None` at the end.
+    fn step(&mut self) -> Result<Option<Sum>, StoreError> {
+        let Some(Row { key, value }) = self.rows.next() else {
+            return Ok(None);
+        };
+        let mut sum = Some(value);
+        while let Some(next) = self.rows.next_if(|next| next.key == key) {
             sum = match sum {
-                Some(sum) => merge.merge(&row.key, &sum, &row.value)?,
-                None => Some(row.value.clone()),
+                Some(sum) => self.merge.merge(&key, &sum, &next.value)?,
+                None => Some(next.value),
             };
         }
-        let key = || same[0].key.clone();
-        folded.extend(sum.map(|value| Row { key: key(), value }));
+        if self.rows.peek().is_some_and(|next| next.key < key) {
+            return Err(StoreError::Failed(
+                "rows of a checkpoint must have ascending keys".into(),
+            ));
+        }
+        Ok(Some((key, sum)))
     }
-    Ok(folded)
+}
+
+impl Iterator for Folded<'_> {
+    type Item = Result<Row, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.step().transpose()? {
+                Ok((key, Some(value))) => return Some(Ok(Row { key, value })),
+                Ok((_, None)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
 }

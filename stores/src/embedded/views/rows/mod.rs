@@ -8,5 +8,5 @@ mod run;
 
 pub(super) use cache::BlockCache;
 pub(super) use cursor::Direction;
-pub(super) use merge::{Merged, fold};
+pub(super) use merge::{Folded, Merged};
 pub(super) use run::{RowRun, RowRunWriter};

@@ -2,7 +2,7 @@
 
 use super::model::play;
 use super::*;
-use crate::contract::views::{entry, name, row};
+use crate::contract::views::{checkpoint, entry, name, row};
 
 /// Views with a few files of each kind.
 fn written() -> (FaultDisk, Vec<std::path::PathBuf>) {
@@ -88,9 +88,7 @@ fn damage_met_while_reading_is_an_error() {
     let views = open_on(&disk, FailPoints::default()).unwrap();
     views.remember(&[(name(1), entry(1, 1))]).unwrap();
     views.begin_checkpoint().unwrap();
-    views
-        .finish_checkpoint(Position(1), vec![row("a", 1)], vec![])
-        .unwrap();
+    checkpoint(views.as_ref(), 1, vec![row("a", 1)], vec![]).unwrap();
     drop(views);
     for file in disk.list(Path::new("/views/partition-00003")).unwrap() {
         if file_name(&file) != "manifest" {
@@ -170,7 +168,5 @@ fn foreign_files_are_left_alone_and_leftovers_removed() {
     let mut left = disk.list(Path::new("/views/partition-00003")).unwrap();
     left.retain(|file| !files.contains(file));
     assert_eq!(left, [path("ids-old.run"), path("notes.txt")]);
-    views
-        .finish_checkpoint(Position(100), vec![row("a", 1)], vec![])
-        .unwrap();
+    checkpoint(views.as_ref(), 100, vec![row("a", 1)], vec![]).unwrap();
 }

@@ -27,6 +27,7 @@ fn killed_at_every_fail_point() {
     for point in [
         "views.ids_written",
         "views.rows_written",
+        "views.meta_written",
         "views.before_manifest",
         "views.after_manifest",
         "views.merged",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::contract::views::{entry, name, row};
+use crate::contract::views::{checkpoint, entry, name, row};
 
 /// What the views should hold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -109,7 +109,7 @@ pub(super) fn remember(views: &EmbeddedViews, round: u64) -> Result<(), StoreErr
 /// Takes the checkpoint of `round`.
 pub(super) fn finish(views: &EmbeddedViews, round: u64) -> Result<(), StoreError> {
     let (_, rows, meta) = additions(round);
-    views.finish_checkpoint(Position(round), rows, meta)
+    checkpoint(views, round, rows, meta)
 }
 
 /// Plays the rounds behind the views' position; tells the last one whose checkpoint was acknowledged to `acknowledged`.
@@ -171,9 +171,7 @@ fn random_history(steps: Vec<Step>, seed: u64) {
                 // A lone zero is a row; the model knows only sums, so it is left out.
                 added.retain(|row| row.value != 0_i64.to_le_bytes());
                 added.sort_by(|a, b| a.key.cmp(&b.key));
-                views
-                    .finish_checkpoint(Position(at), added, at.to_le_bytes().to_vec())
-                    .unwrap();
+                checkpoint(views.as_ref(), at, added, at.to_le_bytes().to_vec()).unwrap();
                 for (key, value) in &rows {
                     now.add(&format!("{key:05}"), *value);
                 }
@@ -226,7 +224,7 @@ proptest! {
             let rows: Vec<_> = run.iter().filter(|(_, value)| **value != 0).map(|(key, value)| row(&format!("{key}{padding}"), *value)).collect();
             let mut rows = rows;
             rows.sort_by(|a, b| a.key.cmp(&b.key));
-            views.finish_checkpoint(Position(at), rows, vec![]).unwrap();
+            checkpoint(views.as_ref(), at, rows, vec![]).unwrap();
             for (key, value) in run { model.add(&format!("{key}{padding}"), *value); }
         }
         model.check_rows(&views, &from, &until);
@@ -247,9 +245,7 @@ fn what_is_gone_takes_no_space() {
     };
     for at in 1..=8 {
         let value = if at % 2 == 0 { -7 } else { 7 };
-        views
-            .finish_checkpoint(Position(at), rows(value), vec![])
-            .unwrap();
+        checkpoint(views.as_ref(), at, rows(value), vec![]).unwrap();
     }
     assert_eq!(views.merge_all().unwrap(), 1);
     assert_eq!(views.stats().disk_bytes, 0);
@@ -270,15 +266,11 @@ fn files_of_old_versions_go_when_the_last_reader_has_gone() {
             .count()
     };
     play(&views, |_| {}).unwrap();
-    views
-        .finish_checkpoint(Position(100), vec![row("a", 1)], vec![])
-        .unwrap();
+    checkpoint(views.as_ref(), 100, vec![row("a", 1)], vec![]).unwrap();
     let before = files();
     let snapshot = views.rows();
     for at in 101..=116 {
-        views
-            .finish_checkpoint(Position(at), vec![row("a", 1)], vec![])
-            .unwrap();
+        checkpoint(views.as_ref(), at, vec![row("a", 1)], vec![]).unwrap();
     }
     assert!(views.merge_all().unwrap() > 0);
     let held = files();
@@ -294,9 +286,7 @@ fn too_many_runs_are_merged_by_the_checkpoint_itself() {
     for at in 1..=200 {
         views.remember(&[(name(at), entry(at, at))]).unwrap();
         views.begin_checkpoint().unwrap();
-        views
-            .finish_checkpoint(Position(at), vec![row("sum", 1)], vec![])
-            .unwrap();
+        checkpoint(views.as_ref(), at, vec![row("sum", 1)], vec![]).unwrap();
         assert!(views.store.version().ids.len() <= policy::RUNS_MAX);
         assert!(views.store.version().rows.len() <= policy::RUNS_MAX);
     }

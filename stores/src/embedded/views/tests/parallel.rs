@@ -1,9 +1,11 @@
 //! Readers, the owner and the merging threads at the same time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use super::*;
-use crate::contract::views::{entry, name, row};
+use crate::contract::views::{checkpoint, entry, name, row};
 
 const BATCH: u64 = 100;
 const ROUNDS: u64 = 120;
@@ -58,14 +60,18 @@ fn nothing_is_ever_missing() {
             known.store((round + 1) * BATCH, Ordering::Release);
             views.begin_checkpoint().unwrap();
             let rows = ["a", "b", "c"].map(|key| row(key, 1)).to_vec();
-            views
-                .finish_checkpoint(Position(round + 1), rows, vec![])
-                .unwrap();
+            checkpoint(views.as_ref(), round + 1, rows, vec![]).unwrap();
         }
         done.store(true, Ordering::Release);
     });
     assert!(probes.load(Ordering::Relaxed) > 10);
-    assert!(views.store.version().ids.len() < 30, "merged in the background");
+    // The threads that merge may have been late on a busy machine.
+    let merged = || views.store.version().ids.len() < 30;
+    let in_time = (0..600).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        merged()
+    });
+    assert!(in_time, "merged in the background");
     drop(views);
     let views = open_real(&options, FailPoints::default()).unwrap();
     let names: Vec<_> = (0..BATCH * ROUNDS).map(name).collect();
@@ -95,9 +101,7 @@ fn closing_does_not_wait_for_merges() {
             .collect();
         views.remember(&entries).unwrap();
         views.begin_checkpoint().unwrap();
-        views
-            .finish_checkpoint(Position(round + 1), vec![], vec![])
-            .unwrap();
+        checkpoint(views.as_ref(), round + 1, vec![], vec![]).unwrap();
     }
     drop(views);
     let background = ViewsOptions {

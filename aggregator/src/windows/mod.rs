@@ -1,7 +1,11 @@
 //! Windows and notes in memory: what was added since the last checkpoint.
 
+mod size;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -12,15 +16,15 @@ use turnpike_domain::port::views::Row;
 
 use crate::rows::key::{self, Level};
 use crate::rows::{Counts, add_counts};
+use size::{first_place, place, text_bytes, tree_growth, value_growth, values};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 /// Minute → cell.
 pub(crate) type Minutes = BTreeMap<u32, Cell>;
 /// Texts of the dimensions → minutes.
 type Groups = Map<Vec<u8>, Minutes>;
-
-/// Estimated bytes of one cell with its place in the maps.
-const CELL_BYTES: usize = 96;
+/// Subject, texts of the dimensions, minutes.
+type Series<'m> = (&'m str, &'m [u8], &'m Minutes);
 
 /// Everything that a partition has added since its last checkpoint.
 #[derive(Debug, Default)]
@@ -55,23 +59,23 @@ impl Memory {
         });
         let minutes = minutes(&mut windows.subjects, subject, group, &mut self.bytes);
         let minute = (sample.time_us / turnpike_domain::time::MINUTE_US) as u32;
+        let cells = minutes.len();
         let cell = minutes.entry(minute).or_insert_with(|| {
-            self.bytes += CELL_BYTES;
+            self.bytes += tree_growth::<u32, Cell>(cells);
             Cell::new(meter.aggregation)
         });
+        let before = values(cell);
         cell.add(sample, taken_back)?;
-        self.bytes += match cell {
-            Cell::Count(_) | Cell::Sum(..) => 0,
-            Cell::Values(_) => 48,
-            Cell::Distinct(_) => 96,
-            Cell::Points(_) => 160,
-        };
+        if values(cell) > before {
+            self.bytes += value_growth(cell, before, sample);
+        }
         Ok(())
     }
 
     /// Adds `by` of a note under a key.
     pub(crate) fn note(&mut self, key: Vec<u8>, note: Vec<u8>, by: i64) {
-        self.bytes += CELL_BYTES + key.len() + note.len();
+        let places = tree_growth::<Vec<u8>, Counts>(self.notes.len()) + tree_growth::<Vec<u8>, i64>(0);
+        self.bytes += places + text_bytes(key.len()) + text_bytes(note.len());
         let counts = self.notes.entry(key.clone()).or_default();
         add_counts(counts, &Counts::from([(note, by)]));
         if counts.is_empty() {
@@ -133,32 +137,53 @@ impl Memory {
         }
     }
 
-    /// All of it as rows with ascending keys.
-    pub(crate) fn rows(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for (meter, windows) in &self.meters {
-            for (subject, groups) in &windows.subjects {
-                for (group, minutes) in groups {
-                    let mut series = Vec::with_capacity(subject.len() + group.len() + 2);
-                    key::put_text(&mut series, subject);
-                    series.extend_from_slice(group);
-                    for level in levels(windows.aggregation) {
-                        let at = |bucket| key::window(windows.tenant, *meter, *level, &series, bucket);
-                        bucket_rows(minutes, *level, at, &mut rows);
-                    }
-                }
-            }
-        }
-        for (key, counts) in &self.notes {
+    /// All of it as rows with ascending keys, made one by one: a copy of everything would double the memory.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Row> {
+        let mut meters: Vec<_> = self.meters.iter().collect();
+        meters.sort_unstable_by_key(|(meter, windows)| (windows.tenant, **meter));
+        let windows = meters
+            .into_iter()
+            .flat_map(|(meter, windows)| windows.rows(*meter));
+        // The kinds of notes are behind windows in the order of keys.
+        windows.chain(self.notes.iter().map(|(key, counts)| {
             let mut value = Vec::new();
             write_counts(counts, &mut value);
-            rows.push(Row {
+            Row {
                 key: key.clone(),
                 value,
-            });
-        }
-        rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        rows
+            }
+        }))
+    }
+}
+
+impl MeterWindows {
+    fn rows(&self, meter: MeterId) -> impl Iterator<Item = Row> {
+        let groups = self.subjects.iter();
+        let mut series: Vec<Series<'_>> = groups
+            .flat_map(|(subject, groups)| {
+                groups
+                    .iter()
+                    .map(|(group, minutes)| (subject.as_str(), group.as_slice(), minutes))
+            })
+            .collect();
+        // As their keys are: the end of a text in a key is less than any byte of a longer one.
+        series.sort_unstable_by_key(|(subject, group, _)| (*subject, *group));
+        let (tenant, series): (_, Rc<[Series<'_>]>) = (self.tenant, series.into());
+        levels(self.aggregation).iter().flat_map(move |level| {
+            let series = Rc::clone(&series);
+            (0..series.len()).flat_map(move |at| {
+                let (subject, group, minutes) = series[at];
+                let mut texts = Vec::with_capacity(subject.len() + group.len() + 2);
+                key::put_text(&mut texts, subject);
+                texts.extend_from_slice(group);
+                buckets(minutes, *level).map(move |(bucket, cell)| {
+                    let mut value = Vec::new();
+                    cell.encode(&mut value);
+                    let key = key::window(tenant, meter, *level, &texts, bucket);
+                    Row { key, value }
+                })
+            })
+        })
     }
 }
 
@@ -181,110 +206,47 @@ fn minutes<'m>(
     let groups = match subjects.entry_ref(subject) {
         EntryRef::Occupied(known) => known.into_mut(),
         EntryRef::Vacant(free) => {
-            *bytes += CELL_BYTES + subject.len();
+            *bytes += place::<String, Groups>() + text_bytes(subject.len());
             free.insert(Groups::default())
         }
     };
+    let known = groups.len();
     match groups.entry_ref(group) {
         EntryRef::Occupied(known) => known.into_mut(),
         EntryRef::Vacant(free) => {
-            *bytes += CELL_BYTES + group.len();
+            *bytes += text_bytes(group.len())
+                + if known == 0 {
+                    first_place::<Vec<u8>, Minutes>()
+                } else {
+                    place::<Vec<u8>, Minutes>()
+                };
             free.insert(Minutes::new())
         }
     }
 }
 
-fn bucket_rows(minutes: &Minutes, level: Level, key: impl Fn(u32) -> Vec<u8>, rows: &mut Vec<Row>) {
-    let mut open: Option<(u32, Cell)> = None;
-    for (minute, cell) in minutes {
+/// The buckets of a series that hold anything, in the order of time.
+fn buckets(minutes: &Minutes, level: Level) -> impl Iterator<Item = (u32, Cow<'_, Cell>)> {
+    let mut minutes = minutes.iter().peekable();
+    let mut next = move || {
+        let (minute, cell) = minutes.next()?;
         let bucket = minute / level.minutes();
-        match &mut open {
-            // Cells of one series are of one kind.
-            Some((at, sum)) if *at == bucket => drop(sum.merge(cell)),
-            _ => {
-                if let Some((at, sum)) = open.replace((bucket, cell.clone())) {
-                    push(rows, key(at), &sum);
-                }
+        let mut sum = Cow::Borrowed(cell);
+        while let Some((_, cell)) = minutes.next_if(|(minute, _)| **minute / level.minutes() == bucket) {
+            // Cannot fail: cells of one series are of one kind.
+            let _ = sum.to_mut().merge(cell);
+        }
+        Some((bucket, sum))
+    };
+    std::iter::from_fn(move || {
+        loop {
+            let (bucket, sum) = next()?;
+            if !sum.is_empty() {
+                return Some((bucket, sum));
             }
         }
-    }
-    if let Some((at, sum)) = open {
-        push(rows, key(at), &sum);
-    }
-}
-
-fn push(rows: &mut Vec<Row>, key: Vec<u8>, cell: &Cell) {
-    if !cell.is_empty() {
-        let mut value = Vec::new();
-        cell.encode(&mut value);
-        rows.push(Row { key, value });
-    }
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use turnpike_domain::meter::aggregate::SampleValue;
-
-    fn meter(id: u32, aggregation: Aggregation) -> Meter {
-        Meter {
-            id: MeterId(id),
-            key: "m".to_owned(),
-            event_type: "t".to_owned(),
-            aggregation,
-            value: None,
-            percentile: None,
-            group_by: BTreeMap::new(),
-            filter: BTreeMap::new(),
-        }
-    }
-
-    fn add(memory: &mut Memory, meter: &Meter, subject: &str, minute: i64, back: bool) {
-        let sample = Sample {
-            value: SampleValue::None,
-            time_us: minute * 60_000_000,
-            source: "s",
-            id: "i",
-        };
-        memory
-            .add(TenantId(1), meter, (subject, b""), &sample, back)
-            .unwrap();
-    }
-
-    #[test]
-    fn rows_of_all_levels_ascend_and_add_up() {
-        let mut memory = Memory::default();
-        let meter = meter(7, Aggregation::Count);
-        for (subject, minute) in [("b", 0), ("a", 1), ("a", 59), ("a", 60), ("a", 1440), ("a", 1)] {
-            add(&mut memory, &meter, subject, minute, false);
-        }
-        memory.note(key::refused(TenantId(1), 5), Vec::new(), 1);
-        let rows = memory.rows();
-        assert!(rows.is_sorted_by(|a, b| a.key < b.key));
-        let of = |level, subject, bucket| {
-            let mut series = Vec::new();
-            key::put_text(&mut series, subject);
-            let key = key::window(TenantId(1), MeterId(7), level, &series, bucket);
-            rows.iter()
-                .find(|row| row.key == key)
-                .and_then(|row| Cell::decode(&row.value))
-        };
-        assert_eq!(of(Level::Minute, "a", 1), Some(Cell::Count(2)));
-        assert_eq!(of(Level::Hour, "a", 0), Some(Cell::Count(3)));
-        assert_eq!(of(Level::Day, "a", 0), Some(Cell::Count(4)));
-        assert_eq!(of(Level::Day, "a", 1), Some(Cell::Count(1)));
-        assert_eq!(of(Level::Day, "b", 0), Some(Cell::Count(1)));
-        assert_eq!(rows.len(), 5 + 4 + 3 + 1);
-    }
-
-    #[test]
-    fn what_was_taken_back_leaves_no_row() {
-        let mut memory = Memory::default();
-        let meter = meter(7, Aggregation::Count);
-        add(&mut memory, &meter, "a", 1, false);
-        add(&mut memory, &meter, "a", 1, true);
-        memory.note(b"k".to_vec(), b"n".to_vec(), 1);
-        memory.note(b"k".to_vec(), b"n".to_vec(), -1);
-        assert_eq!(memory.rows(), []);
-    }
-}
+mod tests;
