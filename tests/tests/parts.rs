@@ -69,7 +69,7 @@ async fn stopped(data: &Path) {
     let mut app = App::start_with(AppOptions::small(BINARY, data)).await;
     let meter = json!({"event_type": "t", "aggregation": "count"});
     app.admin().put("/v1/meters/count", &meter).await;
-    for batch in 0..10 {
+    for batch in 0..10_u64 {
         let mut lines = Vec::new();
         for at in 0..100 {
             // Of another text each, so that they do not compress to nothing.

@@ -213,7 +213,7 @@ impl BillingSync {
         Ok((late, true))
     }
 
-    async fn next_round(&self, scope: &Scope<'_>) -> Result<u32, Problem> {
+    pub(super) async fn next_round(&self, scope: &Scope<'_>) -> Result<u32, Problem> {
         let mut round = 1;
         loop {
             let boundary = Boundary {

@@ -66,12 +66,16 @@ impl BillingSync {
             let batch = self.batch(tenant, run.cursor.clone()).await?;
             let billed = self.bill(tenant, &batch, run.period_end, Asked::ByRun).await?;
             for (subscription, billed) in batch.iter().zip(billed) {
-                note(&mut run, &subscription.id, billed);
+                note(&mut run, &subscription.id, &billed);
             }
             let Some(last) = batch.last() else { break };
             run.cursor = Some(last.id.clone());
             self.parts.store.save_run(tenant, run.clone()).await?;
         }
+        self.finish_run(tenant, run).await
+    }
+
+    async fn finish_run(&self, tenant: TenantId, mut run: BillingRun) -> Result<(), Problem> {
         run.status = if run.failed == 0 {
             RunStatus::Done
         } else {
@@ -96,12 +100,15 @@ impl BillingSync {
     }
 
     /// Bills what is due by now, as the clock asks. A subscription that cannot be billed does not keep the others from
-    /// it, and is tried again at the next check.
+    /// it, and is tried again at the next check. Where late usage is found that is on no invoice, it is kept as a run is,
+    /// so that it can be seen.
     pub(super) async fn bill_due(&self, tenant: TenantId) -> Result<Undone, Problem> {
         let _turn = self.turn(tenant).await;
         let store = &self.parts.store;
         let mut undone = Undone::default();
         let mut after = None;
+        let now = self.parts.clock.now(tenant);
+        let mut run = BillingRun::queued(self.parts.randomness.new_id(), now, now);
         loop {
             let now = self.parts.clock.now(tenant);
             let due = store.looks(tenant, now, after, BATCH).await?;
@@ -114,6 +121,7 @@ impl BillingSync {
             let billed = self.bill(tenant, &subscriptions, now, Asked::ByClock).await?;
             let mut again = Vec::with_capacity(looks.len());
             for (look, billed) in looks.into_iter().zip(billed) {
+                note(&mut run, &look.subscription, &billed);
                 match billed.failure {
                     None => again.push(Look {
                         at: billed.next,
@@ -128,6 +136,9 @@ impl BillingSync {
             }
             store.look_again(tenant, again).await?;
             if last.is_none() {
+                if run.late > 0 {
+                    self.finish_run(tenant, run).await?;
+                }
                 return Ok(undone);
             }
             after = last;
@@ -135,20 +146,20 @@ impl BillingSync {
     }
 }
 
-fn note(run: &mut BillingRun, subscription: &str, billed: Billed) {
+fn note(run: &mut BillingRun, subscription: &str, billed: &Billed) {
     run.subscriptions += 1;
     run.invoices += billed.invoices;
     run.drafts += billed.drafts;
     run.empty_periods += billed.empty;
     run.late += billed.late.len() as u64;
     let room = BILLING_RUN_NOTES_MAX.saturating_sub(run.late_usage.len());
-    run.late_usage.extend(billed.late.into_iter().take(room));
-    if let Some(problem) = billed.failure {
+    run.late_usage.extend(billed.late.iter().take(room).cloned());
+    if let Some(problem) = &billed.failure {
         let mut undone = Undone {
             failed: run.failed,
             failures: std::mem::take(&mut run.failures),
         };
-        undone.note(subscription, &problem);
+        undone.note(subscription, problem);
         (run.failed, run.failures) = (undone.failed, undone.failures);
     }
 }

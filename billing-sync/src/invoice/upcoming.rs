@@ -7,6 +7,7 @@ use turnpike_domain::hierarchy::chain_at;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::Invoice;
 use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::TimeRange;
 
 use super::build::Scope;
 use super::charges::next_period;
@@ -27,12 +28,19 @@ impl BillingSync {
         let candidates = self.candidates(tenant, customer, subscription)?;
         let ids = candidates.iter().map(|candidate| candidate.id.clone());
         let closed_until = self.parts.store.closed_until(tenant, ids.collect()).await?;
+        let mut over = Vec::new();
         for (candidate, closed_until) in candidates.into_iter().zip(closed_until) {
             let period = next_period(&candidate, &catalog, closed_until)?;
+            if period.is_none() {
+                over.push(candidate.clone());
+            }
             let due = period.map(|period| (period, candidate));
             next = next.into_iter().chain(due).min_by_key(|(period, _)| period.end);
         }
-        let (period, candidate) = next.ok_or_else(|| self.nothing_to_come(tenant, customer))?;
+        let Some((period, candidate)) = next else {
+            let settled = self.settlement_to_come(tenant, &over).await?;
+            return settled.ok_or_else(|| self.nothing_to_come(tenant, customer));
+        };
         let scope = Scope {
             tenant,
             subscription: &candidate,
@@ -46,6 +54,37 @@ impl BillingSync {
             id: String::new(),
             ..draft
         })
+    }
+
+    /// What came late for subscriptions that are over, and will get an invoice of its own.
+    async fn settlement_to_come(
+        &self,
+        tenant: TenantId,
+        over: &[Arc<Subscription>],
+    ) -> Result<Option<Invoice>, Problem> {
+        let now = self.parts.clock.now(tenant);
+        for subscription in over {
+            let Some(end) = subscription.ends_at.filter(|end| *end <= now) else {
+                continue;
+            };
+            let scope = Scope {
+                tenant,
+                subscription,
+                period: TimeRange::new(end, end),
+                looked_from: now,
+                over: true,
+            };
+            let built = self.build(scope).await?;
+            if !built.lines.is_empty() {
+                let round = self.next_round(&scope).await?;
+                let draft = self.draft(&scope, round, built)?;
+                return Ok(Some(Invoice {
+                    id: String::new(),
+                    ..draft
+                }));
+            }
+        }
+        Ok(None)
     }
 
     fn nothing_to_come(&self, tenant: TenantId, customer: &str) -> Problem {

@@ -206,6 +206,8 @@ async fn the_clock_finds_late_usage_of_a_subscription_that_is_over() {
     assert_eq!(look("2026-01-16T14:01:00Z").await, 1, "the day's look");
     app.usage.add("acme", "2026-01-12T00:00:00Z", "10000");
     assert_eq!(look("2026-01-16T15:00:00Z").await, 1, "once a day");
+    let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
+    assert_eq!(amounts(&upcoming, "adjustment"), ["4.00"], "{upcoming}");
     assert_eq!(look("2026-01-17T00:00:00Z").await, 2);
     app.usage.add("acme", "2026-01-12T00:00:00Z", "10000");
     assert_eq!(
@@ -213,6 +215,32 @@ async fn the_clock_finds_late_usage_of_a_subscription_that_is_over() {
         2,
         "its look-back time is over"
     );
+}
+
+#[tokio::test]
+async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
+    let app = january().await;
+    for (now, end) in [
+        ("2026-02-02T00:00:00Z", "2026-02-01T00:00:00Z"),
+        ("2026-03-02T00:00:00Z", "2026-03-01T00:00:00Z"),
+    ] {
+        app.at(now);
+        app.run(end).await;
+    }
+    // For January, which lies beyond the look-back time when March is closed.
+    app.usage.add("acme", "2026-01-25T00:00:00Z", "100000");
+    app.at("2026-04-02T00:00:00Z");
+    let now = Timestamp::parse("2026-04-02T00:00:00Z").unwrap();
+    app.billing.run_due(app.tenant, now).await.unwrap();
+    let runs = app.get("/v1/billing/runs").await;
+    assert_eq!(runs["data"].as_array().unwrap().len(), 3, "{runs}");
+    let listed = &runs["data"][0];
+    assert_eq!(
+        (&listed["status"], &listed["late"]),
+        (&json!("done"), &json!(1)),
+        "{runs}"
+    );
+    assert_eq!(listed["late_usage"][0]["amount"], "40.00", "{runs}");
 }
 
 #[tokio::test]

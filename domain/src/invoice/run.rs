@@ -45,7 +45,8 @@ pub struct BillingRun {
     pub failures: Vec<RunFailure>,
     /// Number of subscriptions that could not be billed.
     pub failed: u64,
-    /// Usage that came later than the look-back time, and so is on no invoice. The first 100; `late` counts all.
+    /// Usage that came later than the look-back time, and so is on no invoice. The first 100; `late` counts all. A check by
+    /// the clock that finds some is listed among the runs too.
     pub late_usage: Vec<LateUsage>,
     /// Number of such differences.
     pub late: u64,

@@ -183,7 +183,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where the directory cannot be listed.
-    pub fn strangers(&self) -> io::Result<Vec<String>> {
+    pub(crate) fn strangers(&self) -> io::Result<Vec<String>> {
         let mut strangers = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
