@@ -319,6 +319,8 @@ async fn furnish(a: &Caller) -> Vec<(&'static str, String)> {
     let key = a
         .created("/v1/keys", &json!({"name": SECRET, "scopes": ["read"]}))
         .await;
+    let run = billed(a).await;
+    let (_, invoices) = a.get("/v1/invoices").await;
     let text = |value: &Value| {
         value
             .as_str()
@@ -335,28 +337,46 @@ async fn furnish(a: &Caller) -> Vec<(&'static str, String)> {
         ("grant", text(&grant["id"])),
         ("/v1/keys/{id}", text(&key["id"])),
         ("/v1/quota/reservations/{id}", "r".to_owned()),
+        ("/v1/invoices/{id}", text(&invoices["data"][0]["id"])),
+        ("/v1/billing/runs/{id}", run),
+        ("/v1/tenants/{key}", "default".to_owned()),
+        ("/v1/events/{source}/{id}", "e".to_owned()),
+        ("/api/v1/meters/{slug}", "m".to_owned()),
     ]
 }
 
-/// What a foreign tenant would send to reach A's things.
+/// Bills what is due; the run.
+async fn billed(a: &Caller) -> String {
+    let asked = json!({"period_end": "2026-02-01T00:00:00Z"});
+    let run = a.created("/v1/billing/runs", &asked).await;
+    let id = run["id"].as_str().expect("an id").to_owned();
+    let done = async {
+        while a.get(&format!("/v1/billing/runs/{id}")).await.1["status"] != "done" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let done = tokio::time::timeout(std::time::Duration::from_secs(20), done).await;
+    done.expect("the run ends");
+    id
+}
+
+/// What a foreign tenant would send to reach A's things. A path of which A has nothing is a gap in this test.
 fn parameter(path: &str, name: &str, ids: &[(&'static str, String)]) -> String {
     let of = |kind: &str| {
-        ids.iter()
-            .find(|(one, _)| *one == kind)
-            .map(|(_, id)| id.clone())
-            .expect("an id")
+        let found = ids.iter().find(|(one, _)| path.starts_with(one) || *one == kind);
+        let (_, id) = found.unwrap_or_else(|| panic!("furnish() makes nothing of {path}"));
+        id.clone()
     };
     match name {
         "feature" => "f".to_owned(),
         "source" => "src".to_owned(),
-        "slug" => "m".to_owned(),
-        "id" if path.contains("/grants/") => of("grant"),
-        "id" if path.starts_with("/v1/events/") => "e".to_owned(),
-        "key" if path.starts_with("/v1/tenants") => "default".to_owned(),
-        _ => ids
+        "code" => "invalid_json".to_owned(),
+        "id" if path.contains("/grants/") => ids
             .iter()
-            .find(|(prefix, _)| path.starts_with(prefix))
-            .map_or_else(|| "x".to_owned(), |(_, id)| id.clone()),
+            .find(|(kind, _)| *kind == "grant")
+            .map(|(_, id)| id.clone())
+            .expect("a grant"),
+        _ => of(path),
     }
 }
 

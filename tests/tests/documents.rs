@@ -222,14 +222,18 @@ fn every_path_in_the_documents_is_there() {
     assert!(seen > 60, "only {seen} paths were found");
 }
 
+/// Whether a word of the map is a folder or a file of Rust.
+fn is_entry(word: &str) -> bool {
+    !word.contains(' ') && (word.ends_with('/') || Path::new(word).extension().is_some_and(|end| end == "rs"))
+}
+
 /// The files and folders of the map: a crate's folder at the beginning of a line, what is in it indented below.
 fn mapped(text: &str) -> Vec<String> {
     let map = text.split("```").nth(1).expect("the map");
     let (mut folder, mut found) = (String::new(), Vec::new());
     for line in map.lines().filter(|line| !line.is_empty()) {
         let parts = line.split("  ").map(str::trim).filter(|part| !part.is_empty());
-        let names =
-            parts.filter(|part| !part.contains(' ') && (part.ends_with('/') || part.ends_with(".rs")));
+        let names = parts.filter(|part| is_entry(part));
         for name in names {
             if line.starts_with(' ') {
                 found.push(format!("{folder}src/{name}"));

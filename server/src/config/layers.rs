@@ -250,6 +250,15 @@ mod tests {
     }
 
     #[test]
+    fn every_default_is_read_and_every_setting_has_a_default() {
+        let documented: Table = toml::from_str(DEFAULT_TOML).unwrap();
+        let read = toml::to_string(&Config::built_in().unwrap()).unwrap();
+        let read: Table = toml::from_str(&read).unwrap();
+        assert_eq!(leaves(&read), leaves(&documented));
+        assert!(leaves(&read).len() > 30);
+    }
+
+    #[test]
     fn every_default_is_documented_and_has_its_own_variable() {
         let table: Table = toml::from_str(DEFAULT_TOML).unwrap();
         let schema = leaves(&table);
