@@ -6,7 +6,6 @@ use turnpike_billing_sync::{Verification, Verifier};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::Invoice;
 use turnpike_domain::port::billing::{BillingStore as _, InvoiceFilter};
-use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::port::directory::Directory as _;
 use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::port::usage::NoListener;
@@ -16,12 +15,11 @@ use turnpike_stores::machine::{MachineClock, MachineRandomness, TenantClock};
 
 use super::data_dir::DataDir;
 use super::embedded::{EngineParts, StartError};
+use super::pages::Pages;
 use super::services::start_aggregator;
 use super::stores::Stores;
 use crate::config::Config;
 
-/// Invoices read at once.
-const PAGE_ROWS: usize = 100;
 /// Differences that are named; further ones are counted.
 const NAMED_MAX: usize = 20;
 
@@ -84,20 +82,13 @@ impl Offline {
             usage: self.aggregator.clone(),
         };
         for tenant in store.tenants() {
-            let mut after = None;
-            loop {
-                let page = PageAfter {
-                    after,
-                    rows: PAGE_ROWS,
-                };
+            let mut pages = Pages::default();
+            while let Some(page) = pages.next() {
                 let invoices = store.invoices(tenant.id, InvoiceFilter::default(), page).await?;
+                pages.turn(invoices.len(), invoices.last().map(|invoice| invoice.id.clone()));
                 for invoice in invoices.iter().filter(|invoice| invoice.number.is_some()) {
                     let verification = verifier.verify(tenant.id, invoice).await?;
                     tell(tenant.id, invoice, &verification);
-                }
-                after = invoices.last().map(|invoice| invoice.id.clone());
-                if invoices.len() < PAGE_ROWS {
-                    break;
                 }
             }
         }
