@@ -34,11 +34,6 @@ pub(crate) struct Export {
 
 impl Export {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
-        if self.client.json {
-            return Err(CommandError::usage(
-                "an export is CSV or lines of JSON: give --format ndjson instead of --json",
-            ));
-        }
         let client = self.client.client()?;
         let mut path = format!("/v1/export/{}?format={}", self.what, self.format);
         for pair in &self.with {
