@@ -187,17 +187,22 @@ impl From<u32> for Quantity {
 
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let magnitude = self.0.unsigned_abs();
-        let (whole, parts) = (magnitude / UNIT as u128, magnitude % UNIT as u128);
-        if self.0 < 0 {
-            f.write_str("-")?;
-        }
-        if parts == 0 {
-            return write!(f, "{whole}");
-        }
-        let digits = format!("{parts:012}");
-        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+        write_plain(f, self.0, PLACES)
     }
+}
+
+/// Writes `parts` of 10^-`places` as a plain decimal without zeros at its end.
+pub(crate) fn write_plain(f: &mut fmt::Formatter<'_>, parts: i128, places: u32) -> fmt::Result {
+    let unit = 10_u128.pow(places);
+    let (whole, rest) = (parts.unsigned_abs() / unit, parts.unsigned_abs() % unit);
+    if parts < 0 {
+        f.write_str("-")?;
+    }
+    if rest == 0 {
+        return write!(f, "{whole}");
+    }
+    let digits = format!("{rest:0width$}", width = places as usize);
+    write!(f, "{whole}.{}", digits.trim_end_matches('0'))
 }
 
 impl fmt::Debug for Quantity {

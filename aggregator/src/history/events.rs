@@ -6,8 +6,8 @@ use turnpike_domain::port::history::{EventPage, EventQuery, EventStatus, EventVi
 use turnpike_domain::port::log::{EventLog, Only, StoredBlock};
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::Problem;
-use turnpike_domain::record::{EventRecord, Position, Record, decode};
-use turnpike_domain::time::{TimeRange, Timestamp};
+use turnpike_domain::record::{Position, Record, decode};
+use turnpike_domain::time::TimeRange;
 
 use crate::Aggregator;
 use crate::query::on_another_thread;
@@ -146,21 +146,6 @@ impl Search {
             && is(&query.source, event.source)
             && is(&query.id, event.id)
             && (query.range == TimeRange::ALL || query.range.contains(event.time()));
-        asked.then(|| view(event, status, position))
-    }
-}
-
-fn view(event: &EventRecord<'_>, status: EventStatus, position: Position) -> EventView {
-    EventView {
-        position,
-        status,
-        source: event.source.to_owned(),
-        id: event.id.to_owned(),
-        kind: event.kind.to_owned(),
-        subject: event.subject.to_owned(),
-        time: event.time(),
-        received: Timestamp::from_micros_clamped(event.received_us),
-        data: event.data.to_owned(),
-        extensions: event.extensions.to_owned(),
+        asked.then(|| EventView::of(event, status, position))
     }
 }

@@ -3,7 +3,7 @@
 use super::BoxFuture;
 use crate::identity::TenantId;
 use crate::problem::Problem;
-use crate::record::Position;
+use crate::record::{EventRecord, Position};
 use crate::time::{TimeRange, Timestamp};
 
 /// Which events to show. What is not named is not restricted.
@@ -60,6 +60,24 @@ pub struct EventView {
     pub data: String,
     /// Other attributes as the text of a JSON object; empty when there are none.
     pub extensions: String,
+}
+
+impl EventView {
+    /// The event of the record at `position`, which is its newest one.
+    pub fn of(event: &EventRecord<'_>, status: EventStatus, position: Position) -> Self {
+        Self {
+            position,
+            status,
+            source: event.source.to_owned(),
+            id: event.id.to_owned(),
+            kind: event.kind.to_owned(),
+            subject: event.subject.to_owned(),
+            time: event.time(),
+            received: Timestamp::from_micros_clamped(event.received_us),
+            data: event.data.to_owned(),
+            extensions: event.extensions.to_owned(),
+        }
+    }
 }
 
 /// A page of events, newest record first.

@@ -4,13 +4,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::quantity::wire::decimal_text;
+use crate::quantity::write_plain;
 
 /// Decimal places of a [`Decimal`].
 pub(crate) const DECIMAL_PLACES: u32 = 15;
 /// Digits that a [`Decimal`] may have before its point.
 const WHOLE_DIGITS_MAX: usize = 18;
-/// One whole unit in parts of 10⁻¹⁵.
-const ONE: i128 = 1_000_000_000_000_000;
 
 /// A unit price, an amount or a rate of a price: a decimal with up to 18 digits before the point and 15 after it,
 /// kept as parts of 10⁻¹⁵. Amounts are in major units of the price's currency.
@@ -93,15 +92,7 @@ impl FromStr for Decimal {
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, parts) = (self.0.abs() / ONE, self.0.abs() % ONE);
-        if self.0 < 0 {
-            f.write_str("-")?;
-        }
-        if parts == 0 {
-            return write!(f, "{whole}");
-        }
-        let digits = format!("{parts:015}");
-        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+        write_plain(f, self.0, DECIMAL_PLACES)
     }
 }
 
@@ -129,6 +120,9 @@ impl<'de> Deserialize<'de> for Decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One whole unit in parts of 10⁻¹⁵.
+    const ONE: i128 = 1_000_000_000_000_000;
     use proptest::prelude::*;
 
     #[test]

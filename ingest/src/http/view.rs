@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use turnpike_domain::port::history::{DeadLetter, EventStatus, EventView};
 use turnpike_domain::port::intake::Known;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::record::{EventRecord, Position, Record, decode};
+use turnpike_domain::record::{Record, decode};
 use turnpike_domain::time::Timestamp;
 
 /// An event as it counts now; a voided one as it counted last.
@@ -48,22 +48,7 @@ impl EventBody {
             Record::Void { before, .. } => (EventStatus::Voided, before),
             _ => return Ok(None),
         };
-        Self::new(known.position, status, &event).map(Some)
-    }
-
-    fn new(position: Position, status: EventStatus, event: &EventRecord<'_>) -> Result<Self, Problem> {
-        Self::of(EventView {
-            position,
-            status,
-            source: event.source.to_owned(),
-            id: event.id.to_owned(),
-            kind: event.kind.to_owned(),
-            subject: event.subject.to_owned(),
-            time: event.time(),
-            received: Timestamp::from_micros_clamped(event.received_us),
-            data: event.data.to_owned(),
-            extensions: event.extensions.to_owned(),
-        })
+        Self::of(EventView::of(&event, status, known.position)).map(Some)
     }
 
     /// The event of `view`.

@@ -36,11 +36,6 @@ pub(crate) struct Export {
 
 impl Export {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
-        if self.client.json {
-            return Err(CommandError::usage(
-                "an export is CSV or lines of JSON: give --format ndjson instead of --json",
-            ));
-        }
         let client = self.client.client()?;
         if self.what == "catalog" {
             return self.catalog(&client).await;

@@ -1,25 +1,17 @@
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _};
 use axum::routing::get;
-use serde_json::Value;
 use turnpike_http::ProblemBody;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, Tag};
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
-h1,h2,h3{line-height:1.25}h2{margin-top:2.5rem;border-bottom:1px solid #ccc}h3{margin-top:2rem}\
-code,pre{font:14px/1.45 ui-monospace,monospace;background:#f3f3f3;border-radius:3px}code{padding:.1em .3em}\
-pre{padding:.8rem;overflow-x:auto}table{border-collapse:collapse;width:100%;margin:.5rem 0}\
-td,th{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #ddd}\
-.m{font-weight:700;text-transform:uppercase}a{color:#0645ad}nav ul{columns:2}\
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}code,pre{background:#262626}a{color:#8ab4f8}td,th,h2{border-color:#444}}";
+use super::docs_page::readable;
 
 const PROBLEM: &str = "application/problem+json";
 const PROBLEM_SCHEMA: &str = "ProblemBody";
@@ -155,180 +147,4 @@ pub(crate) fn router(document: &OpenApi) -> Router {
             }),
         )
         .route("/docs", get(move || async move { Html(html.to_string()) }))
-}
-
-/// A page of our own: no scripts, nothing loaded.
-pub(crate) fn page(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{} · Turnpike</title><style>{STYLE}</style></head><body>{body}</body></html>",
-        escape(title)
-    )
-}
-
-/// Text as HTML.
-pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
-fn readable(document: &Value) -> String {
-    let (mut menu, mut body) = (String::new(), String::new());
-    for tag in document["tags"].as_array().into_iter().flatten() {
-        let name = tag["name"].as_str().unwrap_or("");
-        let _ = write!(menu, "<li><a href=\"#{0}\">{0}</a></li>", escape(name));
-        let _ = write!(body, "<h2 id=\"{0}\">{0}</h2>", escape(name));
-        for (path, item) in document["paths"].as_object().into_iter().flatten() {
-            for (method, operation) in item.as_object().into_iter().flatten() {
-                let tagged = operation["tags"]
-                    .as_array()
-                    .is_some_and(|tags| tags.iter().any(|one| one == name));
-                if tagged {
-                    describe(&mut body, path, method, operation, document);
-                }
-            }
-        }
-    }
-    page(
-        "API",
-        &format!(
-            "<h1>Turnpike API</h1><p>{}</p><p>Send <code>Authorization: Bearer &lt;API key&gt;</code>. \
-             The same as a document for programs: <a href=\"/openapi.json\">OpenAPI 3.1</a>. All error codes: <a href=\"/docs/errors\">errors</a>.</p>\
-             <nav><ul>{menu}</ul></nav>{body}",
-            escape(document["info"]["description"].as_str().unwrap_or("")),
-        ),
-    )
-}
-
-fn describe(out: &mut String, path: &str, method: &str, operation: &Value, document: &Value) {
-    let text = |value: &Value| escape(value.as_str().unwrap_or(""));
-    let _ = write!(
-        out,
-        "<h3><span class=\"m\">{}</span> <code>{}</code></h3><p>{}</p>",
-        escape(method),
-        escape(path),
-        text(&operation["summary"])
-    );
-    if let Some(more) = operation["description"].as_str() {
-        let _ = write!(out, "<p>{}</p>", escape(more).replace("\n\n", "</p><p>"));
-    }
-    let scopes: Vec<String> = operation["security"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|one| one["api_key"].as_array().cloned().unwrap_or_default())
-        .filter_map(|scope| {
-            scope
-                .as_str()
-                .map(|scope| format!("<code>{}</code>", escape(scope)))
-        })
-        .collect();
-    if !scopes.is_empty() {
-        let _ = write!(out, "<p>Scope: {}</p>", scopes.join(" or "));
-    }
-    if let Some(parameters) = operation["parameters"].as_array() {
-        out.push_str("<table><thead><tr><th>parameter</th><th>in</th><th>meaning</th></tr></thead><tbody>");
-        for parameter in parameters {
-            let required = if parameter["required"] == true {
-                ", required"
-            } else {
-                ""
-            };
-            let _ = write!(
-                out,
-                "<tr><td><code>{}</code></td><td>{}{required}</td><td>{}</td></tr>",
-                text(&parameter["name"]),
-                text(&parameter["in"]),
-                text(&parameter["description"])
-            );
-        }
-        out.push_str("</tbody></table>");
-    }
-    contents(out, "Body", &operation["requestBody"]["content"], document);
-    out.push_str("<table><thead><tr><th>status</th><th>meaning</th></tr></thead><tbody>");
-    for (status, response) in operation["responses"].as_object().into_iter().flatten() {
-        let _ = write!(
-            out,
-            "<tr><td>{}</td><td>{}</td></tr>",
-            escape(status),
-            text(&response["description"])
-        );
-    }
-    out.push_str("</tbody></table>");
-    contents(out, "Answer", &operation["responses"]["200"]["content"], document);
-}
-
-fn contents(out: &mut String, title: &str, content: &Value, document: &Value) {
-    for (kind, media) in content.as_object().into_iter().flatten() {
-        let _ = write!(out, "<p>{title} (<code>{}</code>):</p><pre>", escape(kind));
-        shape(out, &media["schema"], document, 0);
-        out.push_str("</pre>");
-    }
-}
-
-/// A schema as an example would look, with types in place of values.
-fn shape(out: &mut String, schema: &Value, document: &Value, depth: usize) {
-    const DEPTH_MAX: usize = 5;
-    if let Some(reference) = schema["$ref"].as_str() {
-        let name = reference.rsplit('/').next().unwrap_or("");
-        if depth >= DEPTH_MAX {
-            out.push_str(&escape(name));
-            return;
-        }
-        return shape(out, &document["components"]["schemas"][name], document, depth);
-    }
-    if let Some(options) = schema["oneOf"].as_array().or_else(|| schema["anyOf"].as_array()) {
-        let given: Vec<&Value> = options.iter().filter(|one| one["type"] != "null").collect();
-        for (at, one) in given.iter().enumerate() {
-            if at > 0 {
-                out.push_str(" or ");
-            }
-            shape(out, one, document, depth + usize::from(given.len() > 1));
-        }
-        return;
-    }
-    if let Some(values) = schema["enum"].as_array() {
-        let words: Vec<String> = values.iter().map(|value| escape(&value.to_string())).collect();
-        out.push_str(&words.join("|"));
-        return;
-    }
-    let pad = "  ".repeat(depth + 1);
-    if let Some(properties) = schema["properties"].as_object() {
-        out.push('{');
-        for (name, property) in properties {
-            let required = schema["required"]
-                .as_array()
-                .is_some_and(|all| all.iter().any(|one| one == name));
-            let _ = write!(
-                out,
-                "\n{pad}\"{}\"{}: ",
-                escape(name),
-                if required { "" } else { "?" }
-            );
-            shape(out, property, document, depth + 1);
-            if let Some(note) = property["description"].as_str() {
-                let _ = write!(out, "   <i>{}</i>", escape(note.lines().next().unwrap_or("")));
-            }
-        }
-        let _ = write!(out, "\n{}}}", "  ".repeat(depth));
-        return;
-    }
-    if schema["type"] == "array" {
-        out.push('[');
-        shape(out, &schema["items"], document, depth);
-        out.push_str(", …]");
-        return;
-    }
-    let kind = match &schema["type"] {
-        Value::String(kind) => kind.clone(),
-        Value::Array(kinds) => kinds
-            .iter()
-            .filter_map(Value::as_str)
-            .collect::<Vec<_>>()
-            .join("|"),
-        _ => "any".to_owned(),
-    };
-    out.push_str(&escape(&kind));
 }

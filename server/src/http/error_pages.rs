@@ -7,7 +7,7 @@ use axum::routing::get;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_http::Failure;
 
-use super::docs::{escape, page};
+use super::docs_page::{page, prose};
 
 /// `/docs/errors`: what `type` of a problem refers to, from the code table itself.
 pub(crate) fn router() -> Router {
@@ -25,7 +25,7 @@ async fn all() -> Html<String> {
             "<tr><td><a href=\"/docs/errors/{slug}\"><code>{slug}</code></a></td><td>{}</td><td>{}</td><td>{}</td></tr>",
             code.status(),
             if code.retryable() { "yes" } else { "no" },
-            escape(first),
+            prose(first),
         );
     }
     Html(page(
@@ -46,7 +46,7 @@ async fn one(Path(slug): Path<String>) -> Response {
     } else {
         "The same call will fail again: change the request first."
     };
-    let meaning = escape(code.meaning()).replace('\n', " ");
+    let meaning = prose(code.meaning()).replace('\n', " ");
     let body = format!(
         "<h1><code>{slug}</code></h1><p>HTTP status {}.</p><p>{}</p><p>{retry}</p><p><a href=\"/docs/errors\">All codes</a></p>",
         code.status(),

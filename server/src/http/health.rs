@@ -65,7 +65,7 @@ pub(crate) fn router(readiness: Arc<dyn Readiness>) -> OpenApiRouter {
 }
 
 /// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "It lives.", body = HealthBody)))]
+#[utoipa::path(get, path = "/healthz", tag = "Operations", responses((status = 200, description = "It lives.", body = HealthBody)))]
 async fn healthz() -> Json<HealthBody> {
     Json(HealthBody {
         status: "ok".to_owned(),
@@ -74,7 +74,7 @@ async fn healthz() -> Json<HealthBody> {
 }
 
 /// Whether calls can be served: each dependency with its state.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses(
+#[utoipa::path(get, path = "/readyz", tag = "Operations", responses(
     (status = 200, description = "Calls are served.", body = ReadinessBody),
     (status = 503, description = "A dependency is down.", body = ReadinessBody),
 ))]

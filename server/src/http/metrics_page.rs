@@ -76,7 +76,7 @@ pub(crate) fn router(page: PrometheusPage) -> OpenApiRouter {
 }
 
 /// The metrics in Prometheus' text format.
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "The metrics.", content_type = "text/plain", body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "Operations", responses((status = 200, description = "The metrics.", content_type = "text/plain", body = String)))]
 async fn metrics_text(axum::extract::State(page): axum::extract::State<PrometheusPage>) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

@@ -4,6 +4,7 @@ mod data_dir;
 mod embedded;
 mod gauges;
 mod offline;
+mod pages;
 mod retention;
 mod services;
 mod state;

@@ -8,7 +8,6 @@ use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::Invoice;
 use turnpike_domain::limits::VERIFIED_LINES_MAX;
 use turnpike_domain::port::billing::{BillingStore as _, InvoiceFilter};
-use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::port::directory::Directory as _;
 use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::port::usage::NoListener;
@@ -18,12 +17,11 @@ use turnpike_stores::machine::{MachineClock, MachineRandomness, TenantClock};
 
 use super::data_dir::DataDir;
 use super::embedded::{EngineParts, StartError};
+use super::pages::Pages;
 use super::services::start_aggregator;
 use super::stores::Stores;
 use crate::config::Config;
 
-/// Invoices read at once.
-const PAGE_ROWS: usize = 100;
 
 /// A data directory that no server has open, for the commands that look after it.
 pub(crate) struct Offline {
@@ -91,15 +89,10 @@ impl Offline {
         };
         let (mut waiting, mut lines) = (Vec::new(), 0);
         for tenant in store.tenants() {
-            let mut after = None;
-            loop {
-                let page = PageAfter {
-                    after,
-                    rows: PAGE_ROWS,
-                };
+            let mut pages = Pages::default();
+            while let Some(page) = pages.next() {
                 let invoices = store.invoices(tenant.id, InvoiceFilter::default(), page).await?;
-                let full = invoices.len() == PAGE_ROWS;
-                after = invoices.last().map(|invoice| invoice.id.clone());
+                pages.turn(invoices.len(), invoices.last().map(|invoice| invoice.id.clone()));
                 for invoice in invoices.into_iter().filter(|invoice| invoice.number.is_some()) {
                     lines += invoice.lines.len();
                     waiting.push((tenant.id, invoice));
@@ -107,9 +100,6 @@ impl Offline {
                 if lines >= VERIFIED_LINES_MAX {
                     verify(&verifier, &std::mem::take(&mut waiting), &mut tell).await?;
                     lines = 0;
-                }
-                if !full {
-                    break;
                 }
             }
         }

@@ -8,7 +8,7 @@ use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::InvoiceStatus;
 use turnpike_domain::port::billing::{BillingStore, InvoiceFilter};
-use turnpike_domain::port::control::{ControlStore, PageAfter, SubscriptionFilter};
+use turnpike_domain::port::control::{ControlStore, SubscriptionFilter};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Timestamp};
@@ -16,11 +16,9 @@ use turnpike_stores::machine::TenantClock;
 use turnpike_stores::sql::SqlStore;
 
 use super::embedded::DAY_US;
+use super::pages::Pages;
 use super::ticks::Ticks;
 use crate::config::Config;
-
-/// Subscriptions or invoices read at once.
-const PAGE_ROWS: usize = 500;
 
 /// Deletes segments of the log that are past their retention, now and then, where one is configured.
 pub(super) fn keep_events(
@@ -81,24 +79,17 @@ where
     /// From when on usage of a tenant is not finally billed; `now` where all is.
     async fn unbilled(&self, tenant: TenantId, now: Timestamp) -> Result<Timestamp, Problem> {
         let mut earliest = now;
-        let mut after = None;
-        loop {
-            let page = PageAfter {
-                after,
-                rows: PAGE_ROWS,
-            };
+        let mut pages = Pages::default();
+        while let Some(page) = pages.next() {
             let found = self
                 .store
                 .list_subscriptions(tenant, SubscriptionFilter::default(), page)
                 .await?;
+            pages.turn(found.len(), found.last().map(|one| one.id.clone()));
             let ids = found.iter().map(|one| one.id.clone()).collect();
             let closed = self.store.closed_until(tenant, ids).await?;
             for (subscription, closed) in found.iter().zip(closed) {
                 earliest = earliest.min(open_since(subscription, closed).unwrap_or(now));
-            }
-            after = found.last().map(|one| one.id.clone());
-            if found.len() < PAGE_ROWS {
-                break;
             }
         }
         for status in [InvoiceStatus::Draft, InvoiceStatus::Finalizing] {
@@ -115,26 +106,20 @@ where
         now: Timestamp,
     ) -> Result<Timestamp, Problem> {
         let mut earliest = now;
-        let mut after = None;
-        loop {
-            let page = PageAfter {
-                after,
-                rows: PAGE_ROWS,
-            };
+        let mut pages = Pages::default();
+        while let Some(page) = pages.next() {
             let filter = InvoiceFilter {
                 status: Some(status),
                 ..InvoiceFilter::default()
             };
             let found = self.store.invoices(tenant, filter, page).await?;
+            pages.turn(found.len(), found.last().map(|one| one.id.clone()));
             for invoice in &found {
                 let lines = invoice.lines.iter().map(|line| line.period.start);
                 earliest = lines.fold(earliest.min(invoice.period.start), Timestamp::min);
             }
-            after = found.last().map(|one| one.id.clone());
-            if found.len() < PAGE_ROWS {
-                return Ok(earliest);
-            }
         }
+        Ok(earliest)
     }
 }
 

@@ -103,9 +103,6 @@ impl Invoice {
             What::Void { id } => step(&client, id, "void", json).await,
             What::Uncollectible { id } => step(&client, id, "uncollectible", json).await,
             What::Verify { id } => verified(&client, id, json).await,
-            What::Html { .. } if json => Err(CommandError::usage(
-                "a page is HTML; for JSON there is `turnpike invoice show`",
-            )),
             What::Html { id, output } => html(&client, id, output.as_ref()).await,
         }
     }
