@@ -333,3 +333,42 @@ fn without_a_window_the_range_has_its_row_even_where_nothing_happened() {
         );
     });
 }
+
+#[test]
+fn what_is_accepted_now_is_in_what_is_asked_now() {
+    runtime().block_on(async {
+        let meters = [
+            meter(1, "calls", Aggregation::Count),
+            meter(2, "load", Aggregation::TimeWeightedSum),
+        ];
+        let world = World::new(2, &meters);
+        let now: i64 = 1_774_742_400;
+        for (id, second, minute_end) in [(1, 0, 60), (2, 59, 60), (3, 60, 120)] {
+            let at = turnpike_domain::time::Timestamp::from_micros((now + second) * 1_000_000).unwrap();
+            world.clock.set(at);
+            world
+                .submit(&[Event::new(id, "u", now + second, r#"{"v": 2}"#)])
+                .await
+                .unwrap();
+            let answer = read(&world, "/v1/meters/calls/usage").await;
+            let end = turnpike_domain::time::Timestamp::from_micros((now + minute_end) * 1_000_000).unwrap();
+            assert_eq!(answer["data"][0]["end"], end.to_string());
+            assert_eq!(answer["data"][0]["value"], id.to_string(), "{second}");
+            let open = read(&world, "/api/v1/meters/calls/query").await;
+            assert_eq!(open["data"][0]["value"], json!(id));
+            let (_, export) = get(&world, Scope::Read, "/v1/export/usage?meter=calls", "*/*").await;
+            assert!(
+                export.lines().nth(1).unwrap().ends_with(&format!(",{id}")),
+                "{export}"
+            );
+            let load = read(&world, "/v1/meters/load/usage").await;
+            assert_eq!(
+                load["data"][0]["value"],
+                (2 * minute_end).to_string(),
+                "carried to the end"
+            );
+            let until = format!("/v1/meters/load/usage?to={}", "2026-03-29T00:01:00Z");
+            assert_eq!(read(&world, &until).await["data"][0]["value"], "120");
+        }
+    });
+}

@@ -36,7 +36,7 @@ struct ExportRow {
         ("customer" = Option<Vec<String>>, Query, description = "Only the subjects of these customers; may repeat"),
         ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),
         ("from" = Option<String>, Query, description = "Start, on a whole minute; needed with `window`"),
-        ("to" = Option<String>, Query, description = "End, on a whole minute, not contained"),
+        ("to" = Option<String>, Query, description = "End, on a whole minute, not contained; unless said the start of the minute after the one that is now"),
         ("window" = Option<String>, Query, description = "minute, hour, day or month"),
         ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
         ("group_by" = Option<Vec<String>>, Query, description = "A dimension, `customer` or `subject`; may repeat"),

@@ -14,7 +14,7 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
 use turnpike_http::{Caller, ProblemBody, Reply};
 
-use super::params::{Format, Pairs, ceil_minute, time, unit, windows, zone};
+use super::params::{Format, Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
 use super::table;
 use super::usage::subjects;
 use crate::Aggregator;
@@ -77,7 +77,7 @@ struct Asked {
     params(
         ("slug" = String, Path, description = "The meter's key"),
         ("from" = Option<String>, Query, description = "Start"),
-        ("to" = Option<String>, Query, description = "End"),
+        ("to" = Option<String>, Query, description = "End; unless said the start of the minute after the one that is now"),
         ("windowSize" = Option<String>, Query, description = "MINUTE, HOUR, DAY or MONTH"),
         ("windowTimeZone" = Option<String>, Query, description = "IANA zone; UTC unless said"),
         ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),
@@ -139,7 +139,7 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pair
     }
     let zone = zone("/windowTimeZone", pairs.one("windowTimeZone")?.as_deref())?;
     let start = from.unwrap_or(Timestamp::EPOCH);
-    let end = to.unwrap_or_else(|| ceil_minute(aggregator.shared.clock.now(tenant)));
+    let end = to.unwrap_or_else(|| end_of_now(aggregator.shared.clock.now(tenant)));
     let range = TimeRange::new(start, end);
     let windows = if start < end {
         windows(range, unit, &zone)?

@@ -161,6 +161,12 @@ pub(super) fn ceil_minute(at: Timestamp) -> Timestamp {
     }
 }
 
+/// The end of a range that is open: the start of the minute after the one that `now` lies in, so that what was
+/// accepted just now is contained, also while the clock stands on a whole minute.
+pub(super) fn end_of_now(now: Timestamp) -> Timestamp {
+    now.floor_minute().plus_micros(turnpike_domain::time::MINUTE_US)
+}
+
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {

@@ -15,7 +15,7 @@ use turnpike_domain::time::Timestamp;
 use turnpike_http::{Caller, Cursor, PageQuery, ProblemBody, Reply};
 
 use super::params::{
-    Format, Pairs, ceil_minute, cursor, read_cursor, time, unit, whole_minutes, windows, zone,
+    Format, Pairs, cursor, end_of_now, read_cursor, time, unit, whole_minutes, windows, zone,
 };
 use super::table;
 use crate::Aggregator;
@@ -77,7 +77,7 @@ pub(crate) struct UsagePage {
         ("customer" = Option<Vec<String>>, Query, description = "Only the subjects of these customers, one row each; may repeat"),
         ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),
         ("from" = Option<String>, Query, description = "Start, on a whole minute; needed with `window`"),
-        ("to" = Option<String>, Query, description = "End, on a whole minute, not contained; the next minute unless said"),
+        ("to" = Option<String>, Query, description = "End, on a whole minute, not contained; unless said the start of the minute after the one that is now"),
         ("window" = Option<String>, Query, description = "minute, hour, day or month"),
         ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
         ("group_by" = Option<Vec<String>>, Query, description = "A dimension of the meter, `customer` or `subject`; may repeat"),
@@ -225,7 +225,7 @@ fn asked_windows(
     };
     let to = match pairs.one("to")? {
         Some(text) => time("/to", &text)?,
-        None => ceil_minute(aggregator.shared.clock.now(tenant)).max(from.plus_micros(60_000_000)),
+        None => end_of_now(aggregator.shared.clock.now(tenant)).max(from.plus_micros(60_000_000)),
     };
     windows(whole_minutes(from, to)?, unit, &zone)
 }
