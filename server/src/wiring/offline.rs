@@ -22,7 +22,6 @@ use super::services::start_aggregator;
 use super::stores::Stores;
 use crate::config::Config;
 
-
 /// A data directory that no server has open, for the commands that look after it.
 pub(crate) struct Offline {
     stores: Stores,

@@ -113,7 +113,7 @@ fn expected(known: Option<Installation>, used: bool, views: &[Arc<EmbeddedViews>
         .max()
         .unwrap_or(0);
     match known {
-        None if !used && reaches == 0 => Expected::Nothing,
+        None if !used => Expected::Nothing,
         known => Expected::Log {
             identity: known.map(|known| known.log),
             reaches,

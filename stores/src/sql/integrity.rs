@@ -63,6 +63,12 @@ pub async fn check_integrity(place: &SqlPlace) -> Result<Vec<String>, StoreError
 /// # Errors
 /// [`StoreError::Failed`] when the database cannot be opened or read, or has a newer schema.
 pub async fn look(place: &SqlPlace) -> Result<(Option<Installation>, bool), StoreError> {
+    if let SqlPlace::File(path) = place
+        && std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
+    {
+        // SQLite takes an empty file for a new database, but opens none for reading alone.
+        return Ok((None, false));
+    }
     let mut connection = reader(place).await?;
     check_schema(&mut connection).await?;
     let used = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tenants)");
