@@ -105,6 +105,10 @@ pub const INVOICES_VERIFIED_MAX: usize = 1_000;
 pub const VERIFIED_LINES_MAX: usize = 20_000;
 /// Failures and late differences that a billing run names; it counts all.
 pub const BILLING_RUN_NOTES_MAX: usize = 100;
+/// Before which no grant begins (2000-01-01T00:00:00Z), in microseconds since 1970.
+pub const GRANT_EFFECTIVE_MIN_US: i64 = 946_684_800_000_000;
+/// Days that a grant lasts which recurs each hour.
+pub const HOURLY_GRANT_DAYS_MAX: i64 = 366;
 /// Stretches of time (windows, renewals) over which grants are followed back.
 pub const GRANT_SEGMENTS_MAX: usize = 20_000;
 /// Seconds that a reservation holds unless said.

@@ -118,7 +118,7 @@ impl Quantity {
     }
 }
 
-fn split_exponent(text: &str) -> Result<(&str, i64), QuantityError> {
+pub(crate) fn split_exponent(text: &str) -> Result<(&str, i64), QuantityError> {
     let Some(at) = text.find(['e', 'E']) else {
         return Ok((text, 0));
     };

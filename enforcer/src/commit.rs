@@ -76,11 +76,20 @@ impl Enforcer {
                     "this reservation was released before",
                 ));
             }
-            Found::Past(Past::Committed { grant, expires, .. }) => {
-                let again = self.commit_again(tenant, &grant, amount).await?;
+            Found::Past(Past::Committed {
+                grant,
+                reserved_amount,
+                expires,
+                ..
+            }) => {
+                let asked = amount.map_or(reserved_amount, Quantity::parts);
+                let again = self.commit_again(tenant, &grant, asked).await?;
                 return Ok(again.with_reservation(id, "committed", expires));
             }
-            Found::Past(Past::Granted(grant)) => return self.commit_again(tenant, &grant, amount).await,
+            Found::Past(Past::Granted(grant)) => {
+                let asked = amount.map_or(grant.amount, Quantity::parts);
+                return self.commit_again(tenant, &grant, asked).await;
+            }
             Found::Past(_) => return Err(conflict()),
         };
         let amount = amount.unwrap_or(reservation.amount);
@@ -98,11 +107,10 @@ impl Enforcer {
         &self,
         tenant: TenantId,
         grant: &PastGrant,
-        amount: Option<Quantity>,
+        amount: i128,
     ) -> Result<Outcome, Problem> {
         let entry = self.entry(tenant, &grant.customer, &grant.feature)?;
         // A consume has another digest than a commit of its amount.
-        let amount = amount.map_or(grant.amount, Quantity::parts);
         if grant.digest != self.commit_digest(amount) {
             return Err(conflict());
         }

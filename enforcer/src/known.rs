@@ -27,6 +27,8 @@ pub(crate) enum Past {
         grant: PastGrant,
         /// The hash of what was reserved.
         reserved: u64,
+        /// How much was reserved, in parts of 10⁻¹²: what a commit without an amount asks for.
+        reserved_amount: i128,
         expires: Timestamp,
     },
     /// An event that no decision made.
@@ -78,6 +80,7 @@ pub(crate) fn read(known: &Known, name: EventName) -> Result<Past, Problem> {
             Past::Committed {
                 grant: PastGrant::of(&grant),
                 reserved: reservation.grant.body_digest,
+                reserved_amount: reservation.grant.amount,
                 expires: Timestamp::from_micros_clamped(reservation.expires_us),
             }
         }

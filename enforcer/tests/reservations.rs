@@ -75,6 +75,11 @@ async fn repeats_answer_as_first_and_others_conflict() {
     let again = world.commit("r", json!({"amount": "10"})).await.1;
     assert_eq!(again["reservation"]["status"], "committed");
     assert_eq!(world.commit("r", json!({"amount": "11"})).await.0, 409);
+    assert_eq!(
+        world.commit("r", json!({})).await.0,
+        409,
+        "that asks for all that was reserved"
+    );
     assert_eq!(world.post("/v1/quota/consume", consume).await.0, 409);
     let again = json!({"id": "r", "customer": "acme", "feature": "tokens", "amount": "40", "ttl_s": 60});
     assert_eq!(

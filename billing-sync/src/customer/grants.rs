@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use turnpike_domain::catalog::{Catalog, FeatureKind, Findings, Grant, LimitPeriod};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::limits::CUSTOMER_GRANTS_MAX;
+use turnpike_domain::limits::{CUSTOMER_GRANTS_MAX, GRANT_EFFECTIVE_MIN_US, HOURLY_GRANT_DAYS_MAX};
 use turnpike_domain::port::control::{ControlState, Effect};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
@@ -191,10 +191,27 @@ fn check(catalog: &Catalog, grant: &Grant) -> Findings {
     ) {
         findings.add("/recurrence", "must be hour, day, week, month or billing");
     }
+    check_stretches(grant, &mut findings);
     match grant.rollover_max {
         Some(_) if grant.recurrence.is_none() => findings.add("/rollover_max", "belongs to recurring grants"),
         Some(most) if most.is_negative() => findings.add("/rollover_max", "must not be negative"),
         _ => {}
     }
     findings
+}
+
+/// What is left of grants is followed through all windows since they began: a grant that would come to have too many is
+/// refused here, for a decision could not be made later.
+fn check_stretches(grant: &Grant, findings: &mut Findings) {
+    let Some(from) = grant.effective_at else { return };
+    if from < Timestamp::from_micros_clamped(GRANT_EFFECTIVE_MIN_US) {
+        findings.add("/effective_at", "must not lie before 2000-01-01T00:00:00Z");
+    }
+    let longest = from.plus_micros(HOURLY_GRANT_DAYS_MAX * 86_400_000_000);
+    if grant.recurrence == Some(LimitPeriod::Hour) && grant.expires_at.is_none_or(|end| end > longest) {
+        let detail = format!(
+            "is needed for a grant that recurs each hour, at most {HOURLY_GRANT_DAYS_MAX} days behind effective_at"
+        );
+        findings.add("/expires_at", detail);
+    }
 }

@@ -292,6 +292,19 @@ async fn overrides_and_grants_are_put_and_taken_back() {
             "/recurrence",
         ),
         (
+            json!({"feature": "tokens", "amount": 1, "effective_at": "1999-12-31T23:59:00Z"}),
+            "/effective_at",
+        ),
+        (
+            json!({"feature": "tokens", "amount": 1, "recurrence": "hour"}),
+            "/expires_at",
+        ),
+        (
+            json!({"feature": "tokens", "amount": 1, "recurrence": "hour",
+                "effective_at": "2026-01-01T00:00:00Z", "expires_at": "2027-01-02T00:01:00Z"}),
+            "/expires_at",
+        ),
+        (
             json!({"feature": "tokens", "amount": 1, "rollover_max": 1}),
             "/rollover_max",
         ),

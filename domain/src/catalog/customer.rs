@@ -178,6 +178,10 @@ impl From<FlatOverride> for Override {
 }
 
 /// An amount of a feature given to one customer on top.
+///
+/// It raises the longest of the feature's limits that lasts a day or more; limits of a second, a minute or an hour bound the
+/// speed and stay as they are. Where the customer uses the entitlement of a customer above, it raises that one's limit, and
+/// all who share that limit can use it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
@@ -195,7 +199,7 @@ pub struct Grant {
     /// Smaller is used first; 0 to 100.
     #[serde(default = "fifty")]
     pub priority: u8,
-    /// From when it counts; now unless said.
+    /// From when it counts; now unless said. Not before 2000.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub effective_at: Option<Timestamp>,
@@ -203,7 +207,7 @@ pub struct Grant {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub expires_at: Option<Timestamp>,
-    /// How often it is given anew; once unless said.
+    /// How often it is given anew: `hour` (at most 366 days long), `day`, `week`, `month` or `billing`; once unless said.
     #[serde(default)]
     pub recurrence: Option<LimitPeriod>,
     /// For a recurring one: how much of what is left is carried into the next period, at the most.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::quantity::wire::decimal_text;
-use crate::quantity::write_plain;
+use crate::quantity::{split_exponent, write_plain};
 
 /// Decimal places of a [`Decimal`].
 pub(crate) const DECIMAL_PLACES: u32 = 15;
@@ -54,30 +54,40 @@ impl Decimal {
         places >= DECIMAL_PLACES || self.0 % 10i128.pow(DECIMAL_PLACES - places) == 0
     }
 
-    /// Reads a decimal without an exponent.
+    /// Reads a decimal; an exponent is fine (`1e-05`, as some encoders of JSON write small numbers).
     pub fn parse(text: &str) -> Result<Self, DecimalError> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
         };
-        let (whole, fraction) = match unsigned.split_once('.') {
+        let (plain, exponent) = split_exponent(unsigned).map_err(|_| DecimalError::Malformed)?;
+        let (whole, fraction) = match plain.split_once('.') {
             Some((_, "")) => return Err(DecimalError::Malformed),
             Some(pair) => pair,
-            None => (unsigned, ""),
+            None => (plain, ""),
         };
         let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
         if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
             return Err(DecimalError::Malformed);
         }
-        let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
-        if whole.len() > WHOLE_DIGITS_MAX {
+        let digits = format!("{whole}{fraction}");
+        let significant = digits.trim_start_matches('0');
+        // Digits before the point, once the exponent has moved it.
+        let before = whole.len() as i64 - (digits.len() - significant.len()) as i64 + exponent;
+        let significant = significant.trim_end_matches('0');
+        if significant.is_empty() {
+            return Ok(Self::ZERO);
+        }
+        if before > WHOLE_DIGITS_MAX as i64 {
             return Err(DecimalError::Overflow);
         }
-        if fraction.len() > DECIMAL_PLACES as usize {
-            return Err(DecimalError::TooPrecise);
-        }
-        let digits = format!("0{whole}{fraction:0<width$}", width = DECIMAL_PLACES as usize);
-        let parts: i128 = digits.parse().map_err(|_| DecimalError::Overflow)?;
+        let behind = significant.len() as i64 - before;
+        let scale = i64::from(DECIMAL_PLACES) - behind;
+        let scale = u32::try_from(scale).map_err(|_| DecimalError::TooPrecise)?;
+        let parts: i128 = significant.parse().map_err(|_| DecimalError::Overflow)?;
+        let parts = parts
+            .checked_mul(10i128.pow(scale))
+            .ok_or(DecimalError::Overflow)?;
         Ok(Self(if negative { -parts } else { parts }))
     }
 }
@@ -133,6 +143,11 @@ mod tests {
             ("0.0004", 400_000_000_000),
             ("0.000000000000001", 1),
             ("-0.5", -ONE / 2),
+            ("1e-05", ONE / 100_000),
+            ("1.50E2", 150 * ONE),
+            ("-120e-1", -12 * ONE),
+            ("0e400", 0),
+            ("0.000001e5", ONE / 10),
             ("007", 7 * ONE),
             (
                 "999999999999999999.999999999999999",
@@ -146,7 +161,9 @@ mod tests {
             ("", DecimalError::Malformed),
             ("1.", DecimalError::Malformed),
             (".5", DecimalError::Malformed),
-            ("1e3", DecimalError::Malformed),
+            ("1e", DecimalError::Malformed),
+            ("1e400", DecimalError::Overflow),
+            ("1e-16", DecimalError::TooPrecise),
             ("NaN", DecimalError::Malformed),
             ("--1", DecimalError::Malformed),
             ("1000000000000000000", DecimalError::Overflow),
