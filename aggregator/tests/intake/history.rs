@@ -1,0 +1,255 @@
+//! What is shown of the past: dead letters, events, seconds.
+
+use std::sync::Arc;
+
+use crate::common::{Event, TENANT, World, at, quantity, range, request, runtime};
+use turnpike_domain::port::history::{DeadLetter, EventQuery, EventStatus, History as _};
+use turnpike_domain::port::intake::{Correction, Intake as _, Rejection};
+use turnpike_domain::port::usage::UsageReader as _;
+use turnpike_domain::problem::Code;
+
+use crate::{all_events, event, world};
+
+fn rejection(id: u32) -> Rejection {
+    Rejection {
+        tenant: TENANT,
+        received: at(5),
+        code: "invalid_time".to_owned(),
+        detail: "time is not RFC 3339".to_owned(),
+        id: id.to_string(),
+        raw: b"{".to_vec(),
+        cut: false,
+    }
+}
+
+#[test]
+fn dead_letters_are_listed_newest_first_and_dealt_with() {
+    runtime().block_on(async {
+        let mut world = world();
+        let refused = world
+            .aggregator
+            .reject(vec![rejection(1), rejection(2)])
+            .await
+            .unwrap();
+        world
+            .submit(&[Event::new(10, "c", 60, r#"{"v": true}"#), event(11, 1)])
+            .await
+            .unwrap();
+        world.aggregator.checkpoint().await.unwrap();
+        let late = world.aggregator.reject(vec![rejection(3)]).await.unwrap();
+        assert_eq!(
+            world.sum("count", &["c"]).await,
+            Some(quantity("2")),
+            "the other meter counts"
+        );
+        assert_eq!(world.sum("sum", &["c"]).await, Some(quantity("1")));
+        let listed = |limit, cursor| {
+            let aggregator = Arc::clone(&world.aggregator);
+            async move { aggregator.dead_letters(TENANT, limit, cursor).await.unwrap() }
+        };
+        let all = listed(10, None).await.letters;
+        assert_eq!(all[0].position(), late[0]);
+        let DeadLetter::Unreadable {
+            meter, id, detail, ..
+        } = &all[1]
+        else {
+            panic!("{all:?}")
+        };
+        assert_eq!(
+            (meter.as_str(), id.as_str(), detail.as_str()),
+            ("sum", "10", "the value is not a decimal number")
+        );
+        assert_eq!(
+            all[2..].iter().map(DeadLetter::position).collect::<Vec<_>>(),
+            [refused[1], refused[0]]
+        );
+        let (mut paged, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = listed(1, cursor).await;
+            paged.extend(page.letters);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(paged, all);
+
+        world.aggregator.resolve(TENANT, refused[0]).await.unwrap();
+        let again = world.aggregator.resolve(TENANT, refused[0]).await;
+        assert_eq!(
+            again.unwrap_err().code,
+            Code::NotFound,
+            "it can be dealt with once"
+        );
+        let fixed = Correction::Amend {
+            data: Some(r#"{"v": 4}"#.to_owned()),
+            time: None,
+        };
+        world
+            .aggregator
+            .correct(event(10, 0).name(), fixed, at(70))
+            .await
+            .unwrap()
+            .unwrap();
+        let left = listed(10, None).await.letters;
+        assert_eq!(
+            left.iter().map(DeadLetter::position).collect::<Vec<_>>(),
+            [late[0], refused[1]]
+        );
+        assert_eq!(world.sum("sum", &["c"]).await, Some(quantity("5")));
+        world.crash();
+        assert_eq!(
+            world
+                .aggregator
+                .dead_letters(TENANT, 10, None)
+                .await
+                .unwrap()
+                .letters
+                .len(),
+            2
+        );
+    });
+}
+
+#[test]
+fn events_are_shown_once_as_they_count_now() {
+    runtime().block_on(async {
+        let world = world();
+        for id in 0..6 {
+            world
+                .submit(&[Event::new(
+                    id,
+                    if id % 2 == 0 { "even" } else { "odd" },
+                    i64::from(id) * 60,
+                    "{}",
+                )])
+                .await
+                .unwrap();
+        }
+        let name = |id: u32| event(id, 0).name();
+        world
+            .aggregator
+            .correct(name(1), Correction::Void, at(400))
+            .await
+            .unwrap();
+        let amend = Correction::Amend {
+            data: Some(r#"{"v": 2}"#.to_owned()),
+            time: Some(at(9_000)),
+        };
+        world.aggregator.correct(name(2), amend, at(401)).await.unwrap();
+        let listed = |query: EventQuery| {
+            let aggregator = Arc::clone(&world.aggregator);
+            async move {
+                let page = aggregator.events(TENANT, query).await.unwrap();
+                let ids: Vec<String> = page.events.iter().map(|event| event.id.clone()).collect();
+                (ids.join(""), page)
+            }
+        };
+        let (ids, page) = listed(all_events()).await;
+        assert_eq!(ids, "215430");
+        assert_eq!(page.events[0].status, EventStatus::Amended);
+        assert_eq!(
+            (page.events[0].data.as_str(), page.events[0].time),
+            (r#"{"v": 2}"#, at(9_000))
+        );
+        assert_eq!(page.events[1].status, EventStatus::Voided);
+        let some = |subjects: &[&str]| Some(subjects.iter().map(|s| (*s).to_owned()).collect());
+        assert_eq!(
+            listed(EventQuery {
+                subjects: some(&["odd"]),
+                ..all_events()
+            })
+            .await
+            .0,
+            "153"
+        );
+        assert_eq!(
+            listed(EventQuery {
+                range: range(8_000, 10_000),
+                ..all_events()
+            })
+            .await
+            .0,
+            "2"
+        );
+        assert_eq!(
+            listed(EventQuery {
+                range: range(120, 180),
+                ..all_events()
+            })
+            .await
+            .0,
+            "",
+            "it counts elsewhere now"
+        );
+        assert_eq!(
+            listed(EventQuery {
+                kind: Some("other".to_owned()),
+                ..all_events()
+            })
+            .await
+            .0,
+            ""
+        );
+        let direct = EventQuery {
+            source: Some("s".to_owned()),
+            id: Some("2".to_owned()),
+            ..all_events()
+        };
+        assert_eq!(listed(direct).await.0, "2");
+        let (mut ids, mut query) = (
+            String::new(),
+            EventQuery {
+                limit: 2,
+                ..all_events()
+            },
+        );
+        loop {
+            let (some, page) = listed(query.clone()).await;
+            ids.push_str(&some);
+            match page.next_cursor {
+                Some(cursor) => query.cursor = Some(cursor),
+                None => break,
+            }
+        }
+        assert_eq!(ids, "215430");
+    });
+}
+
+#[test]
+fn seconds_are_read_from_the_tail_of_the_log() {
+    runtime().block_on(async {
+        let mut world = world();
+        let now = 1_000_000_000;
+        let batch: Vec<Event> = (0..30)
+            .map(|id| Event::new(id, "c", now - 10 + i64::from(id) / 3, r#"{"v": 2}"#))
+            .collect();
+        world.submit(&batch).await.unwrap();
+        let second = |world: &World, from: i64| {
+            let aggregator = Arc::clone(&world.aggregator);
+            async move {
+                let request = request("sum", &["c"], range(from, from + 1));
+                aggregator
+                    .totals(TENANT, vec![request], None)
+                    .await
+                    .map(|totals| totals.rows[0][0].value)
+            }
+        };
+        assert_eq!(second(&world, now - 5).await, Ok(Some(quantity("6"))));
+        world
+            .aggregator
+            .correct(batch[15].name(), Correction::Void, at(now))
+            .await
+            .unwrap();
+        assert_eq!(second(&world, now - 5).await, Ok(Some(quantity("4"))));
+        world.aggregator.checkpoint().await.unwrap();
+        world.crash();
+        assert_eq!(
+            second(&world, now - 5).await,
+            Ok(Some(quantity("4"))),
+            "also after a restart"
+        );
+        assert_eq!(second(&world, now + 1).await, Ok(Some(quantity("0"))));
+        assert_eq!(second(&world, now - 601).await.unwrap_err().code, Code::Invalid);
+    });
+}
