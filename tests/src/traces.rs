@@ -1,10 +1,9 @@
 //! The two real usage traces, read without any code of the engine.
 //!
-//! Sources: Azure Public Dataset, "AzureLLMInferenceTrace_code" (2023-11-16), CC-BY 4.0; elastic/examples, "Common Data
-//! Formats/apache_logs", Apache-2.0. They lie in a folder beside the project that users do not have. Where it is absent
-//! the tests say so: of the first, the copy that ships in the binary is read then; the second is not run.
+//! Sources: Azure Public Dataset, "AzureLLMInferenceTrace_code" (2023-11-16), CC-BY 4.0, the copy that ships in the binary;
+//! elastic/examples, "Common Data Formats/apache_logs", Apache-2.0, in `tests/data/`.
 
-use std::path::PathBuf;
+use std::io::Read as _;
 
 use serde_json::{Value, json};
 
@@ -23,34 +22,14 @@ pub struct Use {
     pub distinct: String,
 }
 
-fn read(name: &str) -> Option<String> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/data")
-        .join(name);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) => {
-            println!("NOT RUN: the trace {} is absent: {error}", path.display());
-            None
-        }
-    }
-}
-
 /// The trace that ships with the demo.
-fn shipped() -> String {
-    let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../server/src/demo/data/llm_inference_code.csv");
-    println!(
-        "read instead: the copy that ships in the binary, {}",
-        path.display()
-    );
-    std::fs::read_to_string(path).expect("the demo's trace")
-}
+const LLM: &str = include_str!("../../server/src/demo/data/llm_inference_code.csv");
+/// An access log in the combined format, compressed.
+const ACCESS_LOG: &[u8] = include_bytes!("../data/apache_access.log.gz");
 
 /// 8,819 requests to an LLM service. It names no customer: line `n` belongs to customer `n mod 7`.
 pub fn llm() -> Vec<Use> {
-    let text = read("llm_inference_code.csv").unwrap_or_else(shipped);
-    let uses = text.lines().skip(1).enumerate().map(|(line, row)| {
+    let uses = LLM.lines().skip(1).enumerate().map(|(line, row)| {
         let fields: Vec<_> = row.trim().split(',').collect();
         let time = format!("{}Z", fields[0].replace(' ', "T"));
         let at: jiff::Timestamp = time.parse().expect("a time");
@@ -67,8 +46,11 @@ pub fn llm() -> Vec<Use> {
 }
 
 /// 10,000 requests to a web site; the customer is the client's address.
-pub fn access_log() -> Option<Vec<Use>> {
-    let text = read("apache_access.log")?;
+pub fn access_log() -> Vec<Use> {
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(ACCESS_LOG)
+        .read_to_string(&mut text)
+        .expect("the access log");
     let uses = text.lines().enumerate().map(|(line, row)| {
         let customer = row.split(' ').next().expect("an address").to_owned();
         let (open, close) = (row.find('[').expect("a time"), row.find(']').expect("a time"));
@@ -87,5 +69,5 @@ pub fn access_log() -> Option<Vec<Use>> {
         }
         Use { event, time_us: at.as_microsecond(), customer, amount: bytes, distinct: path }
     });
-    Some(uses.collect())
+    uses.collect()
 }

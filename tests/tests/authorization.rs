@@ -244,8 +244,8 @@ async fn ended_keys_and_suspended_tenants_are_shut_out() {
     let path = format!("/v1/keys/{}", made["id"].as_str().expect("an id"));
     admin.send(Method::DELETE, &path, None).await.expect("an answer");
     assert_eq!(caller.get("/v1/meters").await.0, 401);
-    let tenant = admin.created("/v1/tenants", &json!({"key": "other"})).await;
-    let other = app.caller(tenant["api_key"].as_str().expect("a key"));
+    let tenant_key = app.tenant(&json!({"key": "other"})).await;
+    let other = app.caller(&tenant_key);
     assert_eq!(other.get("/v1/meters").await.0, 200);
     assert_eq!(
         other.get("/v1/tenants").await.0,
@@ -266,8 +266,7 @@ async fn ended_keys_and_suspended_tenants_are_shut_out() {
     let others = other.get("/v1/audit?limit=100").await.1.to_string();
     assert!(text.contains("security.revoked_key"), "{text}");
     assert!(others.contains("security.suspended"), "{others}");
-    for key in [&made["key"], &tenant["api_key"]] {
-        let key = key.as_str().expect("a key");
+    for key in [made["key"].as_str().expect("a key"), &tenant_key] {
         assert!(!text.contains(key) && !others.contains(key));
     }
 }
@@ -448,8 +447,7 @@ async fn a_foreign_tenant_reaches_nothing() {
     let app = App::start(BINARY, directory.path()).await;
     let a = app.admin();
     let ids = furnish(&a).await;
-    let tenant = a.created("/v1/tenants", &json!({"key": "b"})).await;
-    let b = app.caller(tenant["api_key"].as_str().expect("a key"));
+    let b = app.caller(&app.tenant(&json!({"key": "b"})).await);
     let before = view(&a).await;
     let mut all: Vec<_> = operations(&app)
         .await

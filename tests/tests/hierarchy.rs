@@ -9,8 +9,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_turnpike-under-test");
 /// A test tenant at the start of the year, with the meter and the feature `tokens` and a plan with a price and a limit.
 async fn lab(app: &App) -> String {
     let tenant = json!({"key": "lab", "name": "Lab", "test": true, "clock": "2026-01-01T00:00:00Z"});
-    let made = app.admin().created("/v1/tenants", &tenant).await;
-    let key = made["api_key"].as_str().expect("a key").to_owned();
+    let key = app.tenant(&tenant).await;
     let caller = app.caller(&key);
     let meter = json!({"event_type": "llm", "aggregation": "sum", "value": "$.n"});
     caller.put("/v1/meters/tokens", &meter).await;

@@ -176,6 +176,7 @@ impl App {
     /// Starts again on the same data directory with a fail point armed. False: it died before it was ready.
     pub async fn restart_armed(&mut self, fail_point: &str) -> bool {
         self.kill();
+        self.ended = None;
         let mut options = self.options.clone();
         options.set("TURNPIKE_TEST_FAIL_POINT", fail_point);
         match process::spawn(&options, self.log.path()) {

@@ -326,4 +326,48 @@ mod tests {
         assert!(oracle.void("s", "a") && !oracle.amend("s", "a", None, Some(1)));
         assert_eq!(oracle.total(&count, &select).as_deref(), Some("3"));
     }
+
+    #[test]
+    fn what_a_meter_can_read() {
+        let sum = OracleMeter {
+            aggregation: "sum".into(),
+            ..OracleMeter::default()
+        };
+        for (value, expected) in [
+            ("1", true),
+            ("\"12.5\"", true),
+            ("1e25", true),
+            ("1e26", false),
+            ("-1e40", false),
+            ("\"99999999999999999999999999.999999999999\"", true),
+            ("\"100000000000000000000000000\"", false),
+            ("\"0.000000000001\"", true),
+            ("\"0.0000000000001\"", false),
+            ("0.0000000000001", true),
+            ("\"abc\"", false),
+            ("\"+1\"", false),
+            ("true", false),
+            ("null", false),
+        ] {
+            let value: Value = serde_json::from_str(value).expect("JSON");
+            assert_eq!(readable(&sum, Some(&value)), expected, "{value}");
+        }
+        assert!(!readable(&sum, None));
+    }
+
+    #[test]
+    fn windows_are_found_again() {
+        let select = Select {
+            from_us: 0,
+            to_us: i64::MAX,
+            window: Some("hour".into()),
+            ..Select::default()
+        };
+        let (mut windows, hour) = (Windows::new(&select), 3_600_000_000);
+        for at in [2 * hour + 5, 5, 2 * hour, 2 * hour - 1, 3 * hour - 1, 0] {
+            let start = at - at % hour;
+            assert_eq!(windows.around(at), (start, start + hour), "{at}");
+        }
+        assert_eq!(windows.known.len(), 3);
+    }
 }

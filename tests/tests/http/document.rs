@@ -1,0 +1,125 @@
+//! The OpenAPI document is whole, and every operation keeps to it.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::app;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documents_are_whole() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let nobody = app.caller("none");
+    let (_, page) = nobody.get("/docs").await;
+    let page = page.as_str().expect("HTML").to_owned();
+    let (_, document) = nobody.get("/openapi.json").await;
+    for path in document["paths"].as_object().expect("paths").keys() {
+        assert!(
+            page.contains(&format!("<code>{path}</code>")),
+            "{path} is not on the page"
+        );
+    }
+    for outside in ["http://", "src=", "<script", "@import", "<link"] {
+        assert!(!page.contains(outside), "the page loads something: {outside}");
+    }
+    // Every reference of the document leads somewhere.
+    let text = document.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().expect("an end");
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let id = operation["operationId"].as_str().expect("an id");
+            assert!(ids.insert(id.to_owned()), "{id} stands for two operations");
+            for (status, response) in operation["responses"].as_object().expect("answers") {
+                let words = response["description"].as_str().unwrap_or("");
+                assert!(!words.is_empty(), "{method} {path} {status} has no words");
+                let failed = status.starts_with(['4', '5']) && path != "/readyz";
+                let kinds: Vec<&String> = response["content"]
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|all| all.keys())
+                    .collect();
+                assert!(
+                    !failed || kinds == ["application/problem+json"],
+                    "{method} {path} {status}: {kinds:?}"
+                );
+            }
+        }
+    }
+    assert_eq!(nobody.get("/docs/errors/invalid_json").await.0, 200);
+    assert_eq!(nobody.get("/docs/errors/no_such_code").await.0, 404);
+}
+
+/// Path with its parameters filled in, and its operations.
+fn operations(document: &Value) -> Vec<(String, Method, Value)> {
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let filled: Vec<&str> = path
+            .split('/')
+            .map(|part| if part.starts_with('{') { "x" } else { part })
+            .collect();
+        for (method, operation) in item.as_object().expect("operations") {
+            let method = method.to_uppercase().parse().expect("a method");
+            all.push((filled.join("/"), method, operation.clone()));
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_refuses_what_it_does_not_take() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let (_, document) = app.caller("none").get("/openapi.json").await;
+    let (mut lists, mut bodiless) = (0, 0);
+    for (path, method, operation) in operations(&document) {
+        if operation["security"].as_array().is_none_or(Vec::is_empty) {
+            continue;
+        }
+        let call = async |query: &str, body: Option<&Value>| {
+            let answer = app
+                .admin()
+                .send(method.clone(), &format!("{path}{query}"), body)
+                .await;
+            answer.expect("an answer")
+        };
+        let (status, body) = call("?bogus=1", None).await;
+        assert_eq!(
+            (status, &body["errors"][0]["pointer"]),
+            (422, &json!("/bogus")),
+            "{method} {path}: {body}"
+        );
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        if parameters.iter().any(|one| one["name"] == "cursor") {
+            lists += 1;
+            for cursor in ["zzz", "0", "1.0.1", "AAAAAAAAAAAA"] {
+                let (status, body) = call(&format!("?cursor={cursor}"), None).await;
+                let known = status == 404 || (status == 422 && body["errors"][0]["pointer"] == "/cursor");
+                assert!(known, "{method} {path} {cursor}: {status} {body}");
+            }
+            for limit in ["0", "1001", "-1", "x", "1.5"] {
+                let (status, body) = call(&format!("?limit={limit}"), None).await;
+                let known = status == 404 || (status == 422 && body["errors"][0]["pointer"] == "/limit");
+                assert!(known, "{method} {path} {limit}: {status} {body}");
+            }
+        }
+        if method != Method::GET && operation["requestBody"].is_null() {
+            bodiless += 1;
+            let (status, body) = call("", Some(&json!({"bogus": 1}))).await;
+            assert_eq!(
+                (status, &body["errors"][0]["pointer"]),
+                (422, &json!("/bogus")),
+                "{method} {path}: {body}"
+            );
+            let (status, body) = call("", Some(&json!({}))).await;
+            assert_ne!(status, 422, "{method} {path}: {body}");
+        }
+    }
+    println!("{lists} lists, {bodiless} operations without a body");
+    assert!(lists > 10 && bodiless > 10, "{lists} {bodiless}");
+}

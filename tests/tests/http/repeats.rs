@@ -1,0 +1,77 @@
+//! Calls that are repeated under an idempotency key.
+
+use serde_json::{Value, json};
+use turnpike_tests::app::{ADMIN_KEY, App};
+
+use super::app;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_of_an_event_or_decision_answers_as_first() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let client = reqwest::Client::new();
+    let send = |path: &'static str, key: &'static str, body: Value| {
+        let request = client.post(app.url(path)).bearer_auth(ADMIN_KEY);
+        let request = request.header("idempotency-key", key).json(&body);
+        async move {
+            let answer = request.send().await.expect("an answer");
+            let status = answer.status().as_u16();
+            let again = answer.headers().contains_key("idempotent-replayed");
+            (status, again, answer.json::<Value>().await.expect("JSON"))
+        }
+    };
+    let event = |id: &str| json!({"id": id, "source": "s", "type": "t", "subject": "x"});
+    let first = send("/v1/events", "k", event("1")).await;
+    assert_eq!((first.0, first.1, &first.2["accepted"]), (200, false, &json!(1)));
+    let again = send("/v1/events", "k", event("1")).await;
+    assert_eq!((again.0, again.1, again.2), (200, true, first.2));
+    let other = send("/v1/events", "k", event("2")).await;
+    assert_eq!((other.0, &other.2["code"]), (409, &json!("idempotency_conflict")));
+    let elsewhere = send("/v1/quota/consume", "k", json!({})).await;
+    assert_eq!(
+        (elsewhere.0, &elsewhere.2["code"]),
+        (409, &json!("idempotency_conflict"))
+    );
+    // A refused call keeps nothing, so that the key is free for the right one.
+    assert_eq!(send("/v1/events", "free", json!({"id": "3"})).await.0, 422);
+    let right = send("/v1/events", "free", event("3")).await;
+    assert_eq!((right.0, &right.2["accepted"]), (200, &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_call_at_a_time_runs_under_an_idempotency_key() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = app(&directory, &[]).await;
+    let client = reqwest::Client::new();
+    let send = |app: &App, key: &str, id: &str| {
+        let event = json!({"id": id, "source": "s", "type": "t", "subject": "x"});
+        let request = client.post(app.url("/api/v1/events")).bearer_auth(ADMIN_KEY);
+        let request = request.header("idempotency-key", key).json(&event);
+        async move {
+            let answer = request.send().await.expect("an answer");
+            let again = answer.headers().contains_key("idempotent-replayed");
+            (answer.status().as_u16(), again)
+        }
+    };
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        calls.spawn(send(&app, "race", "1"));
+    }
+    let answers = calls.join_all().await;
+    assert_eq!(
+        answers.iter().filter(|one| **one == (204, false)).count(),
+        1,
+        "{answers:?}"
+    );
+    assert!(
+        answers.iter().all(|one| [204, 409].contains(&one.0)),
+        "{answers:?}"
+    );
+    // Another body is a conflict, also behind a crash.
+    app.restart().await;
+    assert_eq!(send(&app, "race", "1").await, (204, true));
+    assert_eq!(send(&app, "race", "2").await, (409, false));
+    for (key, status) in [("k".repeat(255), 204), ("k".repeat(256), 400)] {
+        assert_eq!(send(&app, &key, "3").await.0, status, "{} characters", key.len());
+    }
+}
