@@ -20,14 +20,15 @@ async fn long_page() -> String {
     let prices: Vec<Value> = (0..LINES).map(price).collect();
     app.catalog(json!({"name": NASTY, "currency": "USD", "prices": prices}), "UTC")
         .await;
-    app.put("/v1/customers/acme", json!({"name": NASTY, "email": "a<b>@example.com"}))
-        .await;
+    app.put(
+        "/v1/customers/acme",
+        json!({"name": NASTY, "email": "a<b>@example.com"}),
+    )
+    .await;
     app.subscribe(json!({})).await;
     app.at("2026-02-02T00:00:00Z");
     app.run("2026-02-01T00:00:00Z").await;
-    let (status, page) = app
-        .call("GET", "/v1/invoices/INV-000001.html", Value::Null)
-        .await;
+    let (status, page) = app.call("GET", "/v1/invoices/INV-000001.html", Value::Null).await;
     assert_eq!(status, 200);
     page.as_str().unwrap().to_owned()
 }
@@ -35,7 +36,11 @@ async fn long_page() -> String {
 #[tokio::test]
 async fn nothing_in_a_name_is_taken_for_markup() {
     let page = long_page().await;
-    assert_eq!(page.matches("alert(1)").count(), LINES + 2, "in the title, for the customer, on each line");
+    assert_eq!(
+        page.matches("alert(1)").count(),
+        LINES + 2,
+        "in the title, for the customer, on each line"
+    );
     for markup in ["<script", "<img", "<b>"] {
         assert!(!page.contains(markup), "{markup} is not escaped");
     }
@@ -47,12 +52,23 @@ fn printed(page: &str, directory: &Path) -> Option<Vec<String>> {
     let (html, pdf) = (directory.join("invoice.html"), directory.join("invoice.pdf"));
     std::fs::write(&html, page).unwrap();
     let print = Command::new("chromium")
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"])
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-pdf-header-footer",
+        ])
         .arg(format!("--user-data-dir={}", directory.join("profile").display()))
         .arg(format!("--print-to-pdf={}", pdf.display()))
         .arg(&html)
         .output();
-    let read = |pdf: &Path| Command::new("pdftotext").arg("-layout").arg(pdf).arg("-").output();
+    let read = |pdf: &Path| {
+        Command::new("pdftotext")
+            .arg("-layout")
+            .arg(pdf)
+            .arg("-")
+            .output()
+    };
     match (print, read(&pdf)) {
         (Ok(printed), Ok(text)) => {
             assert!(printed.status.success() && text.status.success(), "{printed:?}");
@@ -72,15 +88,27 @@ async fn a_long_invoice_prints_its_heading_on_each_sheet_and_its_sums_once() {
         return;
     };
     assert!(sheets.len() > 3, "{} sheets", sheets.len());
-    let times = |text: &str| sheets.iter().map(|sheet| sheet.matches(text).count()).sum::<usize>();
+    let times = |text: &str| {
+        sheets
+            .iter()
+            .map(|sheet| sheet.matches(text).count())
+            .sum::<usize>()
+    };
     assert_eq!(times("Subtotal"), 1, "the sums stand once: {sheets:?}");
     for sheet in sheets.iter().filter(|sheet| sheet.contains("item-")) {
-        assert_eq!(sheet.matches("Description").count(), 1, "the columns are named: {sheet}");
+        assert_eq!(
+            sheet.matches("Description").count(),
+            1,
+            "the columns are named: {sheet}"
+        );
     }
     for n in 0..LINES {
         assert_eq!(times(&format!("item-{n:03}")), 1, "line {n}");
     }
     let last = format!("item-{:03}", LINES - 1);
     let sums = sheets.iter().find(|sheet| sheet.contains("Subtotal")).unwrap();
-    assert!(sums.contains(&last) && sums.contains("Total"), "whole, behind the last line: {sums}");
+    assert!(
+        sums.contains(&last) && sums.contains("Total"),
+        "whole, behind the last line: {sums}"
+    );
 }

@@ -12,7 +12,8 @@ use crate::app::{App, minor};
 fn plan() -> Value {
     let tiers = json!([{"up_to": "100", "unit_amount": "0.05", "flat_amount": "1"},
         {"up_to": "250.5", "unit_amount": "0.031"}, {"unit_amount": "0.0125", "flat_amount": "2.5"}]);
-    let shares = json!([{"up_to": "100", "rate_percent": "1.5", "flat_amount": "2"}, {"rate_percent": "0.7"}]);
+    let shares =
+        json!([{"up_to": "100", "rate_percent": "1.5", "flat_amount": "2"}, {"rate_percent": "0.7"}]);
     let rates = json!([{"region": "eu", "unit_amount": "0.107"}, {"region": "us", "unit_amount": "0.09"}]);
     json!({"currency": "USD", "interval": "week", "minimum_commitment": "150", "prices": [
         {"key": "advance", "model": "flat", "amount": "7", "timing": "advance"},
@@ -66,7 +67,9 @@ async fn first_week(app: &App) -> BTreeMap<String, i64> {
     for invoice in app.invoices().await {
         for line in invoice["lines"].as_array().unwrap() {
             if line["period"]["start"] == "2026-01-01T00:00:00Z" {
-                *sums.entry(line["price"].as_str().unwrap().to_owned()).or_default() += minor(&line["amount"]);
+                *sums
+                    .entry(line["price"].as_str().unwrap().to_owned())
+                    .or_default() += minor(&line["amount"]);
             }
         }
     }
@@ -83,7 +86,13 @@ async fn early_and_late_usage_and_voids_cost_what_they_cost_at_once() {
             let count = random.random_range(0..6);
             let region = |n: u32| ["eu", "us", ""][n as usize % 3];
             (0..count)
-                .map(|_| (random.random_range(1..most), random.random_range(1..8), region(random.random())))
+                .map(|_| {
+                    (
+                        random.random_range(1..most),
+                        random.random_range(1..8),
+                        region(random.random()),
+                    )
+                })
                 .collect()
         };
         let (early, late, later) = (used(12_000), used(9_000), used(3_000));
@@ -98,7 +107,10 @@ async fn early_and_late_usage_and_voids_cost_what_they_cost_at_once() {
         }
         bill(&steps, 8).await;
         // Every other early event is voided, and there are late ones, in two weeks.
-        let voids = early.iter().step_by(2).map(|(amount, day, region)| (-amount, *day, *region));
+        let voids = early
+            .iter()
+            .step_by(2)
+            .map(|(amount, day, region)| (-amount, *day, *region));
         let second: Vec<Used> = voids.chain(late).collect();
         for one in &second {
             add(&steps, *one);
@@ -112,7 +124,11 @@ async fn early_and_late_usage_and_voids_cost_what_they_cost_at_once() {
             add(&at_once, *one);
         }
         bill(&at_once, 8).await;
-        assert_eq!(first_week(&steps).await, first_week(&at_once).await, "seed {seed}");
+        assert_eq!(
+            first_week(&steps).await,
+            first_week(&at_once).await,
+            "seed {seed}"
+        );
         for invoice in steps.invoices().await {
             let lines = invoice["lines"].as_array().unwrap();
             corrected += lines.iter().filter(|line| line["kind"] == "adjustment").count();

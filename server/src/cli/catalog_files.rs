@@ -34,8 +34,9 @@ impl CatalogFiles {
         let mut all = Self::default();
         for path in paths {
             for file in toml_files(path)? {
-                let text = std::fs::read_to_string(&file)
-                    .map_err(|error| CommandError::usage(format!("cannot read {}: {error}", file.display())))?;
+                let text = std::fs::read_to_string(&file).map_err(|error| {
+                    CommandError::usage(format!("cannot read {}: {error}", file.display()))
+                })?;
                 let name = file.display().to_string();
                 let added = all.add(&name, text);
                 added.map_err(|error| CommandError::usage(format!("{name}: {error}")))?;
@@ -75,7 +76,11 @@ impl CatalogFiles {
         let mut index: usize = steps.next()?.parse().ok()?;
         for (name, text) in &self.files {
             let table = DeTable::parse(text).ok()?;
-            let Some(items) = table.get_ref().get(part).and_then(|items| items.get_ref().as_array()) else {
+            let Some(items) = table
+                .get_ref()
+                .get(part)
+                .and_then(|items| items.get_ref().as_array())
+            else {
                 continue;
             };
             let Some(item) = items.get(index) else {
@@ -223,14 +228,21 @@ mod tests {
         let problem = json!({"errors": [{"pointer": "/plans/2/prices/1/amount", "detail": "is no decimal"}]});
         let refused = CommandError::refused("invalid\n  /plans/2/prices/1/amount: is no decimal", problem);
         let told = files.explained(refused).to_string();
-        assert!(told.contains("\n  1.toml:10: /plans/2/prices/1/amount: is no decimal"), "{told}");
+        assert!(
+            told.contains("\n  1.toml:10: /plans/2/prices/1/amount: is no decimal"),
+            "{told}"
+        );
     }
 
     #[test]
     fn the_sample_catalog_is_one_and_is_written_as_it_was_read() {
         let sample = of(&[include_str!("../../../config/sample-catalog.toml")]).unwrap();
-        let has = |part: &&str| sample.catalog[*part].as_array().is_some_and(|items| !items.is_empty());
-        assert!(PARTS.iter().all(|part| has(&part)));
+        let has = |part: &&str| {
+            sample.catalog[*part]
+                .as_array()
+                .is_some_and(|items| !items.is_empty())
+        };
+        assert!(PARTS.iter().all(has));
         let mut shown = sample.catalog.clone();
         shown["version"] = json!(7);
         shown["plans"][0]["version"] = json!(3);
