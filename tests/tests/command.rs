@@ -185,3 +185,43 @@ async fn tables_of_other_countries_are_imported() {
     assert_eq!(call(&app, &import).await.json()["duplicates"], 2);
     assert_eq!(app.admin().total("cost", "").await.as_deref(), Some("14"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_comes_back_as_the_files_that_it_is_applied_from() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = App::start(BINARY, directory.path()).await;
+    let sample = include_str!("../../config/sample-catalog.toml");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let file = write("sample.toml", sample);
+    let applied = call(&app, &["apply", &file, "--yes", "--json"]).await.json();
+    assert!(!applied["created"].as_array().expect("a list").is_empty());
+    let exported = directory.path().join("exported.toml").display().to_string();
+    let ended = call(&app, &["export", "catalog", "-o", &exported]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.error);
+    let again = call(&app, &["apply", &exported, "--dry-run", "--json"])
+        .await
+        .json();
+    for part in ["created", "changed", "removed"] {
+        assert_eq!(again[part], json!([]), "{part} of {again}");
+    }
+
+    let broken = format!(
+        "{sample}\n[[plans]]\nkey = \"broken\"\ncurrency = \"USD\"\ntrial_days = 1\n\
+        prices = [\n  {{key = \"x\", model = \"flat\", amount = \"1,5\"}}]\n"
+    );
+    let line = broken
+        .lines()
+        .position(|line| line.contains("1,5"))
+        .expect("the line")
+        + 1;
+    let refused = call(&app, &["apply", &write("broken.toml", &broken), "--yes"]).await;
+    assert_eq!(refused.code, Some(4), "{}", refused.error);
+    let place = format!("broken.toml:{line}: /plans/");
+    assert!(refused.error.contains(&place), "{place} {}", refused.error);
+    let ended = call(&app, &["export", "catalog", "--format", "csv"]).await;
+    assert_eq!(ended.code, Some(2), "{}", ended.error);
+}

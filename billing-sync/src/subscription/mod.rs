@@ -116,7 +116,7 @@ async fn create(
 /// Shows a subscription.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{id}", tag = "Subscriptions", operation_id = "get_subscription",
-    params(("id" = String, Path)),
+    params(SubscriptionPath),
     responses((status = 200, body = SubscriptionView), (status = 404, body = ProblemBody)),
     security(("api_key" = ["read"]))
 )]
@@ -133,11 +133,35 @@ async fn get(
     )))
 }
 
+/// One subscription.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "describes a part of paths, is none")]
+struct SubscriptionPath {
+    /// The subscription's id.
+    id: String,
+}
+
+/// What a step answers.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "describes answers, is none")]
+enum Stepped {
+    /// The subscription
+    #[response(status = 200)]
+    Done(SubscriptionView),
+    /// There is no such subscription
+    #[response(status = 404)]
+    Unknown(ProblemBody),
+    /// Where it stands does not allow it
+    #[response(status = 409)]
+    Illegal(ProblemBody),
+}
+
 /// Changes plan, version or add-ons at the end of the period. Before the start and in a trial, where nothing has been
 /// charged, a change can take effect now. A later call replaces a change that waits.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{id}/change", tag = "Subscriptions", operation_id = "change_subscription",
-    params(("id" = String, Path)), request_body = ChangeRequest,
+    params(SubscriptionPath), request_body = ChangeRequest,
     responses(
         (status = 200, body = SubscriptionView), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
         (status = 422, body = ProblemBody),
@@ -169,11 +193,7 @@ async fn change(
 /// prices. Usage goes on being counted and charged; boundaries stay.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{id}/pause", tag = "Subscriptions", operation_id = "pause_subscription",
-    params(("id" = String, Path)),
-    responses(
-        (status = 200, body = SubscriptionView), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
-    ),
-    security(("api_key" = ["billing"]))
+    params(SubscriptionPath), responses(Stepped), security(("api_key" = ["billing"]))
 )]
 async fn pause(
     State(control): State<Arc<Control>>,
@@ -195,11 +215,7 @@ async fn pause(
 /// Resumes a paused subscription from now on.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{id}/resume", tag = "Subscriptions", operation_id = "resume_subscription",
-    params(("id" = String, Path)),
-    responses(
-        (status = 200, body = SubscriptionView), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
-    ),
-    security(("api_key" = ["billing"]))
+    params(SubscriptionPath), responses(Stepped), security(("api_key" = ["billing"]))
 )]
 async fn resume(
     State(control): State<Arc<Control>>,
@@ -221,11 +237,8 @@ async fn resume(
 /// Cancels a subscription, at the end of its period unless said. What was charged in advance stays charged.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{id}/cancel", tag = "Subscriptions", operation_id = "cancel_subscription",
-    params(("id" = String, Path)), request_body = CancelRequest,
-    responses(
-        (status = 200, body = SubscriptionView), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
-    ),
-    security(("api_key" = ["billing"]))
+    params(SubscriptionPath), request_body = CancelRequest,
+    responses(Stepped), security(("api_key" = ["billing"]))
 )]
 async fn cancel(
     State(control): State<Arc<Control>>,
@@ -248,11 +261,7 @@ async fn cancel(
 /// Takes a cancellation back that has not taken effect.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{id}/reactivate", tag = "Subscriptions", operation_id = "reactivate_subscription",
-    params(("id" = String, Path)),
-    responses(
-        (status = 200, body = SubscriptionView), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
-    ),
-    security(("api_key" = ["billing"]))
+    params(SubscriptionPath), responses(Stepped), security(("api_key" = ["billing"]))
 )]
 async fn reactivate(
     State(control): State<Arc<Control>>,

@@ -66,7 +66,7 @@ pub struct Look {
     /// Not before then.
     pub at: Timestamp,
     /// Counts changes of the subscription; each makes it due at once.
-    pub change: u64,
+    pub change: i64,
 }
 
 /// A result of the store.

@@ -245,7 +245,7 @@ mod tests {
                 .as_array()
                 .is_some_and(|items| !items.is_empty())
         };
-        assert!(PARTS.iter().all(|part| has(part)));
+        assert!(PARTS.iter().all(has));
         let mut shown = sample.catalog.clone();
         shown["version"] = json!(7);
         shown["plans"][0]["version"] = json!(3);

@@ -11,7 +11,7 @@ use turnpike_domain::port::control::{AuditEntry, AuditFilter, PageAfter, Securit
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::connect::lost;
-use super::read_body;
+use super::{number, read_body};
 
 /// Different security events that are held until they are written, every few seconds. What is beyond is counted in one
 /// entry, so that a flood from many addresses cannot fill the disk.
@@ -135,7 +135,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
     let id: i64 = row.try_get(0).map_err(lost)?;
     let detail: Value = read_body("audit", &id.to_string(), row.try_get(6).map_err(lost)?)?;
     Ok(AuditEntry {
-        id: id as u64,
+        id: number("audit", &id.to_string(), id)?,
         at: Timestamp::from_micros_clamped(row.try_get(1).map_err(lost)?),
         actor: row.try_get(2).map_err(lost)?,
         request_id: row.try_get(3).map_err(lost)?,

@@ -12,7 +12,7 @@ use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::connect::lost;
-use super::read_body;
+use super::{number, read_body};
 
 const INVOICE: &str = "SELECT id, number, customer, subscription, status, currency, period_start_us, period_end_us, round, \
      subtotal, discount, credits, tax, total, watermark, catalog_version, previous_hash, hash, created_us, locks_us, \
@@ -43,13 +43,15 @@ fn head(row: &SqliteRow) -> Result<Invoice, StoreError> {
     let watermark: Option<String> = get(row, 14)?;
     let watermark = watermark.map(|text| text.parse().map_err(|_| damaged(&id, "watermark")));
     Ok(Invoice {
-        number: get::<Option<i64>>(row, 1)?.map(|number| number as u64),
+        number: get::<Option<i64>>(row, 1)?
+            .map(|kept| number("invoices", &id, kept))
+            .transpose()?,
         customer: get(row, 2)?,
         subscription: get(row, 3)?,
         status: InvoiceStatus::parse(&status).ok_or_else(|| damaged(&id, "status"))?,
         currency: Currency::parse(&currency).map_err(|_| damaged(&id, "currency"))?,
         period: TimeRange::new(time(get(row, 6)?), time(get(row, 7)?)),
-        round: get::<i64>(row, 8)? as u32,
+        round: number("invoices", &id, get(row, 8)?)?,
         lines: Vec::new(),
         totals: Totals {
             subtotal: get(row, 9)?,
@@ -59,7 +61,7 @@ fn head(row: &SqliteRow) -> Result<Invoice, StoreError> {
             total: get(row, 13)?,
         },
         watermark: watermark.transpose()?,
-        catalog_version: get::<i64>(row, 15)? as u64,
+        catalog_version: number("invoices", &id, get(row, 15)?)?,
         previous_hash: get(row, 16)?,
         hash: get(row, 17)?,
         created: time(get(row, 18)?),

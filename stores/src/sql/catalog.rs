@@ -13,7 +13,7 @@ use turnpike_domain::port::control::Change;
 
 use super::connect::lost;
 use super::directory::MemoryDirectory;
-use super::{each, execute, read_body, write_body};
+use super::{each, execute, number, read_body, write_body};
 
 pub(super) async fn put_meter(
     connection: &mut SqliteConnection,
@@ -198,7 +198,8 @@ async fn load_versions(connection: &mut SqliteConnection, catalogs: &mut Catalog
     for row in rows {
         let tenant: i64 = row.try_get(0).map_err(lost)?;
         let version: i64 = row.try_get(1).map_err(lost)?;
-        catalogs.entry(TenantId(tenant as u32)).or_default().version = version as u64;
+        let tenant = TenantId(number("catalog_versions", "of a tenant", tenant)?);
+        catalogs.entry(tenant).or_default().version = number("catalog_versions", "newest", version)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use turnpike_domain::time::{Randomness, Timestamp};
 
 use super::connect::lost;
 use super::directory::MemoryDirectory;
-use super::{read_body, write_body};
+use super::{number, read_body, write_body};
 
 /// A key that has just been made. The text is shown once and not kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -114,17 +114,19 @@ fn read(row: &SqliteRow) -> Result<ApiKey, StoreError> {
         Ok(micros.map(Timestamp::from_micros_clamped))
     };
     let calls: Option<i64> = row.try_get(8).map_err(lost)?;
-    let hash = blake3::Hash::from_hex(&hash)
-        .map_err(|_| StoreError::Damaged(format!("table api_keys, row {id}: hash")))?;
+    let damaged = |what: &str| StoreError::Damaged(format!("table api_keys, row {id}: {what}"));
+    let hash = blake3::Hash::from_hex(&hash).map_err(|_| damaged("hash"))?;
+    let tenant: i64 = row.try_get(1).map_err(lost)?;
+    let created = time(5)?.ok_or_else(|| damaged("created"))?;
     Ok(ApiKey {
-        tenant: TenantId(row.try_get::<i64, _>(1).map_err(lost)? as u32),
+        tenant: TenantId(number("api_keys", &id, tenant)?),
         name: row.try_get(2).map_err(lost)?,
         hash: *hash.as_bytes(),
         scopes,
-        created: time(5)?.unwrap_or_default(),
+        created,
         expires: time(6)?,
         revoked: time(7)?,
-        calls_per_second: calls.map(|n| n as u32),
+        calls_per_second: calls.map(|calls| number("api_keys", &id, calls)).transpose()?,
         id,
     })
 }

@@ -29,7 +29,7 @@ pub(super) async fn due(
         Ok(Look {
             subscription: row.try_get(0)?,
             at: Timestamp::from_micros_clamped(row.try_get(1)?),
-            change: row.try_get::<i64, _>(2)? as u64,
+            change: row.try_get(2)?,
         })
     };
     found.iter().map(look).collect()
@@ -48,7 +48,7 @@ pub(super) async fn put(
         .bind(i64::from(tenant.0))
         .bind(&look.subscription)
         .bind(look.at.micros())
-        .bind(look.change as i64)
+        .bind(look.change)
         .execute(&mut *transaction)
         .await?;
     }

@@ -184,13 +184,16 @@ async fn each(
 ) -> Result<(), StoreError> {
     for row in sqlx::query(sql).fetch_all(connection).await.map_err(lost)? {
         let tenant: i64 = row.try_get(0).map_err(lost)?;
-        take(
-            TenantId(tenant as u32),
-            row.try_get(1).map_err(lost)?,
-            row.try_get(2).map_err(lost)?,
-        )?;
+        let (key, body): (&str, &str) = (row.try_get(1).map_err(lost)?, row.try_get(2).map_err(lost)?);
+        take(TenantId(number("of a tenant", key, tenant)?), key, body)?;
     }
     Ok(())
+}
+
+/// A number that is kept as a signed one. Damaged when it does not fit.
+fn number<T: TryFrom<i64>>(table: &str, key: &str, kept: i64) -> Result<T, StoreError> {
+    let damaged = |_| StoreError::Damaged(format!("table {table}, row {key}: {kept} is out of range"));
+    T::try_from(kept).map_err(damaged)
 }
 
 /// A body as the domain reads it.

@@ -8,6 +8,7 @@ use turnpike_domain::time::Randomness;
 
 use super::connect::lost;
 use super::directory::MemoryDirectory;
+use super::number;
 
 /// The format of bodies in this store.
 const FORMAT: &str = "1";
@@ -112,13 +113,13 @@ pub(super) async fn load_counters(
     for row in rows {
         let name: String = row.try_get(0).map_err(lost)?;
         let value: i64 = row.try_get(1).map_err(lost)?;
-        directory.set_counter(&name, value as u32);
+        directory.set_counter(&name, number("counters", &name, value)?);
     }
     let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(id), 0) FROM audit")
         .fetch_one(connection)
         .await
         .map_err(lost)?;
-    directory.set_last_audit(last as u64);
+    directory.set_last_audit(number("audit", "newest", last)?);
     Ok(())
 }
 

@@ -1,5 +1,8 @@
 //! What is in the control store, in memory: read on hot paths, changed after each commit by the one writer.
 
+mod read;
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,17 +11,15 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq as _;
-use turnpike_domain::catalog::{
-    ApiKey, Catalog, CatalogUse, Customer, Grant, Override, Subscription, Tenant,
-};
-use turnpike_domain::identity::{MeterId, TenantId};
-use turnpike_domain::port::control::{ControlState, Effect, KeyRefusal};
+use turnpike_domain::catalog::{ApiKey, Catalog, Customer, Grant, Override, Subscription, Tenant};
+use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::control::{Effect, KeyRefusal};
 use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryListener};
 use turnpike_domain::time::Timestamp;
 
 use super::key::{hash_key, id_of};
-use super::uses::Uses;
 use crate::machine::TenantClock;
+use room::Room;
 
 #[derive(Default)]
 pub(super) struct MemoryDirectory {
@@ -32,142 +33,6 @@ pub(super) struct MemoryDirectory {
     last_tenant: AtomicU32,
     last_audit: AtomicU64,
     listeners: RwLock<Vec<Arc<dyn DirectoryListener>>>,
-}
-
-/// What belongs to one tenant.
-struct Room {
-    tenant: ArcSwap<Tenant>,
-    catalog: ArcSwap<Catalog>,
-    customers: DashMap<String, Arc<Customer>>,
-    /// Subject → customer.
-    subjects: DashMap<String, String>,
-    /// Customer → those whose parent it is or was.
-    children: DashMap<String, BTreeSet<String>>,
-    /// Customer → subscriptions, newest first.
-    subscriptions: DashMap<String, Vec<Arc<Subscription>>>,
-    /// Id of a subscription → customer.
-    subscribers: DashMap<String, String>,
-    overrides: DashMap<String, BTreeMap<String, Arc<Override>>>,
-    grants: DashMap<String, BTreeMap<String, Arc<Grant>>>,
-    uses: Uses,
-}
-
-impl Room {
-    fn new(tenant: Tenant) -> Self {
-        Self {
-            tenant: ArcSwap::from_pointee(tenant),
-            catalog: ArcSwap::default(),
-            customers: DashMap::new(),
-            subjects: DashMap::new(),
-            children: DashMap::new(),
-            subscriptions: DashMap::new(),
-            subscribers: DashMap::new(),
-            overrides: DashMap::new(),
-            grants: DashMap::new(),
-            uses: Uses::default(),
-        }
-    }
-
-    /// Makes or replaces a customer. What led to it before and still does is there all the time: an event that is
-    /// counted meanwhile finds its customer.
-    fn put_customer(&self, customer: Customer) {
-        let customer = Arc::new(customer);
-        let before = self.customers.insert(customer.key.clone(), Arc::clone(&customer));
-        for subject in &customer.subjects {
-            self.subjects.insert(subject.clone(), customer.key.clone());
-        }
-        for (parent, _) in customer.parents() {
-            self.children
-                .entry(parent.to_owned())
-                .or_default()
-                .insert(customer.key.clone());
-        }
-        if let Some(before) = before {
-            self.unlink(&before, Some(&customer));
-        }
-    }
-
-    fn remove_customer(&self, key: &str) {
-        if let Some((_, before)) = self.customers.remove(key) {
-            self.unlink(&before, None);
-        }
-        self.remove_entitlements(key);
-    }
-
-    /// Removes what leads to a customer from the subjects and parents that it had `before` and has no longer.
-    fn unlink(&self, before: &Customer, now: Option<&Customer>) {
-        let kept = |subject: &String| now.is_some_and(|now| now.subjects.contains(subject));
-        for subject in before.subjects.iter().filter(|subject| !kept(subject)) {
-            self.subjects.remove_if(subject, |_, owner| *owner == before.key);
-        }
-        for (parent, _) in before.parents() {
-            if now.is_some_and(|now| now.parents().any(|(one, _)| one == parent)) {
-                continue;
-            }
-            if let Some(mut children) = self.children.get_mut(parent) {
-                children.remove(&before.key);
-            }
-            self.children.remove_if(parent, |_, children| children.is_empty());
-        }
-    }
-
-    fn put_override(&self, entry: Override) {
-        let feature = entry.entitlement.feature.clone();
-        let mut all = self.overrides.entry(entry.customer.clone()).or_default();
-        if all.insert(feature.clone(), Arc::new(entry)).is_none() {
-            self.uses.feature(&feature, true);
-        }
-    }
-
-    fn remove_override(&self, customer: &str, feature: &str) {
-        let all = self.overrides.get_mut(customer);
-        if all.and_then(|mut all| all.remove(feature)).is_some() {
-            self.uses.feature(feature, false);
-        }
-    }
-
-    fn put_grant(&self, grant: Grant) {
-        self.uses.feature(&grant.feature, true);
-        let mut all = self.grants.entry(grant.customer.clone()).or_default();
-        if let Some(before) = all.insert(grant.id.clone(), Arc::new(grant)) {
-            self.uses.feature(&before.feature, false);
-        }
-    }
-
-    fn remove_grant(&self, customer: &str, id: &str) {
-        let all = self.grants.get_mut(customer);
-        if let Some(before) = all.and_then(|mut all| all.remove(id)) {
-            self.uses.feature(&before.feature, false);
-        }
-    }
-
-    /// Removes a customer's overrides and grants.
-    fn remove_entitlements(&self, customer: &str) {
-        let overrides = self.overrides.remove(customer).map(|(_, all)| all);
-        for feature in overrides.unwrap_or_default().keys() {
-            self.uses.feature(feature, false);
-        }
-        let grants = self.grants.remove(customer).map(|(_, all)| all);
-        for grant in grants.unwrap_or_default().values() {
-            self.uses.feature(&grant.feature, false);
-        }
-    }
-
-    fn put_subscription(&self, subscription: Subscription) {
-        self.subscribers
-            .insert(subscription.id.clone(), subscription.customer.clone());
-        let mut all = self
-            .subscriptions
-            .entry(subscription.customer.clone())
-            .or_default();
-        let subscription = Arc::new(subscription);
-        let known = all.iter().position(|other| other.id == subscription.id);
-        let before = known.map(|at| all.remove(at));
-        self.uses.subscription(before.as_deref(), &subscription);
-        let newness = |s: &Subscription| (s.start, s.id.clone());
-        let at = all.partition_point(|other| newness(other) > newness(&subscription));
-        all.insert(at, subscription);
-    }
 }
 
 impl MemoryDirectory {
@@ -444,110 +309,5 @@ impl From<Told> for DirectoryChange {
             Told::Catalog(tenant) => Self::Catalog(tenant),
             Told::Customer(tenant, key) => Self::Customer(tenant, key),
         }
-    }
-}
-
-impl Directory for MemoryDirectory {
-    fn tenant(&self, tenant: TenantId) -> Option<Arc<Tenant>> {
-        self.with(tenant, |room| Some(room.tenant.load_full()))
-    }
-
-    fn tenants(&self) -> Vec<Arc<Tenant>> {
-        self.tenants
-            .load()
-            .values()
-            .map(|room| room.tenant.load_full())
-            .collect()
-    }
-
-    fn catalog(&self, tenant: TenantId) -> Arc<Catalog> {
-        self.with(tenant, |room| room.catalog.load_full())
-    }
-
-    fn customer(&self, tenant: TenantId, key: &str) -> Option<Arc<Customer>> {
-        self.with(tenant, |room| {
-            room.customers.get(key).map(|customer| customer.clone())
-        })
-    }
-
-    fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>> {
-        self.with(tenant, |room| {
-            let key = room.subjects.get(subject).map(|key| key.clone())?;
-            room.customers.get(&key).map(|customer| customer.clone())
-        })
-    }
-
-    fn children(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Customer>> {
-        self.with(tenant, |room| {
-            let keys = room
-                .children
-                .get(customer)
-                .map(|keys| keys.clone())
-                .unwrap_or_default();
-            keys.iter()
-                .filter_map(|key| room.customers.get(key).map(|child| child.clone()))
-                .collect()
-        })
-    }
-
-    fn subscriptions(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Subscription>> {
-        self.with(tenant, |room| {
-            room.subscriptions
-                .get(customer)
-                .map(|all| all.clone())
-                .unwrap_or_default()
-        })
-    }
-
-    fn subscription(&self, tenant: TenantId, id: &str) -> Option<Arc<Subscription>> {
-        self.with(tenant, |room| {
-            let customer = room.subscribers.get(id).map(|customer| customer.clone())?;
-            let all = room.subscriptions.get(&customer)?;
-            all.iter().find(|subscription| subscription.id == id).cloned()
-        })
-    }
-
-    fn overrides(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Override>> {
-        self.with(tenant, |room| {
-            room.overrides
-                .get(customer)
-                .map(|all| all.values().cloned().collect())
-                .unwrap_or_default()
-        })
-    }
-
-    fn grants(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Grant>> {
-        self.with(tenant, |room| {
-            room.grants
-                .get(customer)
-                .map(|all| all.values().cloned().collect())
-                .unwrap_or_default()
-        })
-    }
-
-    fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::SeqCst)
-    }
-}
-
-impl ControlState for MemoryDirectory {
-    fn next_meter_id(&self) -> MeterId {
-        MeterId(self.last_meter.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    fn next_tenant_id(&self) -> TenantId {
-        TenantId(self.last_tenant.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse {
-        self.with(tenant, |room| room.uses.at(now))
-    }
-
-    fn tenant_by_key(&self, key: &str) -> Option<Arc<Tenant>> {
-        self.tenants().into_iter().find(|tenant| tenant.key == key)
-    }
-
-    fn api_key(&self, id: &str) -> Option<Arc<ApiKey>> {
-        self.keys.get(id).map(|key| key.clone())
     }
 }
