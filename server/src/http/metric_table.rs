@@ -424,6 +424,7 @@ mod tests {
             "_open",
             "_entries",
             "_tracks",
+            "_places",
             "_ids",
             "_accepts",
             "_connections",
