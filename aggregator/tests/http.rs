@@ -280,6 +280,14 @@ fn openmeters_clients_get_their_shape() {
             assert_eq!(read(&world, &format!("{base}?{filter}")).await["data"][0]["value"], json!(2), "{filter}");
         }
         assert_eq!(read(&world, &format!("{base}?subject=nobody")).await["data"], json!([]));
+        // Over all time: the windows begin with the first usage.
+        for (size, query) in [("MONTH", ""), ("DAY", "&groupBy=g"), ("MINUTE", "&subject=a1"), ("HOUR", "&windowTimeZone=Asia/Kolkata")] {
+            let open = read(&world, &format!("{base}?windowSize={size}{query}")).await;
+            let given = read(&world, &format!("{base}?windowSize={size}{query}&from=2026-03-01T00:00:00Z&to=2026-04-01T00:00:00Z")).await;
+            assert!(!open["data"].as_array().unwrap().is_empty(), "{size}: {open}");
+            assert_eq!((&open["data"], &open["from"]), (&given["data"], &Value::Null), "{size}");
+        }
+        assert_eq!(read(&world, &format!("{base}?windowSize=DAY&subject=nobody")).await["data"], json!([]));
     });
 }
 

@@ -102,7 +102,8 @@ codes! {
     HeadTooLarge = "head_too_large", 431, false;
     /// A quota refused the call and `status=strict` was asked for.
     QuotaRefused = "quota_refused", 429, true;
-    /// Too many requests for this key or tenant.
+    /// Too many calls of this key or tenant in a second, or too many calls without a valid key or connections at once from
+    /// this address: wait for the seconds in `Retry-After`.
     RateLimited = "rate_limited", 429, true;
     /// A bounded queue is full; nothing of the request was kept.
     Overloaded = "overloaded", 503, true;

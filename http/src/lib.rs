@@ -1,4 +1,4 @@
-//! What every HTTP handler shares: the failure as `problem+json`, the caller, bodies, pages.
+//! What every HTTP handler shares: the failure as `problem+json`, the caller, bodies, pages, rates.
 
 mod body;
 mod caller;
@@ -6,6 +6,7 @@ mod change;
 mod cursor;
 mod failure;
 mod page;
+mod rate;
 
 pub use body::{Idempotency, JsonBody, MaybeJson, Params, told, without_body};
 pub use caller::{Caller, RequestId};
@@ -13,3 +14,4 @@ pub use change::{Answered, Changing};
 pub use cursor::Cursor;
 pub use failure::{Failure, ProblemBody, Reply};
 pub use page::{Page, PageQuery};
+pub use rate::Rates;

@@ -3,7 +3,6 @@
 mod admission;
 mod decode;
 mod http;
-mod letters;
 mod options;
 mod state;
 

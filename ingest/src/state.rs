@@ -11,10 +11,11 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
 
 use crate::IngestOptions;
+use turnpike_http::Rates;
+
 use crate::admission::Admission;
 use crate::decode::cloudevents::{Defaults, Origin};
 use crate::decode::{Kept, Piece, Refusals};
-use crate::letters::LetterGate;
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -43,7 +44,8 @@ pub struct IngestState(Arc<Inner>);
 pub(crate) struct Inner {
     parts: IngestParts,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) letters: LetterGate,
+    /// Dead letters of a tenant that may be kept.
+    letters: Rates<TenantId>,
     pub(crate) counters: Counters,
 }
 
@@ -82,7 +84,7 @@ impl IngestState {
         let options = &parts.options;
         Self(Arc::new(Inner {
             admission: Admission::new(options.in_flight_bytes_max),
-            letters: LetterGate::new(options.dead_letters_per_s, options.dead_letters_burst),
+            letters: Rates::new(),
             counters: Counters::new(),
             parts,
         }))
@@ -111,7 +113,14 @@ impl IngestState {
 
     /// Whether one more refused event of `tenant` is kept.
     pub(crate) fn may_keep(&self, tenant: TenantId) -> bool {
-        let kept = self.0.letters.admit(tenant, self.clock.monotonic_us());
+        let options = &self.0.parts.options;
+        let burst = u64::from(options.dead_letters_burst);
+        // So many microseconds fill the bucket; never, where none are kept per second.
+        let window_us = (burst * 1_000_000).checked_div(options.dead_letters_per_s.into());
+        let kept = window_us.is_some_and(|window_us| {
+            let (count, now_us) = (options.dead_letters_burst, self.clock.monotonic_us());
+            self.0.letters.take(&tenant, count, window_us, now_us).is_ok()
+        });
         if !kept {
             self.0.counters.letters_over_rate.increment(1);
         }

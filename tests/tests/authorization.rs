@@ -75,7 +75,8 @@ async fn every_operation_names_its_scope_or_is_public() {
     let directory = tempfile::tempdir().expect("a directory");
     let app = App::start(BINARY, directory.path()).await;
     for operation in operations(&app).await {
-        let open = ["/healthz", "/readyz", "/metrics"].contains(&operation.path.as_str());
+        let open = ["/healthz", "/readyz", "/metrics", "/openapi.json"].contains(&operation.path.as_str())
+            || operation.path.starts_with("/docs");
         assert_eq!(operation.public, open, "{operation:?}");
         let known = operation
             .scopes
@@ -271,6 +272,34 @@ async fn ended_keys_and_suspended_tenants_are_shut_out() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_tenant_reaches_the_public_pages_alone_and_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = App::start(BINARY, directory.path()).await;
+    let admin = app.admin();
+    let tenant = admin.created("/v1/tenants", &json!({"key": "other"})).await;
+    let other = app.caller(tenant["api_key"].as_str().expect("a key"));
+    furnish(&other).await;
+    let before = view(&other).await;
+    admin.created("/v1/tenants/other/suspend", &json!({})).await;
+    let mut refused = 0;
+    for operation in operations(&app).await {
+        let path = filled(&operation.path, |_| "x".to_owned());
+        let answer = other.send(operation.method.clone(), &path, None).await;
+        let (status, body) = answer.expect("an answer");
+        let shut_out = is_problem(&body, 403, "tenant_suspended");
+        assert_eq!(shut_out, !operation.public, "{operation:?}: {status} {body}");
+        refused += usize::from(shut_out);
+    }
+    assert!(refused > 70, "{refused}");
+    let nowhere = other.get("/v1/nowhere").await.1;
+    assert!(is_problem(&nowhere, 403, "tenant_suspended"), "{nowhere}");
+    assert_eq!(app.caller("tp_a_b").get("/v1/meters").await.0, 401);
+    assert_eq!(admin.get("/v1/meters").await.0, 200, "the others go on");
+    admin.created("/v1/tenants/other/resume", &json!({})).await;
+    assert_eq!(view(&other).await, before);
+}
+
 /// What tenant A has: one of each.
 async fn furnish(a: &Caller) -> Vec<(&'static str, String)> {
     a.put(
@@ -418,7 +447,6 @@ async fn view(a: &Caller) -> Vec<(String, Value)> {
         "/v1/customers/c/entitlements",
         "/v1/invoices",
         "/v1/keys",
-        "/v1/tenants/default",
         &format!("/v1/meters/m/usage?{range}"),
     ] {
         let (status, mut body) = a.get(path).await;
@@ -448,7 +476,7 @@ async fn a_foreign_tenant_reaches_nothing() {
     let a = app.admin();
     let ids = furnish(&a).await;
     let b = app.caller(&app.tenant(&json!({"key": "b"})).await);
-    let before = view(&a).await;
+    let before = (view(&a).await, a.get("/v1/tenants/default").await);
     let mut all: Vec<_> = operations(&app)
         .await
         .into_iter()
@@ -474,6 +502,7 @@ async fn a_foreign_tenant_reaches_nothing() {
             "{operation:?} lets B reach A's: {status} {answer}"
         );
     }
-    assert_eq!(view(&a).await, before, "B changed something of A");
+    let after = (view(&a).await, a.get("/v1/tenants/default").await);
+    assert_eq!(after, before, "B changed something of A");
     println!("{} operations with a foreign key, nothing reached", all.len());
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::time::{TimeRange, Timestamp};
+use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
 use turnpike_http::{Caller, ProblemBody, Reply};
 
 use super::params::{Format, Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
@@ -66,12 +66,16 @@ struct Asked {
     from: Option<Timestamp>,
     to: Option<Timestamp>,
     window_size: Option<String>,
+    unit: Option<CalendarUnit>,
+    zone: Zone,
+    /// Without `from`: over one window, from 1970 on.
     query: UsageQuery,
 }
 
 /// Query a meter as OpenMeter's clients do.
 ///
-/// Times are cut to their minute (`to` to the end of it). A subject filter splits by subject, as OpenMeter does.
+/// Times are cut to their minute (`to` to the end of it). Without `from` the windows begin with the first usage, without
+/// `to` they end now. A subject filter splits by subject, as OpenMeter does.
 #[utoipa::path(
     get, path = "/api/v1/meters/{slug}/query", tag = "OpenMeter",
     params(
@@ -102,8 +106,11 @@ pub(crate) async fn query(
 ) -> Reply<Response> {
     caller.require(Scope::Read)?;
     let mut pairs = Pairs::parse(raw.as_deref())?;
-    let asked = asked(&aggregator, caller.tenant, &slug, &mut pairs)?;
+    let mut asked = asked(&aggregator, caller.tenant, &slug, &mut pairs)?;
     pairs.end()?;
+    if asked.from.is_none() {
+        begin_with_usage(&aggregator, caller.tenant, &mut asked).await?;
+    }
     let split = asked.query.split.clone();
     let answer = aggregator.usage(caller.tenant, asked.query).await?;
     let rows = answer
@@ -134,17 +141,16 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pair
         Some(text) => Some(unit("/windowSize", &text.to_lowercase())?),
         None => None,
     };
-    if unit.is_some() && from.is_none() {
-        return Err(Problem::invalid("/from", "is needed with windowSize"));
-    }
     let zone = zone("/windowTimeZone", pairs.one("windowTimeZone")?.as_deref())?;
     let start = from.unwrap_or(Timestamp::EPOCH);
     let end = to.unwrap_or_else(|| end_of_now(aggregator.shared.clock.now(tenant)));
     let range = TimeRange::new(start, end);
-    let windows = if start < end {
-        windows(range, unit, &zone)?
-    } else {
+    let windows = if start >= end {
         Vec::new()
+    } else if from.is_none() {
+        vec![range]
+    } else {
+        windows(range, unit, &zone)?
     };
     let _ = pairs.one("clientId")?;
     let (named, customers) = (pairs.all("subject"), pairs.all("filterCustomerId"));
@@ -160,8 +166,39 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pair
         from,
         to,
         window_size,
+        unit,
+        zone,
         query,
     })
+}
+
+/// Cuts a query over all time into its windows, from the first in which anything was used: found month by month, then
+/// day by day within that month, for there may be more windows since 1970 than one query takes.
+async fn begin_with_usage(
+    aggregator: &Aggregator,
+    tenant: TenantId,
+    asked: &mut Asked,
+) -> Result<(), Problem> {
+    let (Some(unit), Some(mut range)) = (asked.unit, asked.query.windows.first().copied()) else {
+        return Ok(());
+    };
+    for coarse in [CalendarUnit::Month, CalendarUnit::Day] {
+        let query = UsageQuery {
+            windows: windows(range, Some(coarse), &asked.zone)?,
+            ..asked.query.clone()
+        };
+        let answer = aggregator.usage(tenant, query).await?;
+        let Some(first) = answer.rows.first() else {
+            asked.query.windows = Vec::new();
+            return Ok(());
+        };
+        range = TimeRange::new(first.window.start, first.window.end);
+    }
+    let end = asked.query.windows.last().map_or(range.end, |window| window.end);
+    // A first window that is longer than a day is whole too.
+    let start = asked.zone.window(unit, range.start).start.max(Timestamp::EPOCH);
+    asked.query.windows = windows(TimeRange::new(start, end), Some(unit), &asked.zone)?;
+    Ok(())
 }
 
 fn splits(pairs: &mut Pairs, subjects: &[String], customers: &[String]) -> Vec<Split> {

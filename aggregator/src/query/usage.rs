@@ -26,6 +26,7 @@ pub(crate) enum Split {
 }
 
 /// Usage of one meter, window by window.
+#[derive(Clone)]
 pub(crate) struct UsageQuery {
     pub meter: Arc<Meter>,
     /// `None`: all subjects.

@@ -47,7 +47,17 @@ enum Wait {
 /// that were sent; else 413. After an error in the middle of a stream, `detail` says what had been counted by then:
 /// send the whole stream again.
 #[utoipa::path(
-    post, path = "/v1/events", tag = "Events", params(SendQuery),
+    post, path = "/v1/events", tag = "Events",
+    params(
+        SendQuery,
+        ("ce-id" = Option<String>, Header, description = "Binary mode: the event's `id`; the body is its `data`"),
+        ("ce-source" = Option<String>, Header, description = "Binary mode: `source`"),
+        ("ce-type" = Option<String>, Header, description = "Binary mode: `type`"),
+        ("ce-subject" = Option<String>, Header, description = "Binary mode: `subject`"),
+        ("ce-time" = Option<String>, Header, description = "Binary mode: `time`, RFC 3339; the time of receipt unless sent"),
+        ("ce-specversion" = Option<String>, Header, description = "Binary mode: `1.0`"),
+        ("Content-Encoding" = Option<String>, Header, description = "`gzip` or `zstd`"),
+    ),
     request_body(content(
         (EventInput = "application/json"),
         (EventInput = "application/cloudevents+json"),

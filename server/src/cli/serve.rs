@@ -40,9 +40,7 @@ impl Serve {
             clock: Arc::new(MachineClock),
             randomness: Arc::new(MachineRandomness),
             fail_points: Arc::new(fail_points()?),
-            bootstrap_key: std::env::var("TURNPIKE_BOOTSTRAP_API_KEY")
-                .ok()
-                .filter(|key| !key.is_empty()),
+            bootstrap_key: bootstrap_key()?,
             show_key: Box::new(show_key),
         };
         crate::telemetry::start(
@@ -95,6 +93,17 @@ fn fail_points() -> Result<FailPoints, CommandError> {
         Ok(text) if !text.is_empty() => FailPoints::parse(&text)
             .map_err(|error| CommandError::usage(format!("TURNPIKE_TEST_FAIL_POINT: {error}"))),
         _ => Ok(FailPoints::default()),
+    }
+}
+
+/// The admin key that the operator chose for the first start, if any. One that cannot be read is not taken for none.
+fn bootstrap_key() -> Result<Option<String>, CommandError> {
+    match std::env::var("TURNPIKE_BOOTSTRAP_API_KEY") {
+        Ok(key) => Ok(Some(key).filter(|key| !key.is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(CommandError::usage(
+            "TURNPIKE_BOOTSTRAP_API_KEY is not UTF-8: choose 16 to 128 printable characters",
+        )),
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use turnpike_domain::catalog::{ApiKey, Tenant};
 use turnpike_domain::problem::{Code, Problem};
+use turnpike_http::Rates;
 
-use super::rate::Rates;
 use crate::config::LimitsConfig;
 
 const SECOND_US: u64 = 1_000_000;

@@ -2,14 +2,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse as _};
+use axum::response::{Html, IntoResponse};
 use axum::routing::get;
+use turnpike_domain::limits::{IDEMPOTENCY_KEY_CHARS_MAX, IDEMPOTENT_ANSWER_DAYS};
 use turnpike_http::ProblemBody;
 use utoipa::OpenApi as _;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, Tag};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Tag};
+
+use super::error_pages;
 
 use super::docs_page::readable;
 
@@ -24,7 +29,8 @@ const REFUSED: &str = "The request cannot be served as it is: `code` and `detail
         description = "Usage metering, quotas and billing. Quantities and unit prices are decimal strings in answers; times are RFC 3339 in UTC; every failure is application/problem+json with a stable code.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(ProblemBody))
+    components(schemas(ProblemBody)),
+    paths(openapi_json, readable_page, error_pages::all, error_pages::one)
 )]
 struct Preamble;
 
@@ -57,6 +63,9 @@ pub(crate) fn complete(document: &mut OpenApi) {
             let Some(operation) = operation else { continue };
             tags.extend(operation.tags.clone().unwrap_or_default());
             name_apart(operation, method, path, &mut ids);
+            if method != "get" && !READING.contains(&path.as_str()) {
+                take_idempotency_key(operation);
+            }
             add_failures(operation);
             describe_answers(operation);
         }
@@ -64,6 +73,41 @@ pub(crate) fn complete(document: &mut OpenApi) {
     tags.sort();
     tags.dedup();
     document.tags = Some(tags.into_iter().map(Tag::new).collect());
+}
+
+/// Calls that are sent like changing ones and change nothing.
+const READING: &[&str] = &[
+    "/v1/quota/check",
+    "/v1/quota/batch",
+    "/v1/catalog/diff",
+    "/v1/fees/preview",
+    "/v1/price/preview",
+    "/v1/invoices/{id}/verify",
+];
+
+/// Every changing call takes the header, whichever handler serves it.
+fn take_idempotency_key(operation: &mut Operation) {
+    let words = format!(
+        "Makes the call happen once: the same key with the same call is answered as it was first, marked by \
+         `idempotent-replayed: true`; with another call it is 409. 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible characters. \
+         Answers of events and quotas are kept {IDEMPOTENT_ANSWER_DAYS} days, all others for good. The `RateLimit` headers of \
+         a quota call tell its own moment and are not repeated."
+    );
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(IDEMPOTENCY_KEY_CHARS_MAX))
+        .build();
+    let header = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(words))
+        .schema(Some(text));
+    operation
+        .parameters
+        .get_or_insert_default()
+        .push(RefOr::T(header.build()));
 }
 
 /// An operation's id is its handler's name unless said; where another has it, its method and path are.
@@ -135,16 +179,38 @@ fn add_failures(operation: &mut Operation) {
     }
 }
 
-/// `/openapi.json` and `/docs`, both made once.
+/// The document in its two forms, both made once.
+#[derive(Clone)]
+struct Pages {
+    json: Arc<str>,
+    html: Arc<str>,
+}
+
+/// `/openapi.json` and `/docs`.
 pub(crate) fn router(document: &OpenApi) -> Router {
     let json: Arc<str> = document.to_json().unwrap_or_default().into();
     let html: Arc<str> = readable(&serde_json::from_str(&json).unwrap_or_default()).into();
     Router::new()
-        .route(
-            "/openapi.json",
-            get(move || async move {
-                ([(header::CONTENT_TYPE, "application/json")], json.to_string()).into_response()
-            }),
-        )
-        .route("/docs", get(move || async move { Html(html.to_string()) }))
+        .route("/openapi.json", get(openapi_json))
+        .route("/docs", get(readable_page))
+        .with_state(Pages { json, html })
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses(
+    (status = 200, description = "OpenAPI 3.1, made from the handlers themselves", body = serde_json::Value, content_type = "application/json"),
+))]
+async fn openapi_json(State(pages): State<Pages>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        pages.json.to_string(),
+    )
+}
+
+/// The same as a page to read, without scripts.
+#[utoipa::path(get, path = "/docs", tag = "operations", responses(
+    (status = 200, description = "HTML", body = String, content_type = "text/html"),
+))]
+async fn readable_page(State(pages): State<Pages>) -> Html<String> {
+    Html(pages.html.to_string())
 }

@@ -14,7 +14,7 @@ use turnpike_domain::port::control::{ApiKeys, KeyRefusal, SecurityEvent};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Clock, Randomness};
-use turnpike_http::{Caller, Failure, RequestId, without_body};
+use turnpike_http::{Caller, Failure, Rates, RequestId, without_body};
 
 use super::auth::{KeyFault, NoteSecurity, authenticate};
 use super::body::{BodyPace, paced};
@@ -22,7 +22,6 @@ use super::call_limits::{CallLimits, Standing};
 use super::finish::finish;
 use super::operations::Operations;
 use super::peer::{Peer, client_address, one_client};
-use super::rate::Rates;
 use super::scopes::ScopeTable;
 use crate::config::Networks;
 

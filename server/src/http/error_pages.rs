@@ -5,7 +5,7 @@ use axum::extract::Path;
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_http::Failure;
+use turnpike_http::{Failure, ProblemBody};
 
 use super::docs_page::{page, prose};
 
@@ -16,7 +16,11 @@ pub(crate) fn router() -> Router {
         .route("/docs/errors/{code}", get(one))
 }
 
-async fn all() -> Html<String> {
+/// All error codes.
+#[utoipa::path(get, path = "/docs/errors", tag = "operations", operation_id = "error_codes", responses(
+    (status = 200, description = "HTML: each code with its status, whether a retry helps, and its meaning", body = String, content_type = "text/html"),
+))]
+pub(super) async fn all() -> Html<String> {
     let mut rows = String::new();
     for code in Code::ALL {
         let (slug, first) = (code.slug(), code.meaning().lines().next().unwrap_or("").trim());
@@ -37,7 +41,13 @@ async fn all() -> Html<String> {
     ))
 }
 
-async fn one(Path(slug): Path<String>) -> Response {
+/// What an error code means and what to do: the page that a problem's `type` refers to.
+#[utoipa::path(get, path = "/docs/errors/{code}", tag = "operations", operation_id = "error_code",
+    params(("code" = String, Path, description = "The code")), responses(
+    (status = 200, description = "HTML", body = String, content_type = "text/html"),
+    (status = 404, description = "No such code", body = ProblemBody),
+))]
+pub(super) async fn one(Path(slug): Path<String>) -> Response {
     let Some(code) = Code::ALL.iter().find(|code| code.slug() == slug) else {
         return Failure(Problem::not_found("error code", &slug)).into_response();
     };

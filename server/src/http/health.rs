@@ -76,7 +76,7 @@ async fn healthz() -> Json<HealthBody> {
 /// Whether calls can be served: each dependency with its state.
 #[utoipa::path(get, path = "/readyz", tag = "Operations", responses(
     (status = 200, description = "Calls are served.", body = ReadinessBody),
-    (status = 503, description = "A dependency is down.", body = ReadinessBody),
+    (status = 503, description = "A dependency is down: the same shape as 200, so that a probe reads one, with Retry-After.", body = ReadinessBody),
 ))]
 async fn readyz(axum::extract::State(readiness): axum::extract::State<Arc<dyn Readiness>>) -> Response {
     let dependencies = readiness.checks().await;

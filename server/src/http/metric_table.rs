@@ -430,6 +430,7 @@ mod tests {
             "_open",
             "_entries",
             "_tracks",
+            "_places",
             "_ids",
             "_accepts",
             "_connections",

@@ -5,13 +5,13 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use turnpike_http::Rates;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::body::BodyPace;
 use super::call_limits::CallLimits;
 use super::entry::{Gate, entry};
 use super::operations::Operations;
-use super::rate::Rates;
 use super::repeat::{Repeats, repeats};
 use super::scopes::ScopeTable;
 use super::{PrometheusPage, Readiness, docs, error_pages, health, metrics_page};

@@ -18,10 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
-use turnpike_http::ProblemBody;
 
 use super::peer::{Connections, Counted, Peer};
-use super::unreadable::Refusing;
+use super::unreadable::{Refusing, refusal};
 use crate::config::HttpConfig;
 
 /// Wait after a failure to accept, such as too many open files, so that the loop does not spin.
@@ -38,7 +37,6 @@ pub(crate) async fn serve(
 ) -> usize {
     let permits = Arc::new(Semaphore::new(config.connections_max));
     let connections = Arc::new(Connections::default());
-    let refusal = refusal();
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder
@@ -50,7 +48,7 @@ pub(crate) async fn serve(
         .keep_alive(true);
     while let Some((stream, peer, permit)) = accept(&listener, &permits, &stop).await {
         let Ok(counted) = count(&connections, peer, &config) else {
-            refuse(stream, &refusal);
+            refuse(stream, &too_many(randomness.as_ref()));
             continue;
         };
         let service = hyper::service::service_fn({
@@ -86,16 +84,9 @@ pub(crate) async fn serve(
 }
 
 /// The answer to a connection beyond its address's bound.
-fn refusal() -> Vec<u8> {
+fn too_many(randomness: &dyn Randomness) -> Vec<u8> {
     let detail = "too many connections from this address (http.connections_per_address_max): use fewer, and keep them open";
-    let problem = ProblemBody::new(&Problem::new(Code::RateLimited, detail), None);
-    let body = serde_json::to_string(&problem).unwrap_or_default();
-    format!(
-        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nretry-after: 1\r\n\
-         connection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+    refusal(&Problem::new(Code::RateLimited, detail), &randomness.new_id())
 }
 
 /// Beyond its address's bound on connections.

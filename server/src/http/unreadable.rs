@@ -1,5 +1,6 @@
 //! Requests whose head cannot be read never reach a route: the HTTP library answers them itself, with a status and no
-//! body. Here that answer becomes a problem like any other.
+//! body. Here that answer becomes a problem like any other. A message of ambiguous length, which the library would read in
+//! its own way, is refused here too.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
 use turnpike_http::ProblemBody;
 
+use super::framing::Watched;
+
 /// Bytes of the library's own answer at the most: a status line and three headers.
 const BARE_BYTES_MAX: usize = 200;
 /// How long what a refused client goes on sending is read and thrown away, so that it sees the answer and not a broken
@@ -26,7 +29,7 @@ const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// A connection on which the library's own refusals go out as problems.
 pub(crate) struct Refusing {
     /// `None` once it was given to the one who lingers.
-    inner: Option<TokioIo<TcpStream>>,
+    inner: Option<TokioIo<Watched>>,
     randomness: Arc<dyn Randomness>,
     /// What is still to be written in place of the library's answer.
     pending: Vec<u8>,
@@ -36,14 +39,14 @@ pub(crate) struct Refusing {
 impl Refusing {
     pub(crate) fn new(stream: TcpStream, randomness: Arc<dyn Randomness>) -> Self {
         Self {
-            inner: Some(TokioIo::new(stream)),
+            inner: Some(TokioIo::new(Watched::new(stream))),
             randomness,
             pending: Vec::new(),
             refused: false,
         }
     }
 
-    fn io(&mut self) -> std::io::Result<Pin<&mut TokioIo<TcpStream>>> {
+    fn io(&mut self) -> std::io::Result<Pin<&mut TokioIo<Watched>>> {
         let closed = || std::io::Error::from(std::io::ErrorKind::NotConnected);
         self.inner.as_mut().map(Pin::new).ok_or_else(closed)
     }
@@ -97,14 +100,22 @@ fn problem(status: StatusCode, id: &str) -> Vec<u8> {
             "the head of the request is not valid HTTP/1.1",
         ),
     };
-    let body = ProblemBody::new(&Problem::new(code, detail), Some(id.to_owned()));
+    refusal(&Problem::new(code, detail), id)
+}
+
+/// A whole answer that closes its connection, counted and noted, for what reached no route.
+pub(super) fn refusal(problem: &Problem, id: &str) -> Vec<u8> {
+    let body = ProblemBody::new(problem, Some(id.to_owned()));
     let json = serde_json::to_string(&body).unwrap_or_default();
+    let retry = problem
+        .retry_after_s
+        .map_or(String::new(), |s| format!("retry-after: {s}\r\n"));
     metrics::counter!("turnpike_http_requests_total", "method" => "other", "route" => "unreadable", "status" => body.status.to_string())
         .increment(1);
     tracing::debug!(target: "turnpike::access", request_id = id, status = body.status, "a request could not be read");
     format!(
         "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nx-request-id: {id}\r\n\
-         cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n{json}",
+         cache-control: no-store\r\nx-content-type-options: nosniff\r\n{retry}connection: close\r\n\r\n{json}",
         body.status,
         body.title,
         json.len(),
@@ -118,7 +129,16 @@ impl Read for Refusing {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
-        self.io()?.poll_read(cx, buf)
+        let read = self.io()?.poll_read(cx, buf);
+        let ambiguous = self.inner.as_ref().is_some_and(|io| io.inner().ambiguous);
+        if ambiguous && !self.refused {
+            let detail = "the head tells the length of its body in two ways, or in none that can be read: send \
+                          Content-Length or Transfer-Encoding, once";
+            let problem = Problem::new(Code::InvalidRequest, detail);
+            self.pending = refusal(&problem, &self.randomness.new_id());
+            self.refused = true;
+        }
+        read
     }
 }
 
@@ -170,12 +190,16 @@ impl Drop for Refusing {
             return;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(LINGER, throw_away(stream.into_inner())));
+            let pending = std::mem::take(&mut self.pending);
+            let stream = stream.into_inner().stream;
+            runtime.spawn(tokio::time::timeout(LINGER, throw_away(stream, pending)));
         }
     }
 }
 
-async fn throw_away(mut stream: TcpStream) {
+/// Writes what is still to be said, and reads on for a while.
+async fn throw_away(mut stream: TcpStream, pending: Vec<u8>) {
+    let _ = stream.write_all(&pending).await;
     let _ = stream.shutdown().await;
     let mut rest = stream.take(LINGER_BYTES_MAX);
     let mut buffer = [0; 4_096];

@@ -8,15 +8,22 @@ use moka::sync::Cache;
 /// Keys remembered at the most; beyond it those that called longest ago are forgotten, however many come.
 const KEYS_MAX: u64 = 65_536;
 
-/// A rate per key, with a burst of the same length as its window: the generic cell rate algorithm, which keeps one number
+/// A rate per key, with a burst of as many as its window allows: the generic cell rate algorithm, which keeps one number
 /// per key (the time at which a bucket of tokens would be full again).
 /// Source: ITU-T I.371, "virtual scheduling"; one compare-and-swap per decision.
-pub(crate) struct Rates<K> {
+pub struct Rates<K> {
     full_at_us: Cache<K, Arc<AtomicU64>>,
 }
 
+impl<K: Hash + Eq + Clone + Send + Sync + 'static> Default for Rates<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Rates<K> {
-    pub(crate) fn new() -> Self {
+    /// Full buckets for everybody.
+    pub fn new() -> Self {
         let full_at_us = Cache::builder()
             .max_capacity(KEYS_MAX)
             .eviction_policy(EvictionPolicy::lru())
@@ -24,11 +31,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Rates<K> {
         Self { full_at_us }
     }
 
-    /// Takes one of `count` per `window_us` for `key` at `now_us`: how many are left; else the seconds after which one is
+    /// Takes one of `count` (at once after a quiet time) per `window_us` for `key` at `now_us`: how many are left; else the seconds after which one is
     /// free, at least 1.
-    pub(crate) fn take(&self, key: &K, count: u32, window_us: u64, now_us: u64) -> Result<u32, u32> {
+    pub fn take(&self, key: &K, count: u32, window_us: u64, now_us: u64) -> Result<u32, u32> {
+        if count == 0 {
+            return Err(u32::MAX);
+        }
         let cell = self.full_at_us.get_with_by_ref(key, Arc::default);
-        let step = window_us / u64::from(count.max(1));
+        let step = window_us / u64::from(count);
         let mut full_at = cell.load(Ordering::Relaxed);
         loop {
             let next = full_at.max(now_us) + step;
@@ -80,6 +90,12 @@ mod tests {
         let left: Vec<_> = (0..4).map(|_| rates.take(&1, 3, SECOND, SECOND)).collect();
         assert_eq!(left, [Ok(2), Ok(1), Ok(0), Err(1)]);
         assert_eq!(rates.take(&1, 3, SECOND, 3 * SECOND), Ok(2));
+    }
+
+    #[test]
+    fn nothing_is_taken_of_nothing() {
+        let rates = Rates::new();
+        assert_eq!(rates.take(&1, 0, SECOND, SECOND), Err(u32::MAX));
     }
 
     #[test]

@@ -1,0 +1,263 @@
+//! Where messages begin and end on a connection, so that a head is seen as it was sent.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes of a line that are kept: more than any name or length that is looked for.
+const LINE_KEPT: usize = 128;
+
+/// A message whose length its head tells in two ways, or in one that cannot be read: another reader of the same bytes
+/// could see other messages in them. Source: RFC 9112, sections 6.3 and 11.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ambiguous;
+
+/// Follows the messages of one connection. The HTTP library reads them itself, but takes away a `Content-Length` beside
+/// a `Transfer-Encoding` before anybody sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Framing {
+    state: State,
+    /// The beginning of the line that is being read.
+    line: Vec<u8>,
+    head: Head,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Head,
+    /// A body of which so many bytes are to come.
+    Body(u64),
+    ChunkSize,
+    /// A chunk of which so many bytes are to come.
+    Chunk(u64),
+    ChunkEnd,
+    Trailers,
+}
+
+/// What of a head says how long its body is.
+#[derive(Debug, Default)]
+struct Head {
+    begun: bool,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Framing {
+    /// Takes in the bytes that came next.
+    pub(crate) fn watch(&mut self, mut bytes: &[u8]) -> Result<(), Ambiguous> {
+        while !bytes.is_empty() {
+            if let State::Body(left) | State::Chunk(left) = self.state {
+                let here = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                bytes = &bytes[here..];
+                self.skipped(here as u64);
+                continue;
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            let room = LINE_KEPT.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            let Some(end) = end else { return Ok(()) };
+            bytes = &bytes[end + 1..];
+            let line = std::mem::take(&mut self.line);
+            self.state = self.after_line(line.strip_suffix(b"\r").unwrap_or(&line))?;
+            self.line = line;
+            self.line.clear();
+        }
+        Ok(())
+    }
+
+    fn skipped(&mut self, bytes: u64) {
+        self.state = match self.state {
+            State::Body(left) if left > bytes => State::Body(left - bytes),
+            State::Body(_) => State::Head,
+            State::Chunk(left) if left > bytes => State::Chunk(left - bytes),
+            State::Chunk(_) => State::ChunkEnd,
+            other => other,
+        };
+    }
+
+    fn after_line(&mut self, line: &[u8]) -> Result<State, Ambiguous> {
+        Ok(match self.state {
+            State::Head if line.is_empty() && self.head.begun => std::mem::take(&mut self.head).body()?,
+            State::Head if line.is_empty() => State::Head,
+            State::Head => {
+                self.head.line(line)?;
+                State::Head
+            }
+            State::ChunkSize => match chunk_size(line).ok_or(Ambiguous)? {
+                0 => State::Trailers,
+                size => State::Chunk(size),
+            },
+            State::ChunkEnd => State::ChunkSize,
+            State::Trailers if line.is_empty() => State::Head,
+            other => other,
+        })
+    }
+}
+
+impl Head {
+    fn line(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
+        self.begun = true;
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            return Ok(());
+        };
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.chunked = true;
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            let length = std::str::from_utf8(value).ok().map(str::trim);
+            let length = length.and_then(|text| text.parse().ok()).ok_or(Ambiguous)?;
+            if self.length.is_some_and(|before| before != length) {
+                return Err(Ambiguous);
+            }
+            self.length = Some(length);
+        }
+        Ok(())
+    }
+
+    /// What follows on the head.
+    fn body(self) -> Result<State, Ambiguous> {
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Ambiguous),
+            (true, None) => Ok(State::ChunkSize),
+            (false, None | Some(0)) => Ok(State::Head),
+            (false, Some(length)) => Ok(State::Body(length)),
+        }
+    }
+}
+
+/// The size at the start of a chunk's line; what an extension says behind it is not looked at.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()
+}
+
+/// A connection that is watched as it is read. From an ambiguous message on it can no longer be read.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) stream: TcpStream,
+    framing: Framing,
+    pub(crate) ambiguous: bool,
+}
+
+impl Watched {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            framing: Framing::default(),
+            ambiguous: false,
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let this = &mut *self;
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if this.ambiguous || this.framing.watch(&buf.filled()[before..]).is_err() {
+            this.ambiguous = true;
+            buf.set_filled(before);
+            return Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    const SIZED: &str = "POST / HTTP/1.1\r\nhost: x\r\nContent-Length: 44\r\n\r\ntransfer-encoding: chunked\r\ncontent-length:1";
+    const CHUNKED: &str = "POST / HTTP/1.1\r\nTRANSFER-ENCODING: chunked\r\n\r\n11;x=y\r\ncontent-length:7\n\r\n0\r\ncontent-length: 3\r\n\r\n";
+    const BOTH: &str = "POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n";
+    const BOTH_TURNED: &str =
+        "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\nx: y\r\ncontent-length: 5\r\n\r\n";
+
+    /// Whether the bytes are unambiguous, taken in pieces of these sizes.
+    fn is_clear(text: &str, pieces: &[usize]) -> bool {
+        let (mut framing, mut rest) = (Framing::default(), text.as_bytes());
+        for size in pieces.iter().cycle() {
+            let (piece, after) = rest.split_at((*size).min(rest.len()));
+            if framing.watch(piece).is_err() {
+                return false;
+            }
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        true
+    }
+
+    #[test]
+    fn a_length_told_twice_or_unreadably_is_ambiguous() {
+        for clear in [GET, SIZED, CHUNKED] {
+            assert!(is_clear(clear, &[usize::MAX]), "{clear}");
+        }
+        let wrong = [
+            BOTH,
+            BOTH_TURNED,
+            "POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+            "POST / HTTP/1.1\r\ncontent-length: one\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        ];
+        for wrong in wrong {
+            assert!(!is_clear(wrong, &[usize::MAX]), "{wrong}");
+        }
+    }
+
+    proptest! {
+        /// However messages follow on one another, and wherever reads are cut: the ambiguous ones are found, and nothing
+        /// in a body is taken for a head.
+        #[test]
+        fn every_head_is_seen_and_no_body_is_one(
+            before in prop::collection::vec(0usize..3, 0..6), both in prop::option::of(any::<bool>()),
+            pieces in prop::collection::vec(1usize..40, 1..8),
+        ) {
+            let mut text: String = before.iter().map(|at| [GET, SIZED, CHUNKED][*at]).collect();
+            text.push_str(both.map_or("", |turned| if turned { BOTH_TURNED } else { BOTH }));
+            prop_assert_eq!(is_clear(&text, &pieces), both.is_none());
+        }
+    }
+}
