@@ -49,7 +49,7 @@ impl Admission {
         let held = share.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let free = self.bound.checked_sub(used);
         if free.is_some_and(|free| held <= free) {
-            self.gauge.set(used as f64);
+            self.show(used);
             return Ok(());
         }
         self.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -69,7 +69,15 @@ impl Admission {
     fn remove(&self, share: &AtomicUsize, bytes: usize) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         share.fetch_sub(bytes, Ordering::Relaxed);
-        self.gauge.set(before.saturating_sub(bytes) as f64);
+        self.show(before.saturating_sub(bytes));
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float; it is exact below 2^53 bytes"
+    )]
+    fn show(&self, used: usize) {
+        self.gauge.set(used as f64);
     }
 }
 
