@@ -2,6 +2,17 @@
 //!
 //! Nothing here performs I/O, reads a clock, draws randomness, or uses floats.
 
+// Counts and money are here: a cast that could change a number is written otherwise, or says why it cannot.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )
+)]
+
 pub mod catalog;
 pub mod event;
 pub mod hierarchy;

@@ -138,11 +138,22 @@ pub(crate) fn split_exponent(text: &str) -> Result<(&str, i64), QuantityError> {
     ))
 }
 
+/// The bytes of a text: beyond 63 bits there is no memory for one.
+pub(crate) fn length(text: &str) -> i64 {
+    i64::try_from(text.len()).unwrap_or(i64::MAX)
+}
+
 /// The parts of 10⁻¹² of `whole.fraction × 10^exponent`, and whether digits were rounded away.
+#[expect(
+    clippy::cast_possible_wrap,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a place in a text in memory fits 63 bits, and is one again"
+)]
 fn scale(whole: &str, fraction: &str, exponent: i64) -> Result<(i128, bool), QuantityError> {
     let digits = || whole.bytes().chain(fraction.bytes());
     // The number of leading digits that are kept as whole parts of 10⁻¹².
-    let kept = whole.len() as i64 + exponent + i64::from(PLACES);
+    let kept = length(whole) + exponent + i64::from(PLACES);
     let mut parts: i128 = 0;
     for (at, digit) in digits().enumerate() {
         let (at, digit) = (at as i64, i128::from(digit - b'0'));
@@ -160,7 +171,7 @@ fn scale(whole: &str, fraction: &str, exponent: i64) -> Result<(i128, bool), Qua
             return Ok((parts + i128::from(up), lost));
         }
     }
-    let missing = kept - digits().count() as i64;
+    let missing = kept - length(whole) - length(fraction);
     if parts == 0 {
         return Ok((0, false));
     }

@@ -38,7 +38,7 @@ impl Position {
 
     /// The index in the block.
     pub const fn index(self) -> u16 {
-        self.0 as u16
+        (self.0 & 0xffff) as u16
     }
 }
 

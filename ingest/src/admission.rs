@@ -48,7 +48,7 @@ impl Admission {
             .fetch_add(bytes, Ordering::Relaxed)
             .saturating_add(bytes);
         let held = share.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        self.gauge.set(used as f64);
+        self.show(used);
         (used, held)
     }
 
@@ -74,7 +74,15 @@ impl Admission {
     fn remove(&self, share: &AtomicUsize, bytes: usize) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         share.fetch_sub(bytes, Ordering::Relaxed);
-        self.gauge.set(before.saturating_sub(bytes) as f64);
+        self.show(before.saturating_sub(bytes));
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float; it is exact below 2^53 bytes"
+    )]
+    fn show(&self, used: usize) {
+        self.gauge.set(used as f64);
     }
 }
 

@@ -1,5 +1,16 @@
 //! The gateway: events in over HTTP, validated and admitted to the log.
 
+// A cast that could change a number is written otherwise, or says why it cannot.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )
+)]
+
 mod admission;
 mod decode;
 mod http;

@@ -155,7 +155,7 @@ impl CatalogPlan {
             .cloned()
         {
             Some(before) => (before.version + 1, Some(before)),
-            None => (retired as u32 + 1, None),
+            None => (version_after(retired), None),
         };
         match before {
             Some(before) if before.as_ref().clone().normalized() == plan => {
@@ -187,7 +187,7 @@ impl CatalogPlan {
             .cloned()
         {
             Some(before) => (before.version + 1, Some(before)),
-            None => (retired as u32 + 1, None),
+            None => (version_after(retired), None),
         };
         match before {
             Some(before) if before.as_ref().clone().normalized() == add_on => {
@@ -467,6 +467,11 @@ fn check_size(catalog: &Catalog) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// The version behind as many as were taken away.
+fn version_after(retired: usize) -> u32 {
+    u32::try_from(retired).map_or(u32::MAX, |retired| retired.saturating_add(1))
 }
 
 #[cfg(test)]

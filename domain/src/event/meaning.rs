@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use crate::quantity::length;
 use crate::record::EventRecord;
 
 /// Whether two events of one name carry the same payload: type, subject, time as sent (absent is a value), and `data`
@@ -72,12 +73,12 @@ fn canonical(text: &str) -> (bool, String, i64) {
     };
     let fraction_digits = mantissa
         .split_once('.')
-        .map_or(0, |(_, fraction)| fraction.len() as i64);
+        .map_or(0, |(_, fraction)| length(fraction));
     let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
     let trimmed = digits.trim_end_matches('0');
     let power = exponent
         .saturating_sub(fraction_digits)
-        .saturating_add((digits.len() - trimmed.len()) as i64);
+        .saturating_add(length(&digits) - length(trimmed));
     let trimmed = trimmed.trim_start_matches('0');
     if trimmed.is_empty() {
         (false, String::new(), 0)

@@ -101,6 +101,10 @@ impl Found<'_> {
     }
 
     /// Takes `raw` as the value at `node`, replacing what an earlier, equal key had left there.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an event is shorter than 2 MiB (limits::EVENT_BYTES_MAX), so places in it fit 32 bits"
+    )]
     fn take(&mut self, node: &Node, raw: &str) -> Result<(), serde_json::Error> {
         let start = raw.as_ptr() as usize - self.base;
         if let Some(slot) = node.slot {

@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use crate::quantity::{Quantity, QuantityError};
+use crate::quantity::{Quantity, QuantityError, length};
 
 /// A JSON value as its text in `data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +83,8 @@ fn scientific(raw: &str) -> String {
     let digits = format!("{whole}{fraction}");
     let trimmed = digits.trim_end_matches('0');
     let exponent = exponent
-        .saturating_sub(fraction.len() as i64)
-        .saturating_add((digits.len() - trimmed.len()) as i64);
+        .saturating_sub(length(fraction))
+        .saturating_add(length(&digits) - length(trimmed));
     format!("{sign}{}e{exponent}", trimmed.trim_start_matches('0'))
 }
 

@@ -27,6 +27,10 @@ impl Block {
     }
 
     /// Adds a record that has already been encoded.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a block holds one request's events at the most: far below 4 GiB"
+    )]
     pub fn push(&mut self, record: &[u8]) {
         self.bytes.extend_from_slice(record);
         self.ends.push(self.bytes.len() as u32);

@@ -54,6 +54,11 @@ impl Timestamp {
     }
 
     /// The whole minutes since 1970.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "instants lie between 1970 and MAX_US, whose minutes fit 32 bits"
+    )]
     pub const fn minute(self) -> u32 {
         (self.0 / MINUTE_US) as u32
     }

@@ -201,7 +201,8 @@ impl ReplayAnswer {
                     continue;
                 }
             }
-            passed.extend(tried.get(index as usize).map(|(position, _, _)| *position));
+            let row = usize::try_from(index).ok().and_then(|index| tried.get(index));
+            passed.extend(row.map(|(position, _, _)| *position));
         }
         let resolved = passed
             .into_iter()

@@ -128,7 +128,7 @@ async fn clock() -> Finding {
     let (wall, steady) = (MachineClock.machine_now(), MachineClock.monotonic_us());
     tokio::time::sleep(Duration::from_millis(100)).await;
     let wall_us = MachineClock.machine_now().micros() - wall.micros();
-    let steady_us = (MachineClock.monotonic_us() - steady) as i64;
+    let steady_us = i64::try_from(MachineClock.monotonic_us() - steady).unwrap_or(i64::MAX);
     let (earliest, latest) = (
         Timestamp::parse("2025-01-01T00:00:00Z"),
         Timestamp::parse("2100-01-01T00:00:00Z"),
@@ -186,7 +186,7 @@ fn space(data_dir: &Path) -> Finding {
         Ok(space) => space,
         Err(error) => return Finding::new("disk space", Verdict::Bad, error.to_string()),
     };
-    let used_percent = 100 - (u128::from(free) * 100 / u128::from(total.max(1))) as u64;
+    let used_percent = 100 - (free / (total / 100).max(1)).min(100);
     let detail = format!("{} free, {used_percent} % used", indicatif::HumanBytes(free));
     if used_percent >= DISK_USED_PERCENT_MAX {
         return Finding::new(

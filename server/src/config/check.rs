@@ -8,9 +8,14 @@ const DAY_S: i64 = 24 * HOUR_S;
 const COUNT_MAX: i64 = 1_000_000_000;
 const MEMORY_BYTES_MAX: i64 = 1 << 40;
 /// Room for the longest event beside what is kept with it.
-const EVENT_ROOM_BYTES: i64 = 2 * turnpike_domain::limits::EVENT_BYTES_MAX as i64;
+const EVENT_ROOM_BYTES: i64 = 2 * bytes(turnpike_domain::limits::EVENT_BYTES_MAX);
 /// Room for the longest body and the events made from it.
-const BODY_ROOM_BYTES: i64 = 2 * turnpike_domain::limits::BODY_BYTES_MAX as i64;
+const BODY_ROOM_BYTES: i64 = 2 * bytes(turnpike_domain::limits::BODY_BYTES_MAX);
+
+#[expect(clippy::cast_possible_wrap, reason = "bounds of bodies are far below 2^63")]
+const fn bytes(bound: usize) -> i64 {
+    bound as i64
+}
 
 /// The least and the most that each number may be.
 const RANGES: [(&str, i64, i64); 29] = [

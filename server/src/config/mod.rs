@@ -162,9 +162,10 @@ impl Config {
 
     /// The number of partitions of a new data directory.
     pub(crate) fn partitions(&self) -> u32 {
-        const MOST: usize = 16;
+        const MOST: u32 = 16;
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         match self.engine.partitions {
-            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)) as u32,
+            0 => u32::try_from(cores()).map_or(MOST, |cores| cores.min(MOST)),
             said => said,
         }
     }

@@ -198,26 +198,8 @@ fn shape(out: &mut String, schema: &Value, document: &Value, depth: usize) {
         out.push_str(&words.join("|"));
         return;
     }
-    let pad = "  ".repeat(depth + 1);
-    if let Some(properties) = schema["properties"].as_object() {
-        out.push('{');
-        for (name, property) in properties {
-            let required = schema["required"]
-                .as_array()
-                .is_some_and(|all| all.iter().any(|one| one == name));
-            let _ = write!(
-                out,
-                "\n{pad}\"{}\"{}: ",
-                escape(name),
-                if required { "" } else { "?" }
-            );
-            shape(out, property, document, depth + 1);
-            if let Some(note) = property["description"].as_str() {
-                let _ = write!(out, "   <i>{}</i>", prose(note.lines().next().unwrap_or("")));
-            }
-        }
-        let _ = write!(out, "\n{}}}", "  ".repeat(depth));
-        return;
+    if schema["properties"].is_object() {
+        return members(out, schema, document, depth);
     }
     if schema["type"] == "array" {
         out.push('[');
@@ -235,6 +217,25 @@ fn shape(out: &mut String, schema: &Value, document: &Value, depth: usize) {
         _ => "any".to_owned(),
     };
     out.push_str(&escape(&kind));
+}
+
+/// The members of an object, each in a line.
+fn members(out: &mut String, schema: &Value, document: &Value, depth: usize) {
+    let pad = "  ".repeat(depth + 1);
+    let required = |name: &str| {
+        let all = schema["required"].as_array();
+        all.is_some_and(|all| all.iter().any(|one| one == name))
+    };
+    out.push('{');
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let mark = if required(name) { "" } else { "?" };
+        let _ = write!(out, "\n{pad}\"{}\"{mark}: ", escape(name));
+        shape(out, property, document, depth + 1);
+        if let Some(note) = property["description"].as_str() {
+            let _ = write!(out, "   <i>{}</i>", prose(note.lines().next().unwrap_or("")));
+        }
+    }
+    let _ = write!(out, "\n{}}}", "  ".repeat(depth));
 }
 
 /// Adds the members of an object's part to the whole.

@@ -72,14 +72,14 @@ pub fn read_counts(mut bytes: &[u8]) -> Option<BTreeMap<Vec<u8>, i64>> {
 
 fn put_unsigned(out: &mut Vec<u8>, mut value: u128) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push((value & 0x7f) as u8);
 }
 
 fn put_signed(out: &mut Vec<u8>, value: i128) {
-    put_unsigned(out, ((value << 1) ^ (value >> 127)) as u128);
+    put_unsigned(out, ((value << 1) ^ (value >> 127)).cast_unsigned());
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -137,7 +137,7 @@ fn take_unsigned(from: &mut &[u8]) -> Option<u128> {
 
 fn take_signed(from: &mut &[u8]) -> Option<i128> {
     let value = take_unsigned(from)?;
-    Some((value >> 1) as i128 ^ -((value & 1) as i128))
+    Some((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
 }
 
 fn take_count(from: &mut &[u8]) -> Option<i64> {

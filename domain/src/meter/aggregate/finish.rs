@@ -46,7 +46,8 @@ impl Cell {
             (Aggregation::Max, Self::Values(values)) => Ok(present(values).next_back().copied()),
             (Aggregation::Percentile, Self::Values(values)) => Ok(nearest_rank(values, percentile)),
             (Aggregation::UniqueCount, Self::Distinct(values)) => {
-                Ok(Some(Quantity::from_units(present(values).count() as i64)))
+                let count = i64::try_from(present(values).count()).map_err(|_| FinishError::Overflow)?;
+                Ok(Some(Quantity::from_units(count)))
             }
             (Aggregation::Latest, Self::Points(points)) => {
                 Ok(present(points).next_back().map(|point| point.value))

@@ -11,7 +11,8 @@ impl Wide {
     pub fn of(value: Quantity) -> Self {
         let parts = value.parts();
         let sign = if parts < 0 { u64::MAX } else { 0 };
-        Self([parts as u64, (parts >> 64) as u64, sign])
+        let bits = parts.cast_unsigned();
+        Self([(bits & 0xffff_ffff_ffff_ffff) as u64, (bits >> 64) as u64, sign])
     }
 
     /// Adds `other`.

@@ -232,7 +232,7 @@ impl Sending {
         for error in answer["errors"].as_array().into_iter().flatten() {
             let at = error["index"]
                 .as_u64()
-                .and_then(|index| batch.rows.get(index as usize));
+                .and_then(|index| batch.rows.get(usize::try_from(index).ok()?));
             let event = at.map(|(_, range)| String::from_utf8_lossy(&batch.lines[range.clone()]));
             self.refused.write(&json!({
                 "row": at.map(|(number, _)| number), "id": error["id"], "code": error["code"], "detail": error["detail"], "event": event,

@@ -1,6 +1,8 @@
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Read as _};
+use std::rc::Rc;
 
 use serde_json::value::RawValue;
 
@@ -48,10 +50,14 @@ fn read_csv(
     rules: &Rules,
     take: &mut dyn FnMut(Row) -> bool,
 ) -> Result<(), CommandError> {
+    let taken = Rc::new(Cell::new(0));
     let mut reader = csv::ReaderBuilder::new()
         .flexible(true)
         .delimiter(rules.delimiter)
-        .from_reader(input);
+        .from_reader(RowBound {
+            inner: input,
+            taken: Rc::clone(&taken),
+        });
     let header: Vec<String> = reader
         .headers()
         .map_err(|error| CommandError::failed(format!("the header line cannot be read: {error}")))?
@@ -69,6 +75,7 @@ fn read_csv(
     let mut number = 0;
     loop {
         number += 1;
+        taken.set(0);
         match reader.read_byte_record(&mut record) {
             Ok(false) => return Ok(()),
             Ok(true) => {}
@@ -84,6 +91,27 @@ fn read_csv(
         if !take(Row { number, event }) {
             return Ok(());
         }
+    }
+}
+
+/// An input that fails when too much is taken from it for one row. A quote that is never closed would else put the rest of
+/// the file into memory.
+struct RowBound<R> {
+    inner: R,
+    /// Bytes taken for the row that is being read; what was read ahead of it is not counted.
+    taken: Rc<Cell<u64>>,
+}
+
+impl<R: io::Read> io::Read for RowBound<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.taken.set(self.taken.get() + count as u64);
+        if self.taken.get() > LINE_BYTES_MAX {
+            return Err(io::Error::other(
+                "it is longer than 1 MiB: is a quote not closed?",
+            ));
+        }
+        Ok(count)
     }
 }
 
@@ -275,6 +303,24 @@ mod tests {
             .map(|row| row.number)
             .collect();
         assert_eq!((rows.len(), bad), (3, vec![1, 2]));
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_does_not_fill_the_memory() {
+        let rules = toml::from_str::<Mapping>(WHO)
+            .unwrap()
+            .rules(Format::Csv)
+            .unwrap();
+        let rest = "b,2\n".repeat(1_000_000);
+        let text = format!("who,n\na,1\n\"b,2\n{rest}");
+        let (mut rows, input) = (0, Box::new(io::Cursor::new(text.into_bytes())));
+        let ended = read_rows(input, Format::Csv, &rules, &mut |_| {
+            rows += 1;
+            true
+        });
+        let error = ended.unwrap_err().to_string();
+        let expected = "row 2 cannot be read: it is longer than 1 MiB: is a quote not closed?";
+        assert_eq!((rows, error.as_str()), (1, expected));
     }
 
     #[test]
