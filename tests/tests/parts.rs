@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use turnpike_tests::app::{App, AppOptions};
 
@@ -69,19 +71,13 @@ async fn stopped(data: &Path) {
     let mut app = App::start_with(AppOptions::small(BINARY, data)).await;
     let meter = json!({"event_type": "t", "aggregation": "count"});
     app.admin().put("/v1/meters/count", &meter).await;
-    for batch in 0..10_u64 {
+    // So that the events do not compress to nothing.
+    let mut random = StdRng::seed_from_u64(7);
+    for batch in 0..10 {
         let mut lines = Vec::new();
         for at in 0..100 {
-            // Of another text each, so that they do not compress to nothing.
-            let noise: String = (0..60_u64)
-                .map(|place| {
-                    format!(
-                        "{:x}",
-                        (batch * 100 + at + 1)
-                            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                            .rotate_left(place as u32)
-                    )
-                })
+            let noise: String = (0..900)
+                .map(|_| char::from(random.random_range(b'a'..=b'z')))
                 .collect();
             let event = json!({"id": format!("{batch}-{at}"), "source": "s", "type": "t", "subject": "a",
                 "time": "2026-01-15T00:00:00Z", "data": {"noise": noise}});

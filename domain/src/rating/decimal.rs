@@ -9,7 +9,7 @@ use crate::quantity::{split_exponent, write_plain};
 /// Decimal places of a [`Decimal`].
 pub(crate) const DECIMAL_PLACES: u32 = 15;
 /// Digits that a [`Decimal`] may have before its point.
-const WHOLE_DIGITS_MAX: usize = 18;
+const WHOLE_DIGITS_MAX: i64 = 18;
 
 /// A unit price, an amount or a rate of a price: a decimal with up to 18 digits before the point and 15 after it,
 /// kept as parts of 10⁻¹⁵. Amounts are in major units of the price's currency.
@@ -73,15 +73,15 @@ impl Decimal {
         let digits = format!("{whole}{fraction}");
         let significant = digits.trim_start_matches('0');
         // Digits before the point, once the exponent has moved it.
-        let before = whole.len() as i64 - (digits.len() - significant.len()) as i64 + exponent;
+        let before = length(whole) - (length(&digits) - length(significant)) + exponent;
         let significant = significant.trim_end_matches('0');
         if significant.is_empty() {
             return Ok(Self::ZERO);
         }
-        if before > WHOLE_DIGITS_MAX as i64 {
+        if before > WHOLE_DIGITS_MAX {
             return Err(DecimalError::Overflow);
         }
-        let behind = significant.len() as i64 - before;
+        let behind = length(significant) - before;
         let scale = i64::from(DECIMAL_PLACES) - behind;
         let scale = u32::try_from(scale).map_err(|_| DecimalError::TooPrecise)?;
         let parts: i128 = significant.parse().map_err(|_| DecimalError::Overflow)?;
@@ -90,6 +90,11 @@ impl Decimal {
             .ok_or(DecimalError::Overflow)?;
         Ok(Self(if negative { -parts } else { parts }))
     }
+}
+
+/// Digits of a text, which is far shorter than 2⁶³.
+fn length(digits: &str) -> i64 {
+    i64::try_from(digits.len()).unwrap_or(i64::MAX)
 }
 
 impl FromStr for Decimal {
