@@ -9,13 +9,19 @@ use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Param
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::entry::{self, Entry};
+use super::entry::{self, Entry, VersionQuery, Versioned};
 use crate::control::Control;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(get, put, remove))
+}
+
+impl Versioned for AddOn {
+    fn at(catalog: &Catalog, key: &str, version: u32) -> Option<Self> {
+        catalog.add_on(key, version).map(|found| Self::clone(found))
+    }
 }
 
 impl Entry for AddOn {
@@ -59,7 +65,7 @@ async fn list(
 
 /// Shows an add-on.
 #[utoipa::path(
-    get, path = "/v1/add-ons/{key}", tag = "Catalog", operation_id = "get_add_on", params(("key" = String, Path)),
+    get, path = "/v1/add-ons/{key}", tag = "Catalog", operation_id = "get_add_on", params(("key" = String, Path), VersionQuery),
     responses((status = 200, body = AddOn), (status = 404, body = ProblemBody)),
     security(("api_key" = ["read"]))
 )]
@@ -67,8 +73,9 @@ async fn get(
     State(control): State<Arc<Control>>,
     caller: Caller,
     Path(key): Path<String>,
+    Params(query): Params<VersionQuery>,
 ) -> Reply<Json<AddOn>> {
-    entry::get(&control, &caller, &key)
+    entry::get_version(&control, &caller, &key, &query)
 }
 
 /// Puts an add-on. A change makes a new version, for new subscriptions; running ones stay on theirs. The same content keeps the version.

@@ -1,7 +1,7 @@
 //! What the four kinds of catalog entries have in common: they are listed, shown, put and deleted in one way.
 
 use axum::Json;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use turnpike_domain::catalog::{Catalog, CatalogKind, CatalogPlan, change_catalog};
 use turnpike_domain::identity::{Scope, TenantId};
@@ -45,6 +45,36 @@ pub(super) fn get<E: Entry>(control: &Control, caller: &Caller, key: &str) -> Re
     let catalog = control.directory.catalog(caller.tenant);
     let found = E::find(&catalog, key).ok_or_else(|| Problem::not_found(E::KIND.name(), key))?;
     Ok(Json(found))
+}
+
+/// Which version is asked for.
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VersionQuery {
+    /// The version, from 1; the current one unless said. Also one of an entry that was taken away.
+    #[param(minimum = 1)]
+    version: Option<u32>,
+}
+
+/// An entry that has versions.
+pub(super) trait Versioned: Entry {
+    /// The entry under `key` at a version, retired or not.
+    fn at(catalog: &Catalog, key: &str, version: u32) -> Option<Self>;
+}
+
+pub(super) fn get_version<E: Versioned>(
+    control: &Control,
+    caller: &Caller,
+    key: &str,
+    query: &VersionQuery,
+) -> Reply<Json<E>> {
+    let Some(version) = query.version else {
+        return get(control, caller, key);
+    };
+    caller.require(Scope::Read)?;
+    let catalog = control.directory.catalog(caller.tenant);
+    let missing = || Problem::not_found(E::KIND.name(), &format!("{key} version {version}"));
+    Ok(Json(E::at(&catalog, key, version).ok_or_else(missing)?))
 }
 
 pub(super) async fn put<E: Entry>(

@@ -1,4 +1,6 @@
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -7,6 +9,8 @@ use crate::cli::{Client, CommandError};
 
 /// How long a server may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Lines of its log that are told when it does not start.
+const LAST_WORDS: usize = 10;
 const POLL: Duration = Duration::from_millis(10);
 
 /// A real server in a process of its own; killed when it is dropped.
@@ -31,13 +35,17 @@ impl Setting {
         let program = std::env::current_exe().map_err(|error| failed("cannot find this program", error))?;
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
         let log = log.map_err(|error| failed(&format!("cannot write {}", self.log.display()), error))?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        // The settings of the caller are for servers of its own.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(&self.data_dir)
             .env("TURNPIKE_BOOTSTRAP_API_KEY", &self.key)
-            .env_remove("TURNPIKE_CONFIG")
-            .env_remove("TURNPIKE_DATA_DIR")
-            .env_remove("TURNPIKE_LISTEN")
+            // Ctrl-C is for the demo, which ends it.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -53,6 +61,10 @@ impl Setting {
     }
 }
 
+fn is_setting(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with("TURNPIKE_"))
+}
+
 /// The address from the server's own words. What it says later is read on, so that it never waits for a full pipe.
 fn listening(out: std::process::ChildStdout) -> Option<String> {
     let mut lines = BufReader::new(out).lines().map_while(Result::ok);
@@ -61,10 +73,14 @@ fn listening(out: std::process::ChildStdout) -> Option<String> {
     base
 }
 
+/// Its last words are told, for the log may be gone with a temporary directory.
 fn ended_early(log: &Path) -> CommandError {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let mut last: Vec<_> = text.lines().rev().take(LAST_WORDS).collect();
+    last.reverse();
     CommandError::failed(format!(
-        "the server ended before it was ready; its log is {}",
-        log.display()
+        "the server ended before it was ready. Its last words:\n{}",
+        last.join("\n")
     ))
 }
 

@@ -8,9 +8,11 @@ mod trace;
 mod usage;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use turnpike_domain::time::{Clock, Randomness};
 use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
@@ -66,6 +68,16 @@ struct Stage {
 impl Demo {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         let (_temporary, directory) = self.directory()?;
+        let mut stopped = pin!(stop_signal()?);
+        let stage = tokio::select! {
+            played = self.play(directory) => played?,
+            // What is dropped takes its server and its temporary directory along.
+            () = &mut stopped => return Err(CommandError::interrupted("stopped; what the demo had started is ended")),
+        };
+        self.end(stage, stopped).await
+    }
+
+    async fn play(&self, directory: PathBuf) -> Result<Stage, CommandError> {
         let mut stage = Stage::new(directory, self.json)?;
         stage.first_start().await?;
         stage.declare().await?;
@@ -75,7 +87,7 @@ impl Demo {
         stage.race_a_limit().await?;
         stage.bill().await?;
         stage.verify().await?;
-        self.end(stage).await
+        Ok(stage)
     }
 
     /// The directory to use; a temporary one is removed when the first part is dropped.
@@ -100,7 +112,7 @@ impl Demo {
         Ok((None, path.clone()))
     }
 
-    async fn end(self, mut stage: Stage) -> Result<(), CommandError> {
+    async fn end(self, mut stage: Stage, stopped: impl Future<Output = ()>) -> Result<(), CommandError> {
         let server = stage.server.take();
         if self.json {
             output::json(&stage.found)?;
@@ -120,9 +132,22 @@ impl Demo {
              \x20   turnpike usage generated_tokens --from 2023-11-16T18:00:00Z --to 2023-11-16T20:00:00Z --window minute\n\
              \x20   turnpike invoice list"
         ));
-        let _ = tokio::signal::ctrl_c().await;
+        stopped.await;
         server.stop()
     }
+}
+
+/// Waits for SIGINT or SIGTERM.
+fn stop_signal() -> Result<impl Future<Output = ()>, CommandError> {
+    let failed = |error: std::io::Error| CommandError::failed(format!("cannot wait for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 impl Stage {
