@@ -187,7 +187,7 @@ fn check_empty(path: &Path) -> Result<(), DataDirError> {
         return Ok(());
     }
     let reason = format!(
-        "it is missing, but {} is there, which cannot be read without it",
+        "it is missing, but the directory holds data ({}) that cannot be read without it",
         there.join(", ")
     );
     Err(DataDirError::Damaged {
