@@ -201,10 +201,11 @@ fn shape(out: &mut String, schema: &Value, document: &Value, depth: usize) {
     if schema["properties"].is_object() {
         return members(out, schema, document, depth);
     }
-    if schema["type"] == "array" {
+    let kinds = schema["type"].as_array().map_or(&[][..], Vec::as_slice);
+    if schema["type"] == "array" || kinds.iter().any(|kind| kind == "array") {
         out.push('[');
         shape(out, &schema["items"], document, depth);
-        out.push_str(", …]");
+        out.push_str(if kinds.is_empty() { ", …]" } else { ", …]|null" });
         return;
     }
     let kind = match &schema["type"] {
@@ -276,7 +277,7 @@ mod tests {
             "tags": [{"name": "Things"}],
             "paths": {"/v1/things": {"post": {"tags": ["Things"], "operationId": "make_thing", "summary": "Makes one.",
                 "responses": {"201": {"description": "Made", "content": {"application/json": {"schema":
-                    {"allOf": [{"$ref": "#/components/schemas/Name"}, {"properties": {"n": {"type": "integer"}}}]}}}},
+                    {"allOf": [{"$ref": "#/components/schemas/Name"}, {"properties": {"n": {"type": ["array", "null"], "items": {"type": "integer"}}}}]}}}},
                     "422": {"description": "Wrong", "content": {"application/json": {"schema": {"type": "boolean"}}}}}}}},
             "components": {"schemas": {"Name": {"properties": {"name": {"type": "string"}}, "required": ["name"]}}}
         });
@@ -286,7 +287,7 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("<h3 id=\"make_thing\">"), "{page}");
-        let shape = "{\n  \"name\": string\n  \"n\"?: integer\n}";
+        let shape = "{\n  \"name\": string\n  \"n\"?: [integer, …]|null\n}";
         assert!(page.contains(shape), "{page}");
         assert!(!page.contains("boolean"), "only what succeeds is shown: {page}");
     }
