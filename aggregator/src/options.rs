@@ -43,7 +43,7 @@ pub struct Options {
     pub memory_bytes_max: usize,
     /// Blocks of the log that a partition reads in one slice of a backfill, between batches.
     pub backfill_blocks: usize,
-    /// Blocks that one page of events looks through at the most.
+    /// Blocks that one page of events looks through at the most; one that has nothing yet, 8 times as many.
     pub history_blocks: usize,
 }
 

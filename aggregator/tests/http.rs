@@ -227,6 +227,11 @@ fn wrong_parameters_are_named() {
             ("filter[nope]=1", 422, "/filter[nope]"),
             ("limit=0", 422, "/limit"),
             ("cursor=x", 422, "/cursor"),
+            ("limit=x", 422, "/limit"),
+            ("tz=", 422, "/tz"),
+            ("group_by=", 422, "/group_by"),
+            ("customer=", 422, "/customer"),
+            ("subject=a&subject=", 422, "/subject"),
             ("colour=red", 422, "/colour"),
         ] {
             let (got, body) = get(
@@ -377,6 +382,63 @@ fn what_is_accepted_now_is_in_what_is_asked_now() {
             );
             let until = format!("/v1/meters/load/usage?to={}", "2026-03-29T00:01:00Z");
             assert_eq!(read(&world, &until).await["data"][0]["value"], "120");
+        }
+    });
+}
+
+#[test]
+fn a_cursor_goes_on_with_its_own_query_only() {
+    runtime().block_on(async {
+        let world = world().await;
+        let base = format!("{DAY}&window=hour&group_by=subject&limit=2");
+        let first = read(&world, &format!("/v1/meters/tokens/usage?{base}")).await;
+        let cursor = first["next_cursor"].as_str().unwrap();
+        let same = format!("limit=3&group_by=subject&window=hour&{DAY}&cursor={cursor}");
+        assert_eq!(
+            read(&world, &format!("/v1/meters/tokens/usage?{same}")).await["data"]
+                .as_array()
+                .unwrap()
+                .len(),
+            3
+        );
+        for other in [
+            format!("/v1/meters/calls/usage?{base}&cursor={cursor}"),
+            format!("/v1/meters/tokens/usage?{base}&subject=a1&cursor={cursor}"),
+            format!("/v1/meters/tokens/usage?{DAY}&window=minute&group_by=subject&limit=2&cursor={cursor}"),
+        ] {
+            let (status, body) = get(&world, Scope::Read, &other, "*/*").await;
+            assert_eq!(status.as_u16(), 422, "{other}: {body}");
+            assert!(body.contains("/cursor"), "{body}");
+        }
+    });
+}
+
+#[test]
+fn openmeters_parameters_are_read_and_named_as_its_clients_write_them() {
+    runtime().block_on(async {
+        let world = world().await;
+        let base = "/api/v1/meters/tokens/query";
+        let brien = Event::new(9, "a1", 1_774_742_400, r#"{"v": 32, "g": "o'brien"}"#);
+        world.submit(&[brien]).await.unwrap();
+        let python = "filterGroupBy=%7B%27g%27%3A+%22o%27brien%22%7D";
+        assert_eq!(
+            read(&world, &format!("{base}?{python}")).await["data"][0]["value"],
+            json!(32)
+        );
+        for (query, pointer) in [
+            ("groupBy=nope", "/groupBy"),
+            ("filterGroupBy[nope]=x", "/filterGroupBy[nope]"),
+            ("filterGroupBy=%7B%27g%27%3A1%7D", "/filterGroupBy"),
+            (
+                "advancedMeterGroupByFilters=%7B%7D",
+                "/advancedMeterGroupByFilters",
+            ),
+        ] {
+            let (status, body) = get(&world, Scope::Read, &format!("{base}?{query}"), "*/*").await;
+            assert_eq!(status.as_u16(), 422, "{query}: {body}");
+            let body: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(body["errors"][0]["pointer"], pointer, "{query}");
+            assert!(body["detail"].as_str().unwrap().starts_with(pointer), "{body}");
         }
     });
 }

@@ -147,9 +147,12 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());
         let inner = error.into_inner();
-        match inner.classify() {
-            serde_json::error::Category::Data => wrong_field(pointer, &inner.to_string()),
-            _ => Problem::new(Code::InvalidJson, format!("the body is not valid JSON: {inner}")),
+        match (inner.classify(), broken(bytes)) {
+            (serde_json::error::Category::Data, None) => wrong_field(pointer, &inner.to_string()),
+            (_, error) => {
+                let error = error.unwrap_or(inner);
+                Problem::new(Code::InvalidJson, format!("the body is not valid JSON: {error}"))
+            }
         }
     })?;
     reader.end().map_err(|error| {
@@ -159,6 +162,11 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         )
     })?;
     Ok(value)
+}
+
+/// What makes `bytes` no JSON, also behind a field that is wrong.
+fn broken(bytes: &[u8]) -> Option<serde_json::Error> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).err()
 }
 
 /// A field of the wrong kind, or one that is missing: that one is pointed to where it should be.
@@ -208,9 +216,22 @@ fn wrong_parameter(text: &str) -> Problem {
     let found = named
         .or_else(|| Some((repeated?, "is given more than once".to_owned())))
         .or_else(|| Some((missing?, "is missing".to_owned())));
+    let found = found.map(|(name, what)| (name, plain(what)));
     match found {
         Some((name, what)) => Problem::invalid(format!("/{}", escaped(name)), what),
         None => Problem::new(Code::Invalid, words),
+    }
+}
+
+/// What is wanted, where the words are those of a parser.
+fn plain(what: String) -> String {
+    match what.as_str() {
+        "invalid digit found in string"
+        | "cannot parse integer from empty string"
+        | "number too large to fit in target type"
+        | "number too small to fit in target type" => "must be a whole number in range".to_owned(),
+        "provided string was not `true` or `false`" => "must be true or false".to_owned(),
+        _ => what,
     }
 }
 
@@ -309,7 +330,15 @@ mod tests {
 
     #[test]
     fn broken_json_is_another_matter() {
-        for text in ["", "{", r#"{"_inner":[]} x"#, "{\"_inner\":[\"\u{1}\"]}", "nul"] {
+        for text in [
+            "",
+            "{",
+            r#"{"_inner":[]} x"#,
+            r#"{"more":1 <"#,
+            r#"{"more":1} x"#,
+            "{\"_inner\":[\"\u{1}\"]}",
+            "nul",
+        ] {
             let problem = read_json::<Outer>(text.as_bytes()).unwrap_err();
             assert_eq!(problem.code, Code::InvalidJson, "{text}");
         }
@@ -339,6 +368,9 @@ mod tests {
                 .await
                 .unwrap_err();
             assert_eq!(problem.code, Code::Invalid, "{query}");
+            if pointer == "/_limit" && !query.contains('2') {
+                assert_eq!(problem.fields[0].detail, "must be a whole number in range");
+            }
             assert_eq!(
                 problem.fields.first().map(|field| field.pointer.as_str()),
                 Some(pointer),

@@ -6,11 +6,14 @@ use turnpike_domain::port::history::{EventPage, EventQuery, EventStatus, EventVi
 use turnpike_domain::port::log::{EventLog, Only, StoredBlock};
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::Problem;
-use turnpike_domain::record::{Position, Record, decode};
-use turnpike_domain::time::TimeRange;
+use turnpike_domain::record::{EventRecord, Position, Record, decode};
+use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Aggregator;
 use crate::query::on_another_thread;
+
+/// How many times as far a page looks that has nothing yet: a tenant with few events among those of many others.
+const EMPTY_TIMES: usize = 8;
 
 /// What a page looks through.
 struct Search {
@@ -70,7 +73,8 @@ impl Search {
         );
         for (seen, block) in blocks.enumerate() {
             let block = block?;
-            if seen >= self.blocks_max {
+            let further = if page.events.is_empty() { EMPTY_TIMES } else { 1 };
+            if seen >= self.blocks_max * further {
                 page.next_cursor = Some(block.next.0.to_string());
                 return Ok(page);
             }
@@ -88,12 +92,7 @@ impl Search {
         let Some(position) = self.newest(name)? else {
             return Ok(page);
         };
-        self.log.wait_durable_blocking(Position(position.0 + 1))?;
-        let bytes = match self.log.fetch(position) {
-            Err(StoreError::Gone(_)) => return Ok(page),
-            bytes => bytes?,
-        };
-        page.events.extend(self.wanted(&decode(&bytes)?, position));
+        page.events.extend(self.at(position)?);
         Ok(page)
     }
 
@@ -105,15 +104,9 @@ impl Search {
             if position >= before {
                 continue;
             }
-            let record = decode(bytes)?;
-            let Some(view) = self.wanted(&record, position) else {
+            let Some(view) = self.shown(&decode(bytes)?, position)? else {
                 continue;
             };
-            let name = self.key.name(self.tenant, &view.source, &view.id);
-            // Each event is shown once: where its newest record stands.
-            if self.newest(name)? != Some(position) {
-                continue;
-            }
             page.events.push(view);
             if page.events.len() >= self.query.limit {
                 page.next_cursor = Some(position.0.to_string());
@@ -121,6 +114,61 @@ impl Search {
             }
         }
         Ok(false)
+    }
+
+    /// The event that is shown at this record, as it counts now. Each is shown once: where its first record stands, so that
+    /// one that is corrected between two pages keeps its place. Only one whose time was moved into the asked range is shown
+    /// where its newest record stands, for nobody looks for it where it was.
+    fn shown(&self, record: &Record<'_>, position: Position) -> Result<Option<EventView>, Problem> {
+        let (event, first) = match record {
+            Record::Event(event) | Record::Committed { event, .. } => (event, None),
+            Record::Amend { after, first, .. } => (after, Some(Position(*first))),
+            Record::Void { before, first, .. } => (before, Some(Position(*first))),
+            _ => return Ok(None),
+        };
+        if !self.names(event) {
+            return Ok(None);
+        }
+        let newest = self.newest(self.key.name(self.tenant, event.source, event.id))?;
+        match (first, newest) {
+            (None, Some(newest)) if newest == position => Ok(self.wanted(record, position)),
+            (None, Some(newest)) if self.in_range(event.time()) => self.at(newest),
+            (Some(first), Some(newest)) if newest == position && self.query.range != TimeRange::ALL => {
+                let moved = self
+                    .fetched(first)?
+                    .is_none_or(|bytes| !self.begins_in_range(&bytes));
+                Ok(moved.then(|| self.wanted(record, position)).flatten())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn begins_in_range(&self, first: &[u8]) -> bool {
+        match decode(first) {
+            Ok(Record::Event(event) | Record::Committed { event, .. }) => self.in_range(event.time()),
+            _ => false,
+        }
+    }
+
+    fn in_range(&self, time: Timestamp) -> bool {
+        self.query.range == TimeRange::ALL || self.query.range.contains(time)
+    }
+
+    /// The event whose newest record stands at `position`, if it is one that is asked for.
+    fn at(&self, position: Position) -> Result<Option<EventView>, Problem> {
+        self.log.wait_durable_blocking(Position(position.0 + 1))?;
+        let Some(bytes) = self.fetched(position)? else {
+            return Ok(None);
+        };
+        Ok(self.wanted(&decode(&bytes)?, position))
+    }
+
+    /// The record at `position`; `None` when it is past its retention.
+    fn fetched(&self, position: Position) -> Result<Option<Vec<u8>>, Problem> {
+        match self.log.fetch(position) {
+            Err(StoreError::Gone(_)) => Ok(None),
+            bytes => Ok(Some(bytes?)),
+        }
     }
 
     fn newest(&self, name: EventName) -> Result<Option<Position>, Problem> {
@@ -137,15 +185,18 @@ impl Search {
             Record::Void { before, .. } => (before, EventStatus::Voided),
             _ => return None,
         };
+        (self.names(event) && self.in_range(event.time())).then(|| EventView::of(event, status, position))
+    }
+
+    /// Whether `event` is one that is asked for, its time apart. No correction changes the answer.
+    fn names(&self, event: &EventRecord<'_>) -> bool {
         let query = &self.query;
         let is = |wanted: &Option<String>, text: &str| wanted.as_deref().is_none_or(|wanted| wanted == text);
         let subject = |all: &Vec<String>| all.iter().any(|subject| subject == event.subject);
-        let asked = TenantId(event.tenant) == self.tenant
+        TenantId(event.tenant) == self.tenant
             && query.subjects.as_ref().is_none_or(subject)
             && is(&query.kind, event.kind)
             && is(&query.source, event.source)
             && is(&query.id, event.id)
-            && (query.range == TimeRange::ALL || query.range.contains(event.time()));
-        asked.then(|| EventView::of(event, status, position))
     }
 }

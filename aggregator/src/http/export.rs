@@ -28,7 +28,9 @@ struct ExportRow {
 ///
 /// Rows of one, several or all meters, split by customer unless `group_by` says otherwise, as CSV (one column `group`
 /// with a JSON object) or NDJSON. They are sent as they are read, each meter as of one moment; an answer that ends before its
-/// time (the connection is cut) is not whole.
+/// time (the connection is cut) is not whole. In CSV a text gets a quote (`'`) before it where a spreadsheet would take it
+/// for a formula: it begins with `=`, `@`, a tab or a carriage return, or with `+` or `-` and has more behind that than ASCII
+/// letters, digits, `_`, `.`, `-` and spaces. NDJSON has every text as it is.
 #[utoipa::path(
     get, path = "/v1/export/usage", tag = "Usage",
     params(
@@ -61,7 +63,7 @@ pub(crate) async fn export(
     let mut pairs = Pairs::parse(raw.as_deref())?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Csv)?;
-    let mut meters = pairs.all("meter");
+    let mut meters = pairs.all("meter")?;
     if meters.is_empty() {
         meters = aggregator
             .shared
@@ -75,7 +77,7 @@ pub(crate) async fn export(
     let mut queries = VecDeque::new();
     for meter in meters {
         let mut pairs = Pairs::parse(raw.as_deref())?;
-        let (_, _) = (pairs.one("format")?, pairs.all("meter"));
+        let (_, _) = (pairs.one("format")?, pairs.all("meter")?);
         let mut query = usage_query(&aggregator, caller.tenant, &meter, &mut pairs)?;
         pairs.end()?;
         if query.split.is_empty() {

@@ -15,6 +15,7 @@ use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
 use turnpike_http::{Caller, ProblemBody, Reply};
 
 use super::params::{Format, Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
+use super::python::dict;
 use super::table;
 use super::usage::subjects;
 use crate::Aggregator;
@@ -75,7 +76,8 @@ struct Asked {
 /// Query a meter as OpenMeter's clients do.
 ///
 /// Times are cut to their minute (`to` to the end of it). Without `from` the windows begin with the first usage, without
-/// `to` they end now. A subject filter splits by subject, as OpenMeter does.
+/// `to` they end with the minute that is now. A subject filter splits by subject, as OpenMeter does.
+/// `advancedMeterGroupByFilters` is 422.
 #[utoipa::path(
     get, path = "/api/v1/meters/{slug}/query", tag = "OpenMeter",
     params(
@@ -112,7 +114,8 @@ pub(crate) async fn query(
         begin_with_usage(&aggregator, caller.tenant, &mut asked).await?;
     }
     let split = asked.query.split.clone();
-    let answer = aggregator.usage(caller.tenant, asked.query).await?;
+    let answer = aggregator.usage(caller.tenant, asked.query).await;
+    let answer = answer.map_err(in_its_names)?;
     let rows = answer
         .rows
         .iter()
@@ -153,9 +156,13 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pair
         windows(range, unit, &zone)?
     };
     let _ = pairs.one("clientId")?;
-    let (named, customers) = (pairs.all("subject"), pairs.all("filterCustomerId"));
+    if pairs.has("advancedMeterGroupByFilters") {
+        let detail = "is not supported: filter by equal values with filterGroupBy, which may repeat";
+        return Err(Problem::invalid("/advancedMeterGroupByFilters", detail));
+    }
+    let (named, customers) = (pairs.all("subject")?, pairs.all("filterCustomerId")?);
     let query = UsageQuery {
-        split: splits(pairs, &named, &customers),
+        split: splits(&pairs.all("groupBy")?, &named, &customers),
         filter: filters(pairs)?,
         subjects: subjects(aggregator.shared.directory.as_ref(), tenant, &customers, &named),
         meter,
@@ -187,7 +194,7 @@ async fn begin_with_usage(
             windows: windows(range, Some(coarse), &asked.zone)?,
             ..asked.query.clone()
         };
-        let answer = aggregator.usage(tenant, query).await?;
+        let answer = aggregator.usage(tenant, query).await.map_err(in_its_names)?;
         let Some(first) = answer.rows.first() else {
             asked.query.windows = Vec::new();
             return Ok(());
@@ -201,9 +208,21 @@ async fn begin_with_usage(
     Ok(())
 }
 
-fn splits(pairs: &mut Pairs, subjects: &[String], customers: &[String]) -> Vec<Split> {
+/// `problem` with its fields named as OpenMeter names them.
+fn in_its_names(problem: Problem) -> Problem {
+    let Some(field) = problem.fields.first() else {
+        return problem;
+    };
+    let pointer = match field.pointer.strip_prefix("/filter[") {
+        Some(rest) => format!("/filterGroupBy[{rest}"),
+        None if field.pointer == "/group_by" => "/groupBy".to_owned(),
+        None => return problem,
+    };
+    Problem::invalid(pointer, field.detail.clone())
+}
+
+fn splits(names: &[String], subjects: &[String], customers: &[String]) -> Vec<Split> {
     let mut split = Vec::new();
-    let names = pairs.all("groupBy");
     let named = names
         .iter()
         .flat_map(|names| names.split(','))
@@ -229,13 +248,13 @@ fn splits(pairs: &mut Pairs, subjects: &[String], customers: &[String]) -> Vec<S
     split
 }
 
-/// `filterGroupBy[model]=a`, or, as the Python client writes it, `filterGroupBy={'model': 'a'}`.
+/// `filterGroupBy[model]=a`, or as a JSON object, or, as the Python client writes it, `filterGroupBy={'model': 'a'}`.
 fn filters(pairs: &mut Pairs) -> Result<Vec<(String, Vec<String>)>, Problem> {
     let mut filters = pairs.keyed("filterGroupBy");
-    for text in pairs.all("filterGroupBy") {
-        let read: Result<BTreeMap<String, String>, _> =
-            serde_json::from_str(&text).or_else(|_| serde_json::from_str(&text.replace('\'', "\"")));
-        let read = read.map_err(|_| Problem::invalid("/filterGroupBy", "is no object of strings"))?;
+    for text in pairs.all("filterGroupBy")? {
+        let json = serde_json::from_str::<BTreeMap<String, String>>(&text);
+        let read = json.map_or_else(|_| dict(&text), |json| Some(json.into_iter().collect()));
+        let read = read.ok_or_else(|| Problem::invalid("/filterGroupBy", "is no object of strings"))?;
         filters.extend(read.into_iter().map(|(name, value)| (name, vec![value])));
     }
     Ok(filters)

@@ -22,32 +22,45 @@ impl Pairs {
         pairs.map(pair).collect::<Result<_, Problem>>().map(Self)
     }
 
-    /// All values of `name`.
-    pub(super) fn all(&mut self, name: &str) -> Vec<String> {
-        let (taken, left) = std::mem::take(&mut self.0)
+    /// All values of `name`; an error when one is empty.
+    pub(super) fn all(&mut self, name: &str) -> Result<Vec<String>, Problem> {
+        let all = self.take(name);
+        if all.iter().any(String::is_empty) {
+            let detail = "is empty: give it a value or leave it out";
+            return Err(Problem::invalid(format!("/{name}"), detail));
+        }
+        Ok(all)
+    }
+
+    fn take(&mut self, name: &str) -> Vec<String> {
+        let (taken, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0)
             .into_iter()
             .partition(|(known, _)| known == name);
         self.0 = left;
-        taken
-            .into_iter()
-            .map(|(_, value): (String, String)| value)
-            .collect()
+        taken.into_iter().map(|(_, value)| value).collect()
     }
 
-    /// Whether `name` has a value.
+    /// Whether `name` is there.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0
-            .iter()
-            .any(|(known, value)| known == name && !value.is_empty())
+        self.0.iter().any(|(known, _)| known == name)
     }
 
-    /// The value of `name`; an error when it repeats.
+    /// The value of `name`; an error when it is empty or repeats.
     pub(super) fn one(&mut self, name: &str) -> Result<Option<String>, Problem> {
-        let mut all = self.all(name);
-        if all.len() > 1 {
-            return Err(Problem::invalid(format!("/{name}"), "is given more than once"));
-        }
-        Ok(all.pop().filter(|value| !value.is_empty()))
+        single(name, self.all(name)?)
+    }
+
+    /// The same, where an empty value is one.
+    pub(super) fn one_or_empty(&mut self, name: &str) -> Result<Option<String>, Problem> {
+        let all = self.take(name);
+        single(name, all)
+    }
+
+    /// One text for all that is left, however it is ordered.
+    pub(super) fn fingerprint(&self) -> String {
+        let mut pairs = self.0.clone();
+        pairs.sort();
+        format!("{pairs:?}")
     }
 
     /// The values of all `name[key]`, by key.
@@ -84,6 +97,13 @@ impl Pairs {
             None => Ok(()),
         }
     }
+}
+
+fn single(name: &str, mut all: Vec<String>) -> Result<Option<String>, Problem> {
+    if all.len() > 1 {
+        return Err(Problem::invalid(format!("/{name}"), "is given more than once"));
+    }
+    Ok(all.pop())
 }
 
 fn decoded(text: &str) -> Result<String, Problem> {
@@ -240,7 +260,7 @@ mod tests {
     #[test]
     fn names_repeat_and_nothing_unknown_passes() {
         let mut pairs = Pairs::parse(Some("a=1&b=x%20y&a=2&f[m]=p&f[m]=q&f%5Bn%5D=r+s&c=")).unwrap();
-        assert_eq!(pairs.all("a"), ["1", "2"]);
+        assert_eq!(pairs.all("a").unwrap(), ["1", "2"]);
         let text = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
         assert_eq!(
             pairs.keyed("f"),
@@ -249,13 +269,20 @@ mod tests {
                 ("n".to_owned(), text(&["r s"]))
             ]
         );
-        assert_eq!(pairs.one("c"), Ok(None));
+        assert!(pairs.one("c").is_err());
+        assert_eq!(pairs.one("d"), Ok(None));
         assert_eq!(pairs.one("b"), Ok(Some("x y".to_owned())));
         assert_eq!(pairs.end(), Ok(()));
         let mut twice = Pairs::parse(Some("a=1&a=2&z=3")).unwrap();
         assert!(twice.one("a").is_err());
         assert!(twice.end().is_err());
         assert!(Pairs::parse(Some("a=%ff")).is_err());
+        let mut empty = Pairs::parse(Some("c=&f[m]=")).unwrap();
+        assert_eq!(empty.one_or_empty("c"), Ok(Some(String::new())));
+        assert_eq!(empty.keyed("f"), [("m".to_owned(), text(&[""]))]);
+        let of = |query| Pairs::parse(Some(query)).unwrap().fingerprint();
+        assert_eq!(of("a=1&b=2"), of("b=2&a=1"));
+        assert_ne!(of("a=1&b=2"), of("a=1&b=3"));
     }
 
     #[test]

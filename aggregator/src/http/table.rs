@@ -49,10 +49,17 @@ pub(super) async fn streamed(
     Ok(([(header::CONTENT_TYPE, media)], Body::from_stream(all)).into_response())
 }
 
-/// A text that a spreadsheet would take for a formula gets a quote before it; numbers stay as they are.
+/// A text that a spreadsheet would take for a formula gets a quote before it: one that begins with `=`, `@`, a tab or a
+/// carriage return, or with a sign and has more in it than letters, digits, `_`, `.`, `-` and spaces. All others (`-12.5`,
+/// `+900`, `-m0`) stay as they are, so that keys are the same here as everywhere.
 fn inert(text: &str) -> std::borrow::Cow<'_, str> {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    if formula && text.parse::<turnpike_domain::quantity::Quantity>().is_err() {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_.- ".contains(&byte);
+    let formula = match text.as_bytes() {
+        [b'=' | b'@' | b'\t' | b'\r', ..] => true,
+        [b'+' | b'-', rest @ ..] => !rest.iter().copied().all(harmless),
+        _ => false,
+    };
+    if formula {
         return format!("'{text}").into();
     }
     text.into()
@@ -68,9 +75,23 @@ mod tests {
 
     #[test]
     fn formulas_are_made_inert() {
-        assert_eq!(inert("=1+1"), "'=1+1");
-        assert_eq!(inert("@x"), "'@x");
-        assert_eq!(inert("-12.5"), "-12.5");
-        assert_eq!(inert("a=b"), "a=b");
+        for formula in [
+            "=1+1",
+            "@x",
+            "\tx",
+            "\r=x",
+            "+SUM(A1)",
+            "-cmd|' /C calc'!A0",
+            "-1+1",
+            "+é",
+            "--x=y",
+        ] {
+            assert_eq!(inert(formula), format!("'{formula}"));
+        }
+        for text in [
+            "", "-12.5", "+900", "-m0", "-a b", "-", "+", "a=b", "'x", "\n=x", "12",
+        ] {
+            assert_eq!(inert(text), text);
+        }
     }
 }

@@ -69,7 +69,9 @@ pub(crate) struct UsagePage {
 /// Read a meter's usage.
 ///
 /// Sums of whole windows: without `window` one row covers the range, with it each window of the calendar in zone `tz`
-/// that has events. Without `customer` all subjects are summed; with it each customer that is named has its row.
+/// that has events. Without `customer` all subjects are summed; with it each customer that is named has its row. A
+/// parameter without a value is 422, but for `filter[dimension]=` (events without the dimension) and `cursor`. A cursor goes
+/// on with the query that it came from, and with no other.
 #[utoipa::path(
     get, path = "/v1/meters/{key}/usage", tag = "Usage",
     params(
@@ -82,7 +84,7 @@ pub(crate) struct UsagePage {
         ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
         ("group_by" = Option<Vec<String>>, Query, description = "A dimension of the meter, `customer` or `subject`; may repeat"),
         ("filter" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filter[dimension]=value`: only events with this value of the dimension; may repeat"),
-        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged, but sent as they are read, all as of one moment"),
+        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged, but sent as they are read, all as of one moment; in csv a text that a spreadsheet would take for a formula has a quote before it"),
         PageQuery,
     ),
     responses(
@@ -103,7 +105,8 @@ pub(crate) async fn usage(
     let mut pairs = Pairs::parse(raw.as_deref())?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Json)?;
-    let page = page_query(&mut pairs)?;
+    let (limit, cursor) = (limit(&mut pairs)?, pairs.one_or_empty("cursor")?);
+    let list = format!("{key} {}", pairs.fingerprint());
     let query = usage_query(&aggregator, caller.tenant, &key, &mut pairs)?;
     pairs.end()?;
     let split = query.split.clone();
@@ -111,19 +114,28 @@ pub(crate) async fn usage(
         let (scan, _) = aggregator.usage_scan(caller.tenant, query).await?;
         return Ok(written(format, split, scan).await?);
     }
-    Ok(paged(&aggregator, caller.tenant, (key, query), &page)
+    let after = Cursor::after(&list, cursor.as_deref())?;
+    let page = Asked { list, limit, after };
+    Ok(paged(&aggregator, caller.tenant, (key, query), page)
         .await?
         .into_response())
+}
+
+/// Which page is asked for.
+struct Asked {
+    /// The meter and the parameters, which cursors belong to.
+    list: String,
+    limit: usize,
+    after: Option<String>,
 }
 
 async fn paged(
     aggregator: &Aggregator,
     tenant: TenantId,
     (key, mut query): (String, UsageQuery),
-    page: &PageQuery,
+    Asked { list, limit, after }: Asked,
 ) -> Result<Json<UsagePage>, Problem> {
-    let limit = page.rows()?;
-    let after = page.after().map(read_cursor).transpose()?;
+    let after = after.as_deref().map(read_cursor).transpose()?;
     if let Some((start, _)) = &after {
         query.windows.retain(|window| window.start >= *start);
     }
@@ -133,7 +145,7 @@ async fn paged(
     let last = rows.last().filter(|_| more);
     Ok(Json(UsagePage {
         meter: key,
-        next_cursor: last.map(|row| Cursor::new(cursor(row.window.start, &row.group))),
+        next_cursor: last.map(|row| Cursor::of(list, cursor(row.window.start, &row.group))),
         data: rows.iter().map(|row| body(&split, row)).collect(),
         as_of: read.as_of,
         complete: read.complete && read.lacks_before.is_none(),
@@ -141,19 +153,13 @@ async fn paged(
     }))
 }
 
-fn page_query(pairs: &mut Pairs) -> Result<PageQuery, Problem> {
+fn limit(pairs: &mut Pairs) -> Result<usize, Problem> {
     let number = |text: String| {
         text.parse()
             .map_err(|_| Problem::invalid("/limit", "must be a whole number"))
     };
-    let read = |text: String| {
-        let wrong = || Problem::invalid("/cursor", "is not a next_cursor of this list");
-        Cursor::decode(&text).ok_or_else(wrong)
-    };
-    Ok(PageQuery {
-        limit: pairs.one("limit")?.map(number).transpose()?,
-        cursor: pairs.one("cursor")?.map(read).transpose()?,
-    })
+    let limit = pairs.one("limit")?.map(number).transpose()?;
+    PageQuery { limit, cursor: None }.rows()
 }
 
 /// Takes the parameters that say what is asked for.
@@ -164,12 +170,12 @@ pub(super) fn usage_query(
     pairs: &mut Pairs,
 ) -> Result<UsageQuery, Problem> {
     let meter = aggregator.meter(tenant, key)?;
-    let customers = pairs.all("customer");
+    let customers = pairs.all("customer")?;
     let mut split = Vec::new();
     if !customers.is_empty() {
         split.push(Split::Customer);
     }
-    for name in pairs.all("group_by").iter().flat_map(|names| names.split(',')) {
+    for name in pairs.all("group_by")?.iter().flat_map(|names| names.split(',')) {
         let one = match name.trim() {
             "" => continue,
             "customer" => Split::Customer,
@@ -184,7 +190,7 @@ pub(super) fn usage_query(
         aggregator.shared.directory.as_ref(),
         tenant,
         &customers,
-        &pairs.all("subject"),
+        &pairs.all("subject")?,
     );
     let always = always(pairs, &split, &customers);
     Ok(UsageQuery {

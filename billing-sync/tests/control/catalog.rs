@@ -58,7 +58,10 @@ async fn a_definition_never_changes_and_a_plan_gets_versions() {
     for (version, amount) in [(1, "29"), (2, "30")] {
         let path = format!("/v1/plans/pro?version={version}");
         let plan = app.get(&path).await.is(200, "");
-        let shown = plan["prices"][0]["amount"].as_str().unwrap().trim_end_matches(".00");
+        let shown = plan["prices"][0]["amount"]
+            .as_str()
+            .unwrap()
+            .trim_end_matches(".00");
         assert_eq!((&plan["version"], shown), (&json!(version), amount), "{plan}");
     }
     app.get("/v1/plans/pro?version=4").await.is(404, "not_found");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{AddOn, Catalog, Entitlement, Feature, FeatureKind, Limit, LimitMode, Plan, is_key};
+use super::{AddOn, Catalog, Entitlement, Feature, FeatureKind, KEY_RULE, Limit, LimitMode, Plan, is_key};
 use crate::limits::{
     ENTITLEMENT_LIMITS_MAX, PLAN_ENTITLEMENTS_MAX, PLAN_PRICES_MAX, PLAN_SPAN_MAX, TEXT_CHARS_MAX,
 };
@@ -51,7 +51,7 @@ impl Findings {
     /// Checks a key.
     pub fn key(&mut self, pointer: &str, key: &str) {
         if !is_key(key) {
-            self.add(pointer, "must be 1 to 128 letters, digits, or _ - . : @ / +");
+            self.add(pointer, KEY_RULE);
         }
     }
 

@@ -99,8 +99,28 @@ impl Catalog {
     }
 }
 
-/// Whether `key` may name a meter, feature, plan, add-on or customer: 1 to 128 letters, digits, `_`, `-`, `.`, `:`.
+/// What [`is_key`] asks for, for a person.
+pub(crate) const KEY_RULE: &str =
+    "must be 1 to 128 letters, digits, or _ - . : @ / +, and not \".\" or \"..\"";
+
+/// Whether `key` may name a meter, feature, plan, add-on or customer: 1 to 128 letters, digits, `_`, `-`, `.`, `:`, `@`,
+/// `/`, `+`. `.` and `..` may not: clients take them out of a path before they send it, also where they are encoded.
 pub(crate) fn is_key(key: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '@' | '/' | '+');
-    !key.is_empty() && key.len() <= crate::limits::KEY_CHARS_MAX && key.chars().all(allowed)
+    !matches!(key, "" | "." | "..") && key.len() <= crate::limits::KEY_CHARS_MAX && key.chars().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_key;
+
+    #[test]
+    fn a_key_can_stand_in_a_path() {
+        for key in ["a", "...", ".a", "a/../b", "A-z_0.9:@+"] {
+            assert!(is_key(key), "{key}");
+        }
+        for key in ["", ".", "..", "a b", "é", &"x".repeat(129)] {
+            assert!(!is_key(key), "{key}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path::Path;
 use super::scalar::number_text;
-use crate::catalog::is_key;
+use crate::catalog::{KEY_RULE, is_key};
 use crate::identity::MeterId;
 use crate::limits::{METER_DIMENSIONS_MAX, METER_FILTER_VALUES_MAX, METER_TEXT_BYTES_MAX, NAME_BYTES_MAX};
 use crate::problem::Problem;
@@ -184,10 +184,7 @@ impl MeterDefinition {
 
     fn check_names(&self) -> Result<(), Problem> {
         if !is_key(&self.key) {
-            return Err(Problem::invalid(
-                "/key",
-                "must be 1 to 128 letters, digits, or _ - . : @ / +",
-            ));
+            return Err(Problem::invalid("/key", KEY_RULE));
         }
         if self.event_type.is_empty() || self.event_type.len() > NAME_BYTES_MAX {
             let detail = format!("must be 1 to {NAME_BYTES_MAX} bytes");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::aggregate::{Sample, SampleValue};
 use super::extract::{Fields, Paths, dimension};
 use super::path::{Path, PathError};
-use super::scalar::{Scalar, number_text, unquoted};
+use super::scalar::{Scalar, unquoted};
 use super::{Aggregation, Meter};
 use crate::limits::METER_TEXT_BYTES_MAX;
 use crate::quantity::{Quantity, QuantityError};
@@ -157,7 +157,7 @@ impl MeterReader {
         let raw = fields.get(data, slot).ok_or(Unreadable::Missing)?;
         match (self.meter.aggregation, Scalar::of(raw)) {
             (_, Scalar::Null) => Err(Unreadable::Missing),
-            (Aggregation::UniqueCount, scalar) => Ok((distinct(scalar)?, false)),
+            (Aggregation::UniqueCount, scalar) => distinct(scalar),
             (_, Scalar::Number(raw)) => {
                 let (value, rounded) = Quantity::parse_rounding(raw).map_err(unreadable)?;
                 Ok((SampleValue::Number(value), rounded))
@@ -171,18 +171,19 @@ impl MeterReader {
     }
 }
 
-/// The value of `unique_count`: strings by their characters, numbers by their meaning, the two never equal.
-fn distinct(scalar: Scalar<'_>) -> Result<SampleValue<'_>, Unreadable> {
-    let value = match scalar {
-        Scalar::Text(raw) => SampleValue::Text(unquoted(raw)),
-        Scalar::Number(raw) => SampleValue::NumberText(number_text(raw)),
-        _ => return Err(Unreadable::NotAText),
-    };
-    match &value {
-        SampleValue::Text(text) | SampleValue::NumberText(text) if text.len() > METER_TEXT_BYTES_MAX => {
-            Err(Unreadable::TooLong)
+/// The value of `unique_count`: strings by their characters, numbers by their meaning at 12 places, the two never equal;
+/// and whether a number was rounded.
+fn distinct(scalar: Scalar<'_>) -> Result<(SampleValue<'_>, bool), Unreadable> {
+    match scalar {
+        Scalar::Text(raw) => match unquoted(raw) {
+            text if text.len() > METER_TEXT_BYTES_MAX => Err(Unreadable::TooLong),
+            text => Ok((SampleValue::Text(text), false)),
+        },
+        Scalar::Number(raw) => {
+            let (value, rounded) = Quantity::parse_rounding(raw).map_err(unreadable)?;
+            Ok((SampleValue::NumberText(value.to_string().into()), rounded))
         }
-        _ => Ok(value),
+        _ => Err(Unreadable::NotAText),
     }
 }
 
@@ -316,7 +317,12 @@ mod tests {
         for (data, expected) in [
             (r#"{"v": "1"}"#, r#"Text("1") []"#),
             (r#"{"v": 1.0}"#, r#"NumberText("1") []"#),
-            (r#"{"v": 1e40}"#, r#"NumberText("1e40") []"#),
+            (
+                r#"{"v": 0.0000000000005}"#,
+                r#"NumberText("0.000000000001") [] rounded"#,
+            ),
+            (r#"{"v": 1e-14}"#, r#"NumberText("0") [] rounded"#),
+            (r#"{"v": 1e40}"#, "Overflow"),
             (r#"{"v": ""}"#, r#"Text("") []"#),
             (r#"{"v": false}"#, "NotAText"),
             (r#"{"v": null}"#, "Missing"),

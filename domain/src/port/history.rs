@@ -80,7 +80,8 @@ impl EventView {
     }
 }
 
-/// A page of events, newest record first.
+/// A page of events, the one accepted last first. A correction leaves an event at its place, but for one whose time it moves
+/// into a range that is asked for: that one stands where the correction does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EventPage {
     /// The events. A page may be short, or empty, and still have a next one: each page looks through a bounded part
@@ -160,7 +161,7 @@ pub struct Backfill {
 
 /// Reads raw events, dead letters and the progress of meters.
 pub trait History: Send + Sync {
-    /// Accepted events, the newest record first.
+    /// Accepted events, the one accepted last first.
     fn events(&self, tenant: TenantId, query: EventQuery) -> BoxFuture<'_, Result<EventPage, Problem>>;
 
     /// Dead letters that have not been dealt with, newest first.

@@ -78,11 +78,12 @@ impl IngestAnswer {
         self.errors_omitted = (self.conflicts + self.rejected).saturating_sub(self.errors.len() as u64);
     }
 
-    /// `problem`, which ended a stream, with what had been counted by then.
+    /// `problem`, which ended a stream, with what became of the events that it does not concern: what counts of a piece
+    /// that failed in part is in its own words.
     pub(crate) fn interrupted(&self, problem: Problem) -> Problem {
         let detail = format!(
-            "{}. Until then {} events were accepted, {} duplicates, {} conflicts, {} rejected. Send the whole stream \
-             again: what was accepted is answered as a duplicate and counts once",
+            "{}. Of the other events that were read, {} were accepted, {} were duplicates, {} conflicts, {} rejected. \
+             Send the whole stream again: what was accepted is answered as a duplicate and counts once",
             problem.detail, self.accepted, self.duplicates, self.conflicts, self.rejected
         );
         Problem { detail, ..problem }
@@ -98,6 +99,30 @@ pub(crate) fn single(piece: &Piece, outcomes: &[Outcome]) -> Result<(), Problem>
         return Err(Problem::new(Code::EventConflict, CONFLICT));
     }
     Ok(())
+}
+
+/// The conflicts of a request whose answer has no body, if there are any: all others of its events were taken.
+pub(crate) fn conflicts(piece: &Piece, outcomes: &[Outcome]) -> Result<(), Problem> {
+    let answer = IngestAnswer::of(piece, outcomes);
+    if answer.conflicts == 0 {
+        return Ok(());
+    }
+    let fields = answer.errors.iter().map(|error| FieldError {
+        pointer: format!("/{}", error.index),
+        detail: format!(
+            "{}: the event \"{}\" was sent before with another payload",
+            error.code, error.id
+        ),
+    });
+    let detail = format!(
+        "{} of {} events were sent before with another payload; the first ones stand, the others were taken",
+        answer.conflicts,
+        outcomes.len()
+    );
+    Err(Problem {
+        fields: fields.collect(),
+        ..Problem::new(Code::EventConflict, detail)
+    })
 }
 
 /// The refusal of a whole request because of its invalid events.

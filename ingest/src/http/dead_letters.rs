@@ -24,13 +24,29 @@ use crate::decode::lines::Line;
 /// Letters that are marked as dealt with at the same time.
 const RESOLVED_TOGETHER: usize = 64;
 
+/// The lists that cursors belong to: a replay's goes on with the replay.
+const LIST: &str = "/v1/events/dead-letters";
+const REPLAY: &str = "/v1/events/dead-letters/replay";
+
+/// Which page of dead letters.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LettersQuery {
+    /// Dead letters at the most: 1 to 1,000, 100 unless said.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
 /// List dead letters.
 ///
 /// What could not be counted and has not been dealt with, the newest first: events that were refused, and events that
 /// a meter could not read. Refused events are kept up to a rate, and of one body the first 1,000; the others are in the metric
 /// `turnpike_ingest_dead_letters_total{result="over_rate"}`.
 #[utoipa::path(
-    get, path = "/v1/events/dead-letters", tag = "Events", params(PageQuery),
+    get, path = "/v1/events/dead-letters", tag = "Events", params(LettersQuery),
     responses(
         (status = 200, body = Page<DeadLetterBody>, description = "A page of dead letters"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
@@ -40,17 +56,15 @@ const RESOLVED_TOGETHER: usize = 64;
 pub(crate) async fn list(
     State(state): State<IngestState>,
     caller: Caller,
-    Params(query): Params<PageQuery>,
+    Params(LettersQuery { limit, cursor }): Params<LettersQuery>,
 ) -> Reply<Json<Page<DeadLetterBody>>> {
     caller.require(Scope::Read)?;
-    let rows = query.rows()?;
-    let page = state
-        .history
-        .dead_letters(caller.tenant, rows, query.after().map(str::to_owned))
-        .await?;
+    let rows = PageQuery { limit, cursor: None }.rows()?;
+    let after = Cursor::after(LIST, cursor.as_deref())?;
+    let page = state.history.dead_letters(caller.tenant, rows, after).await?;
     Ok(Json(Page {
         data: page.letters.into_iter().map(Into::into).collect(),
-        next_cursor: page.next_cursor.map(Cursor::new),
+        next_cursor: page.next_cursor.map(|place| Cursor::of(LIST, place)),
     }))
 }
 
@@ -63,8 +77,7 @@ pub(crate) struct ReplayInput {
     positions: Option<BTreeSet<PositionText>>,
     /// `next_cursor` of the replay before, to go on behind it.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    cursor: Option<Cursor>,
+    cursor: Option<String>,
 }
 
 /// A position as a list shows it: decimal digits, as a string or a number.
@@ -143,7 +156,7 @@ pub(crate) async fn replay(
         return Err(Problem::invalid("/positions", detail).into());
     }
     let mut answer = ReplayAnswer::default();
-    let mut cursor = input.cursor.as_ref().and_then(Cursor::place).map(str::to_owned);
+    let mut cursor = Cursor::after(REPLAY, input.cursor.as_deref())?;
     let mut looked_at = 0;
     while wanted.as_ref().is_none_or(|wanted| !wanted.is_empty()) {
         let page = state
@@ -162,7 +175,9 @@ pub(crate) async fn replay(
             break;
         }
     }
-    answer.next_cursor = cursor.filter(|_| wanted.is_none()).map(Cursor::new);
+    answer.next_cursor = cursor
+        .filter(|_| wanted.is_none())
+        .map(|place| Cursor::of(REPLAY, place));
     Ok(Json(answer))
 }
 

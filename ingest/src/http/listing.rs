@@ -37,14 +37,18 @@ pub(crate) struct ListQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor>,
+    cursor: Option<String>,
 }
+
+/// The list that cursors belong to.
+const LIST: &str = "/v1/events";
 
 /// List events.
 ///
-/// Accepted events as they count now, the newest first. A page may be short, even empty, and still have a
-/// `next_cursor`: each looks through a bounded part of the log.
+/// Accepted events as they count now, the one accepted last first; an amended or voided one keeps its place. A page may be
+/// short, even empty, and still have a `next_cursor`: each looks through a bounded part of the log, in which the events of
+/// all tenants stand (a page that has nothing yet looks 8 times as far). Narrow it with `from` and `to`, or name `source`
+/// and `id`.
 #[utoipa::path(
     get, path = "/v1/events", tag = "Events", params(ListQuery),
     responses(
@@ -69,12 +73,24 @@ pub(crate) async fn list(
         .collect::<Result<_, _>>()?;
     Ok(Json(Page {
         data,
-        next_cursor: page.next_cursor.map(Cursor::new),
+        next_cursor: page.next_cursor.map(|place| Cursor::of(LIST, place)),
     }))
 }
 
 impl ListQuery {
     fn resolve(self, state: &IngestState, tenant: TenantId) -> Result<EventQuery, Problem> {
+        for (name, value) in [
+            ("customer", &self.customer),
+            ("subject", &self.subject),
+            ("type", &self.r#type),
+            ("source", &self.source),
+            ("id", &self.id),
+        ] {
+            if value.as_deref() == Some("") {
+                let detail = "is empty: give it a value or leave it out";
+                return Err(Problem::invalid(format!("/{name}"), detail));
+            }
+        }
         let range = TimeRange::new(
             self.from.unwrap_or(Timestamp::EPOCH),
             self.to.unwrap_or(Timestamp::MAX),
@@ -93,7 +109,7 @@ impl ListQuery {
         };
         let page = PageQuery {
             limit: self.limit,
-            cursor: self.cursor,
+            cursor: None,
         };
         Ok(EventQuery {
             subjects,
@@ -102,7 +118,7 @@ impl ListQuery {
             source: self.source,
             id: self.id,
             limit: page.rows()?,
-            cursor: page.after().map(str::to_owned),
+            cursor: Cursor::after(LIST, self.cursor.as_deref())?,
         })
     }
 }

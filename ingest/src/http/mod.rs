@@ -40,3 +40,30 @@ pub(crate) struct EventInput {
     #[schema(value_type = Option<Object>)]
     data: Option<serde_json::Value>,
 }
+
+/// A CloudEvent 1.0 as OpenMeter's clients send it: what they may leave out is filled in.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it only describes what the reader of events takes")]
+pub(crate) struct OpenMeterEventInput {
+    /// 1 to 512 bytes. Made by the server unless sent: the event is then not protected against a resend.
+    #[schema(min_length = 1, max_length = 512, example = "req-7f3a")]
+    id: Option<String>,
+    /// 1 to 512 bytes; `turnpike:openmeter` unless sent.
+    #[schema(min_length = 1, max_length = 512, example = "api-gateway")]
+    source: Option<String>,
+    /// What happened: meters read events by their type. 1 to 512 bytes.
+    #[schema(min_length = 1, max_length = 512, example = "prompt")]
+    r#type: String,
+    /// Whose usage it is: 1 to 512 bytes.
+    #[schema(min_length = 1, max_length = 512, example = "customer-1")]
+    subject: String,
+    /// When it happened, RFC 3339, at most 5 minutes ahead; the time of receipt unless sent.
+    #[schema(format = DateTime, example = "2026-01-01T00:00:00Z")]
+    time: Option<String>,
+    /// "1.0" where it is sent.
+    #[schema(example = "1.0")]
+    specversion: Option<String>,
+    /// What meters read; `{}` unless sent.
+    #[schema(value_type = Option<Object>)]
+    data: Option<serde_json::Value>,
+}

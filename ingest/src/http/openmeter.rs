@@ -7,14 +7,13 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use turnpike_domain::identity::Scope;
-use turnpike_domain::port::intake::Outcome;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
 use turnpike_http::{Caller, ProblemBody, Reply};
 
 use super::content::{self, Media};
 use super::whole::Whole;
-use super::{EventInput, answer};
+use super::{OpenMeterEventInput, answer};
 use crate::IngestState;
 use crate::decode::Form;
 use crate::decode::cloudevents::Defaults;
@@ -51,14 +50,14 @@ impl Defaults for OpenMeterDefaults {
 #[utoipa::path(
     post, path = "/api/v1/events", tag = "OpenMeter",
     request_body(content(
-        (EventInput = "application/cloudevents+json"),
-        (Vec<EventInput> = "application/cloudevents-batch+json"),
-        (EventInput = "application/json"),
+        (OpenMeterEventInput = "application/cloudevents+json"),
+        (Vec<OpenMeterEventInput> = "application/cloudevents-batch+json"),
+        (OpenMeterEventInput = "application/json"),
     ), description = "One event or an array of events"),
     responses(
         (status = 204, description = "All are durable and counted"),
         (status = 400, body = ProblemBody, description = "The body cannot be read"),
-        (status = 409, body = ProblemBody, description = "An event conflicts with an earlier one; the others were taken"),
+        (status = 409, body = ProblemBody, description = "Events conflict with earlier ones, of an array those that `errors` names; the others were taken"),
         (status = 415, body = ProblemBody, description = "The content type or encoding is not taken"),
         (status = 422, body = ProblemBody, description = "An event is invalid; none was taken"),
         (status = 503, body = ProblemBody, description = "Try again later"),
@@ -93,17 +92,7 @@ pub(crate) async fn send(
     if form == Form::Single {
         answer::single(&piece, &outcomes)?;
     }
-    let conflicts = outcomes
-        .iter()
-        .filter(|outcome| matches!(outcome, Outcome::Conflict(_)))
-        .count();
-    if conflicts > 0 {
-        let detail = format!(
-            "{conflicts} of {} events were sent before with another payload; the first ones stand, the others were taken",
-            outcomes.len()
-        );
-        return Err(Problem::new(Code::EventConflict, detail).into());
-    }
+    answer::conflicts(&piece, &outcomes)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     let made = made.load(Ordering::Relaxed);
     if made > 0 {

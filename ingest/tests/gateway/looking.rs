@@ -50,6 +50,17 @@ async fn events_are_found_by_what_they_are() {
     }
     let first = gateway.get("/v1/events?limit=2").await;
     let cursor = first.json["next_cursor"].as_str().unwrap();
+    let other = gateway
+        .get(&format!("/v1/events/dead-letters?cursor={cursor}"))
+        .await;
+    assert_eq!((other.status.as_u16(), other.pointer()), (422, "/cursor"));
+    for empty in ["customer", "subject", "type", "source", "id"] {
+        let answer = gateway.get(&format!("/v1/events?{empty}=")).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.pointer()),
+            (422, &*format!("/{empty}"))
+        );
+    }
     let second = gateway.get(&format!("/v1/events?limit=2&cursor={cursor}")).await;
     assert_eq!(
         (ids(&second.json), &second.json["next_cursor"]),

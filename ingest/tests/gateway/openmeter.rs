@@ -79,6 +79,15 @@ async fn nothing_is_refused_in_silence() {
         let answer = gateway.post(PATH, "application/json", body).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (409, "event_conflict"));
     }
+    let batch = json!([event_with("c"), conflict, event_with("c")]).to_string();
+    let answer = gateway.post(PATH, "application/json", batch).await;
+    assert_eq!((answer.status.as_u16(), answer.pointer()), (409, "/1"));
+    let errors = answer.json["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0]["detail"].as_str().unwrap().contains("\"a\""),
+        "{answer:?}"
+    );
     assert_eq!(gateway.events(), 2);
     for body in ["{", "", "[{}"] {
         assert_eq!(

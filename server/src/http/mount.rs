@@ -4,8 +4,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse as _;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use turnpike_http::Rates;
+use turnpike_domain::problem::{Code, Problem};
+use turnpike_http::{Failure, Rates};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::body::BodyPace;
@@ -82,9 +84,22 @@ pub(crate) fn mount(
     router
 }
 
-/// `/metrics` alone, for a listener of its own.
+/// `/metrics` alone, for a listener of its own. Whatever else is asked for is a problem, as on the main one.
 pub(crate) fn metrics_only(page: PrometheusPage) -> Router {
-    metrics_page::router(page).split_for_parts().0
+    let nowhere = async || {
+        let detail = "this listener has /metrics only";
+        Failure(Problem::new(Code::NotFound, detail)).into_response()
+    };
+    let refused = async || {
+        let detail = "this path is read with GET";
+        let problem = Failure(Problem::new(Code::MethodNotAllowed, detail));
+        ([(header::ALLOW, "GET, HEAD")], problem).into_response()
+    };
+    metrics_page::router(page)
+        .split_for_parts()
+        .0
+        .method_not_allowed_fallback(refused)
+        .fallback(nowhere)
 }
 
 fn cors(origins: &[String]) -> CorsLayer {
@@ -113,4 +128,32 @@ fn cors(origins: &[String]) -> CorsLayer {
             .iter()
             .filter_map(|origin| HeaderValue::from_str(origin).ok()),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_listener_of_metrics_says_what_it_has_not() {
+        for (method, path, status) in [
+            ("GET", "/metrics", 200),
+            ("GET", "/healthz", 404),
+            ("POST", "/metrics", 405),
+        ] {
+            let router = metrics_only(PrometheusPage::new(Arc::new(|| {})));
+            let request = Request::builder().method(method).uri(path).body(Body::empty());
+            let answer = router.oneshot(request.unwrap()).await.unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{method} {path}");
+            if status != 200 {
+                assert_eq!(answer.headers()["content-type"], "application/problem+json");
+                let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+                assert!(body.starts_with(b"{\"type\":"), "{body:?}");
+            }
+        }
+    }
 }
