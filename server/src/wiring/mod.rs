@@ -6,6 +6,8 @@ mod gauges;
 mod offline;
 mod pages;
 mod retention;
+#[cfg(test)]
+mod retention_tests;
 mod services;
 mod state;
 mod stores;

@@ -1,10 +1,7 @@
 //! Retention through the whole engine: raw events go, usage and invoices stay, and a verification says why it cannot be.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +10,11 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use turnpike_domain::time::Timestamp;
-use turnpike_server::config::Config;
-use turnpike_server::{Engine, EngineParts};
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineRandomness, ManualClock};
+
+use super::{Engine, EngineParts, Offline, StartError};
+use crate::config::Config;
 
 const KEY: &str = "test-bootstrap-key-0123456789";
 const EVENTS: usize = 4_000;
@@ -37,6 +35,7 @@ async fn open(config: &Config, now: &str) -> Engine {
         randomness: Arc::new(MachineRandomness),
         fail_points: Arc::new(FailPoints::default()),
         bootstrap_key: Some(KEY.to_owned()),
+        show_key: Box::new(|_| Ok(())),
     };
     Engine::open(config, parts).await.unwrap()
 }
@@ -162,22 +161,12 @@ async fn raw_events_go_and_a_verification_says_so() {
     assert_eq!(again["accepted"], 0, "{again}");
     engine.close().await.unwrap();
 
-    let out = Command::new(env!("CARGO_BIN_EXE_turnpike"))
-        .args(["verify", "--json", "--data-dir"])
-        .arg(&data)
-        .output()
-        .unwrap();
-    assert_eq!(out.status.code(), Some(5));
-    let told: Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!(told[0]["reason"], "raw_events_deleted", "{told}");
-    let out = Command::new(env!("CARGO_BIN_EXE_turnpike"))
-        .args(["rebuild", "--data-dir"])
-        .arg(&data)
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(
-        !out.status.success() && told.contains("deleted by retention"),
-        "{told}"
-    );
+    let offline = Offline::open(&config).await.unwrap();
+    let mut told = Vec::new();
+    let verified = offline.verify_invoices(|_, _, found| told.push(serde_json::to_value(found).unwrap()));
+    verified.await.unwrap();
+    offline.close().await.unwrap();
+    assert_eq!(told, [expected]);
+    let refused = Offline::rebuild(&config).await.unwrap_err();
+    assert!(matches!(refused, StartError::NotDerivable(_)), "{refused}");
 }
