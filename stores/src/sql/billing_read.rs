@@ -19,7 +19,7 @@ const INVOICE: &str = "SELECT id, number, customer, subscription, status, curren
      finalized_us FROM invoices";
 
 const LINE: &str = "SELECT l.kind, l.source, l.price, l.meter, l.description, l.quantity, l.amount, l.period_start_us, \
-     l.period_end_us, l.basis, l.hash, l.invoice FROM invoice_lines l";
+     l.period_end_us, l.basis, l.hash, l.invoice";
 
 fn damaged(id: &str, what: &str) -> StoreError {
     StoreError::Damaged(format!("table invoices, row {id}: {what}"))
@@ -96,7 +96,8 @@ async fn with_lines(
     let mut invoices = Vec::with_capacity(rows.len());
     for row in rows {
         let mut invoice = head(row)?;
-        let sql = format!("{LINE} WHERE l.tenant = $1 AND l.invoice = $2 ORDER BY l.line");
+        let sql =
+            format!("{LINE} FROM invoice_lines l WHERE l.tenant = $1 AND l.invoice = $2 ORDER BY l.line");
         let lines = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(i64::from(tenant.0))
             .bind(&invoice.id)
@@ -191,9 +192,10 @@ pub(super) async fn billed(
     tenant: TenantId,
     filter: &BilledFilter,
 ) -> Result<Vec<Line>, StoreError> {
+    // The order of a cross join is kept: from the subscription's invoices to their lines, never through all lines.
     let sql = format!(
-        "{LINE} JOIN invoices i ON i.tenant = l.tenant AND i.id = l.invoice \
-         WHERE i.tenant = $1 AND i.subscription = $2 AND i.status <> 'draft' \
+        "{LINE} FROM invoices i CROSS JOIN invoice_lines l \
+         WHERE l.tenant = i.tenant AND l.invoice = i.id AND i.tenant = $1 AND i.subscription = $2 AND i.status <> 'draft' \
          AND l.kind IN ('recurring', 'proration', 'usage', 'minimum', 'adjustment') AND l.period_end_us > $3 \
          AND ($4 IS NULL OR i.number < $4) ORDER BY i.period_end_us, i.round, l.line"
     );
