@@ -219,7 +219,13 @@ async fn one_address_has_a_bound_on_its_connections() {
     assert!(open[0].1.starts_with("HTTP/1.1 200"), "{}", open[0].1);
     let refused = &open[4].1;
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
-    for said in ["retry-after: 1", "connection: close", "\"code\":\"rate_limited\""] {
+    for said in [
+        "retry-after: 1",
+        "connection: close",
+        "x-request-id: ",
+        "\"code\":\"rate_limited\"",
+        "\"request_id\":\"",
+    ] {
         assert!(refused.contains(said), "{said} is missing: {refused}");
     }
     drop(open);
