@@ -5,6 +5,7 @@ use std::path::Path;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use turnpike_domain::problem::Code;
 use turnpike_tests::app::{ADMIN_KEY, App, AppOptions, Caller};
 
@@ -72,6 +73,24 @@ async fn every_error_code_is_documented_and_reached() {
             "{slug}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_beyond_its_bound_is_told_its_request_id() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut options = AppOptions::small(BINARY, directory.path());
+    options.set("TURNPIKE_HTTP_CONNECTIONS_PER_ADDRESS_MAX", "2");
+    let app = App::start_with(options).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(TcpStream::connect(app.address()).await.expect("a connection"));
+    }
+    let answer = raw(&app, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let (head, problem) = problem_of(&answer, 429);
+    assert_eq!(code_of((429, problem.clone())), "rate_limited");
+    let id = problem["request_id"].as_str().expect("an id");
+    assert!(head.contains(&format!("x-request-id: {id}")), "{head}");
+    assert!(head.contains("retry-after: 1"), "{head}");
 }
 
 /// The code of an answer, whose status must be the code's own.
