@@ -60,18 +60,6 @@ pub fn chain_at(
     chain
 }
 
-/// The customers that were below this one `at`, one level.
-pub(crate) fn children_at(
-    directory: &dyn Directory,
-    tenant: TenantId,
-    customer: &str,
-    at: Timestamp,
-) -> Vec<Arc<Customer>> {
-    let mut children = directory.children(tenant, customer);
-    children.retain(|child| child.parent_at(at) == Some(customer));
-    children
-}
-
 /// The customer over `time`, and everyone that was below it in it, each over the times in which it was. `part` says which
 /// of those times count, for the one and for all below it; the customer itself is not asked about.
 pub fn members(

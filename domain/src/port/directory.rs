@@ -22,8 +22,13 @@ pub trait Directory: Send + Sync {
     /// The customer that a subject belongs to.
     fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>>;
 
-    /// The customers whose parent this one is, or once was: `hierarchy::children_at` tells those of an instant.
+    /// The customers whose parent this one is, or once was; `Customer::parent_at` tells when.
     fn children(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Customer>>;
+
+    /// Whether any customer is, or once was, below this one.
+    fn is_parent(&self, tenant: TenantId, customer: &str) -> bool {
+        !self.children(tenant, customer).is_empty()
+    }
 
     /// A customer's subscriptions, newest first.
     fn subscriptions(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Subscription>>;
@@ -36,6 +41,9 @@ pub trait Directory: Send + Sync {
 
     /// A customer's grants.
     fn grants(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Grant>>;
+
+    /// The customers that have grants of a feature.
+    fn grant_holders(&self, tenant: TenantId, feature: &str) -> Vec<Arc<Customer>>;
 
     /// Counts up with every change of anything here, so that what was compiled from it can be told stale.
     fn epoch(&self) -> u64;

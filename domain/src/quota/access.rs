@@ -5,9 +5,8 @@ use crate::catalog::{
     AddOnUse, Catalog, Customer, Entitlement, Feature, FeatureKind, Grant, LimitPeriod, Override,
     Subscription,
 };
-use crate::hierarchy::{chain_at, children_at};
+use crate::hierarchy::chain_at;
 use crate::identity::TenantId;
-use crate::limits::CUSTOMER_LEVELS_MAX;
 use crate::port::directory::Directory;
 use crate::quantity::Quantity;
 use crate::time::{Timestamp, Zone};
@@ -328,35 +327,42 @@ impl Resolver<'_> {
         grants
     }
 
-    /// The grants of a customer and of those descendants that use its entitlement.
+    /// The grants of a customer and of those descendants that use its entitlement. Found from those that have grants, who
+    /// are few, and not by a walk over all that are below.
     fn pool_grants(&self, customer: &Customer) -> Vec<Arc<Grant>> {
-        let catalog = self.directory.catalog(self.tenant);
         let mut grants = self.grants(&customer.key);
-        let mut open = vec![(customer.key.clone(), 1)];
-        while let Some((key, depth)) = open.pop() {
-            if depth >= CUSTOMER_LEVELS_MAX {
+        if !self.directory.is_parent(self.tenant, &customer.key) {
+            return grants;
+        }
+        let catalog = self.directory.catalog(self.tenant);
+        for holder in self.directory.grant_holders(self.tenant, &self.feature.key) {
+            let chain = chain_at(self.directory, self.tenant, holder.clone(), self.at);
+            let Some(depth) = chain.iter().position(|above| above.key == customer.key) else {
                 continue;
-            }
-            for child in children_at(self.directory, self.tenant, &key, self.at) {
-                let subscriptions = self.directory.subscriptions(self.tenant, &child.key);
-                let overrides = self.directory.overrides(self.tenant, &child.key);
-                let over = overrides
-                    .iter()
-                    .find(|over| over.entitlement.feature == self.feature.key);
-                let own = provision(
-                    &catalog,
-                    &subscriptions,
-                    over.map(AsRef::as_ref),
-                    &self.feature.key,
-                    self.at,
-                );
-                if matches!(own, Provision::Nothing) {
-                    grants.extend(self.grants(&child.key));
-                    open.push((child.key.clone(), depth + 1));
-                }
+            };
+            let shares = |below: &Arc<Customer>| self.has_nothing_of_its_own(&catalog, &below.key);
+            if depth > 0 && chain[..depth].iter().all(shares) {
+                grants.extend(self.grants(&holder.key));
             }
         }
         grants
+    }
+
+    /// Whether neither plan, add-on nor override gives the customer itself anything of the feature.
+    fn has_nothing_of_its_own(&self, catalog: &Catalog, customer: &str) -> bool {
+        let subscriptions = self.directory.subscriptions(self.tenant, customer);
+        let overrides = self.directory.overrides(self.tenant, customer);
+        let over = overrides
+            .iter()
+            .find(|over| over.entitlement.feature == self.feature.key);
+        let own = provision(
+            catalog,
+            &subscriptions,
+            over.map(AsRef::as_ref),
+            &self.feature.key,
+            self.at,
+        );
+        matches!(own, Provision::Nothing)
     }
 }
 

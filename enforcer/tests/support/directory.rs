@@ -233,6 +233,15 @@ impl Directory for FakeDirectory {
         self.0.read().grants.get(customer).cloned().unwrap_or_default()
     }
 
+    fn grant_holders(&self, _: TenantId, feature: &str) -> Vec<Arc<Customer>> {
+        let state = self.0.read();
+        let holds = |all: &[Arc<Grant>]| all.iter().any(|grant| grant.feature == feature);
+        let holders = state.grants.iter().filter(|(_, all)| holds(all));
+        holders
+            .filter_map(|(key, _)| state.customers.get(key).cloned())
+            .collect()
+    }
+
     fn epoch(&self) -> u64 {
         self.0.read().epoch
     }

@@ -360,6 +360,9 @@ impl Directory for OneCustomer {
     fn grants(&self, _: TenantId, _: &str) -> Vec<Arc<Grant>> {
         Vec::new()
     }
+    fn grant_holders(&self, _: TenantId, _: &str) -> Vec<Arc<Customer>> {
+        Vec::new()
+    }
     fn epoch(&self) -> u64 {
         0
     }

@@ -111,8 +111,15 @@ impl CatalogFiles {
         for field in error.problem["errors"].as_array().into_iter().flatten() {
             let pointer = field["pointer"].as_str().unwrap_or("");
             if let Some(place) = self.place(pointer) {
-                let (before, after) = (format!("\n  {pointer}: "), format!("\n  {place}: {pointer}: "));
-                error.text = error.text.replacen(&before, &after, 1);
+                // A line of its own where there are several; one alone stands in the sentence.
+                let listed = format!("\n  {pointer}: ");
+                error.text = if error.text.contains(&listed) {
+                    error
+                        .text
+                        .replacen(&listed, &format!("\n  {place}: {pointer}: "), 1)
+                } else {
+                    error.text.replacen(pointer, &format!("{place}: {pointer}"), 1)
+                };
             }
         }
         error
@@ -231,6 +238,16 @@ mod tests {
         let problem = json!({"errors": [{"pointer": "/plans/2/prices/1/amount", "detail": "is no decimal"}]});
         let refused = CommandError::refused("invalid\n  /plans/2/prices/1/amount: is no decimal", problem);
         let told = files.explained(refused).to_string();
+        let alone = CommandError::refused(
+            "/plans/2/prices/1/amount is no decimal",
+            json!({"errors":
+            [{"pointer": "/plans/2/prices/1/amount", "detail": "is no decimal"}]}),
+        );
+        let alone = files.explained(alone).to_string();
+        assert!(
+            alone.contains("1.toml:10: /plans/2/prices/1/amount is no decimal"),
+            "{alone}"
+        );
         assert!(
             told.contains("\n  1.toml:10: /plans/2/prices/1/amount: is no decimal"),
             "{told}"

@@ -214,6 +214,14 @@ impl Directory for SqlStore {
         self.inner.directory.grants(tenant, customer)
     }
 
+    fn is_parent(&self, tenant: TenantId, customer: &str) -> bool {
+        self.inner.directory.is_parent(tenant, customer)
+    }
+
+    fn grant_holders(&self, tenant: TenantId, feature: &str) -> Vec<Arc<Customer>> {
+        self.inner.directory.grant_holders(tenant, feature)
+    }
+
     fn epoch(&self) -> u64 {
         self.inner.directory.epoch()
     }

@@ -1,5 +1,6 @@
 //! The ports that read the directory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -56,6 +57,14 @@ impl Directory for MemoryDirectory {
         })
     }
 
+    fn is_parent(&self, tenant: TenantId, customer: &str) -> bool {
+        self.with(tenant, |room| {
+            room.children
+                .get(customer)
+                .is_some_and(|children| !children.is_empty())
+        })
+    }
+
     fn subscriptions(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Subscription>> {
         self.with(tenant, |room| {
             room.subscriptions
@@ -88,6 +97,17 @@ impl Directory for MemoryDirectory {
                 .get(customer)
                 .map(|all| all.values().cloned().collect())
                 .unwrap_or_default()
+        })
+    }
+
+    fn grant_holders(&self, tenant: TenantId, feature: &str) -> Vec<Arc<Customer>> {
+        self.with(tenant, |room| {
+            let holds =
+                |all: &BTreeMap<String, Arc<Grant>>| all.values().any(|grant| grant.feature == feature);
+            let holders = room.grants.iter().filter(|all| holds(all.value()));
+            holders
+                .filter_map(|all| room.customers.get(all.key()).map(|customer| customer.clone()))
+                .collect()
         })
     }
 
