@@ -82,6 +82,7 @@ const READING: &[&str] = &[
     "/v1/catalog/diff",
     "/v1/fees/preview",
     "/v1/price/preview",
+    "/v1/invoices/verify",
     "/v1/invoices/{id}/verify",
 ];
 

@@ -23,7 +23,7 @@ const ELSEWHERE: [(Code, &str, &str); 8] = [
     (Code::StorageFull, "tests/tests/storage.rs", "storage_full"),
     (
         Code::StoragePoisoned,
-        "aggregator/tests/intake.rs",
+        "aggregator/tests/intake/decisions.rs",
         "Code::StoragePoisoned",
     ),
     (Code::Unavailable, "server/tests/administration.rs", "unavailable"),
