@@ -75,7 +75,7 @@ async fn get(
     Path(key): Path<String>,
     Params(query): Params<VersionQuery>,
 ) -> Reply<Json<AddOn>> {
-    entry::get_version(&control, &caller, &key, &query)
+    entry::get_version(&control, &caller, &key, query)
 }
 
 /// Puts an add-on. A change makes a new version, for new subscriptions; running ones stay on theirs. The same content keeps the version.

@@ -66,7 +66,7 @@ pub(super) fn get_version<E: Versioned>(
     control: &Control,
     caller: &Caller,
     key: &str,
-    query: &VersionQuery,
+    query: VersionQuery,
 ) -> Reply<Json<E>> {
     let Some(version) = query.version else {
         return get(control, caller, key);

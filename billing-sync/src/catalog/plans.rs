@@ -75,7 +75,7 @@ async fn get(
     Path(key): Path<String>,
     Params(query): Params<VersionQuery>,
 ) -> Reply<Json<Plan>> {
-    entry::get_version(&control, &caller, &key, &query)
+    entry::get_version(&control, &caller, &key, query)
 }
 
 /// Puts a plan. A change makes a new version, for new subscriptions; running ones stay on theirs. The same content keeps the version.

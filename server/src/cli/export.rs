@@ -10,7 +10,9 @@ use super::catalog_files::as_toml;
 use super::client::{Body, Client, ClientArgs, encode};
 use super::{CommandError, output};
 
-/// Write usage, invoices or the audit log as CSV or NDJSON, or the catalog as TOML that `turnpike apply` takes.
+/// Write usage, invoices, the audit log or the catalog.
+///
+/// As CSV or NDJSON; the catalog as TOML that `turnpike apply` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike export usage --with meter=tokens --with from=2026-01-01T00:00:00Z -o usage.csv

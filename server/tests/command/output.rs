@@ -59,7 +59,7 @@ fn the_commands_are_listed() {
       check        Ask whether a customer may use a feature now
       invoice      Bill, look at invoices, and verify them from the raw events
       keys         Make, list, rotate and revoke API keys
-      export       Write usage, invoices or the audit log as CSV or NDJSON
+      export       Write usage, invoices, the audit log or the catalog
       rebuild      Derive the views of a stopped data directory anew from its log, and compare
       verify       Derive invoices again from the raw events, and compare
       doctor       Look for what is wrong with configuration, machine and stored data
@@ -212,7 +212,10 @@ fn a_doctor_says_what_it_looked_at() {
     CHECK           VERDICT  DETAIL
     configuration   ok
     data directory  ok
+    parts           ok
+    other files     ok
     log             ok
+    retention       ok
     views           ok
     database        ok
     ");
