@@ -2,6 +2,7 @@
 //! what would go on without that part would count again what was counted, or forget it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -191,6 +192,29 @@ async fn a_directory_that_lost_a_part_is_refused_and_left_as_it_is() {
     assert_eq!(code, Some(0), "{told}");
     let mut app = App::start_with(AppOptions::small(BINARY, &whole)).await;
     assert_eq!(app.admin().total("count", "").await.as_deref(), Some("1000"));
+    app.kill();
+}
+
+/// What a directory that others may look into holds is closed to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_closed_to_other_users_also_in_a_directory_that_was_there() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("open");
+    std::fs::create_dir(&data).expect("made");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&data, open).expect("opened");
+    let mut app = App::start_with(AppOptions::small(BINARY, &data)).await;
+    for part in ["turnpike.db", "turnpike.db-wal", "log", "views", "format.toml"] {
+        let mode = std::fs::metadata(data.join(part))
+            .expect("a part")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o077, 0, "{part}: {mode:o}");
+    }
+    assert_eq!(
+        std::fs::metadata(&data).expect("it").permissions().mode() & 0o777,
+        0o755
+    );
     app.kill();
 }
 

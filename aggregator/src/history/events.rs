@@ -15,6 +15,9 @@ use crate::query::on_another_thread;
 /// How many times as far a page looks that has nothing yet: a tenant with few events among those of many others.
 const EMPTY_TIMES: usize = 8;
 
+/// Bytes of data after which a page ends, however many events it has.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// What a page looks through.
 struct Search {
     tenant: TenantId,
@@ -108,7 +111,8 @@ impl Search {
                 continue;
             };
             page.events.push(view);
-            if page.events.len() >= self.query.limit {
+            let bytes: usize = page.events.iter().map(|event| event.data.len()).sum();
+            if page.events.len() >= self.query.limit || bytes >= PAGE_BYTES_MAX {
                 page.next_cursor = Some(position.0.to_string());
                 return Ok(true);
             }

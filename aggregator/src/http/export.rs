@@ -74,6 +74,8 @@ pub(crate) async fn export(
             .cloned()
             .collect();
     }
+    let mut named = std::collections::BTreeSet::new();
+    meters.retain(|meter| named.insert(meter.clone()));
     let mut queries = VecDeque::new();
     for meter in meters {
         let mut pairs = Pairs::parse(raw.as_deref())?;

@@ -56,10 +56,10 @@ impl Pairs {
         single(name, all)
     }
 
-    /// One text for all that is left, however it is ordered.
+    /// One text for all that is left, however its names are ordered; the values of one name keep their order.
     pub(super) fn fingerprint(&self) -> String {
         let mut pairs = self.0.clone();
-        pairs.sort();
+        pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
         format!("{pairs:?}")
     }
 

@@ -112,6 +112,33 @@ fn dead_letters_are_listed_newest_first_and_dealt_with() {
 }
 
 #[test]
+fn a_page_of_events_is_bounded_in_bytes_too() {
+    runtime().block_on(async {
+        let world = world();
+        let noise = format!(r#"{{"v": "{}"}}"#, "x".repeat(1_000_000));
+        for id in 0..20 {
+            world.submit(&[Event::new(id, "a", 60, &noise)]).await.unwrap();
+        }
+        let (mut query, mut seen, mut pages) = (all_events(), 0, 0);
+        query.limit = 1_000;
+        loop {
+            let page = world.aggregator.events(TENANT, query.clone()).await.unwrap();
+            assert!(
+                page.events.len() <= 9,
+                "{} events of a megabyte",
+                page.events.len()
+            );
+            (seen, pages) = (seen + page.events.len(), pages + 1);
+            match page.next_cursor {
+                Some(cursor) => query.cursor = Some(cursor),
+                None => break,
+            }
+        }
+        assert_eq!((seen, pages), (20, 3));
+    });
+}
+
+#[test]
 fn events_are_shown_once_as_they_count_now() {
     runtime().block_on(async {
         let world = world();

@@ -139,7 +139,8 @@ impl BillingSync {
         None
     }
 
-    /// Corrections of a subscription that is over and closed to its end, while its look-back time lasts.
+    /// Corrections of a subscription that is over and closed to its end, while its look-back time lasts; then what comes
+    /// late is only listed, as long as that is done.
     async fn settle_if_over(&self, tenant: TenantId, one: &mut Going<'_>) -> Result<(), Problem> {
         let now = self.parts.clock.now(tenant);
         let subscription = one.subscription;
@@ -157,7 +158,9 @@ impl BillingSync {
             .await?;
         one.billed.late.extend(late);
         one.billed.invoices += u64::from(made);
-        one.billed.next = if end <= days_before(now, self.parts.options.look_back_days) {
+        let options = &self.parts.options;
+        let looked_at = options.look_back_days.saturating_add(options.listed_days);
+        one.billed.next = if end <= days_before(now, looked_at) {
             Timestamp::MAX
         } else if self.is_test(tenant) {
             now

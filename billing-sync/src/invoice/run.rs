@@ -17,6 +17,8 @@ use super::engine::BillingSync;
 
 /// Subscriptions between two notes of progress.
 const BATCH: usize = 100;
+/// Runs among which a check looks for one that lists the same late usage, so that it is not listed every day anew.
+const RUNS_COMPARED: usize = 20;
 
 impl BillingSync {
     /// Begins a run; it goes on after the answer.
@@ -73,6 +75,16 @@ impl BillingSync {
             self.parts.store.save_run(tenant, run.clone()).await?;
         }
         self.finish_run(tenant, run).await
+    }
+
+    /// Whether a run of late lists the same late usage.
+    async fn is_listed(&self, tenant: TenantId, run: &BillingRun) -> Result<bool, Problem> {
+        let page = PageAfter {
+            after: None,
+            rows: RUNS_COMPARED,
+        };
+        let runs = self.parts.store.runs(tenant, page).await?;
+        Ok(runs.iter().any(|before| before.late_usage == run.late_usage))
     }
 
     async fn finish_run(&self, tenant: TenantId, mut run: BillingRun) -> Result<(), Problem> {
@@ -136,7 +148,7 @@ impl BillingSync {
             }
             store.look_again(tenant, again).await?;
             if last.is_none() {
-                if run.late > 0 {
+                if run.late > 0 && !self.is_listed(tenant, &run).await? {
                     self.finish_run(tenant, run).await?;
                 }
                 return Ok(undone);

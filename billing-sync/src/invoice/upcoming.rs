@@ -9,6 +9,7 @@ use turnpike_domain::invoice::Invoice;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::TimeRange;
 
+use super::adjust::days_before;
 use super::build::Scope;
 use super::charges::next_period;
 use super::engine::BillingSync;
@@ -37,10 +38,11 @@ impl BillingSync {
             let due = period.map(|period| (period, candidate));
             next = next.into_iter().chain(due).min_by_key(|(period, _)| period.end);
         }
-        let Some((period, candidate)) = next else {
-            let settled = self.settlement_to_come(tenant, &over).await?;
-            return settled.ok_or_else(|| self.nothing_to_come(tenant, customer));
-        };
+        // What came late for one that is over falls due at the next look, before any period that runs.
+        if let Some(settled) = self.settlement_to_come(tenant, &over).await? {
+            return Ok(settled);
+        }
+        let (period, candidate) = next.ok_or_else(|| self.nothing_to_come(tenant, customer))?;
         let scope = Scope {
             tenant,
             subscription: &candidate,
@@ -64,7 +66,8 @@ impl BillingSync {
     ) -> Result<Option<Invoice>, Problem> {
         let now = self.parts.clock.now(tenant);
         for subscription in over {
-            let Some(end) = subscription.ends_at.filter(|end| *end <= now) else {
+            let since = days_before(now, self.parts.options.look_back_days);
+            let Some(end) = subscription.ends_at.filter(|end| *end <= now && *end > since) else {
                 continue;
             };
             let scope = Scope {

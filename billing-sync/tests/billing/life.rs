@@ -241,6 +241,14 @@ async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
         "{runs}"
     );
     assert_eq!(listed["late_usage"][0]["amount"], "40.00", "{runs}");
+    // The same is not listed again by the next checks.
+    for later in ["2026-04-02T02:00:00Z", "2026-05-02T00:00:00Z"] {
+        app.at(later);
+        let now = Timestamp::parse(later).unwrap();
+        app.billing.run_due(app.tenant, now).await.unwrap();
+    }
+    let runs = app.get("/v1/billing/runs").await;
+    assert_eq!(runs["data"].as_array().unwrap().len(), 3, "{runs}");
 }
 
 #[tokio::test]

@@ -27,13 +27,18 @@ const UNPROTECTED: &str = "turnpike-events-without-id";
 /// Ids for events that come without one.
 struct OpenMeterDefaults {
     randomness: Arc<dyn Randomness>,
+    /// The idempotency key of the call: ids are made from it, so that a repeat makes the same ones.
+    key: Option<String>,
     made: Arc<AtomicU64>,
 }
 
 impl Defaults for OpenMeterDefaults {
     fn id(&self) -> Option<String> {
-        self.made.fetch_add(1, Ordering::Relaxed);
-        Some(self.randomness.new_id())
+        let made = self.made.fetch_add(1, Ordering::Relaxed);
+        Some(match &self.key {
+            Some(key) => format!("{key}#{made}"),
+            None => self.randomness.new_id(),
+        })
     }
 
     fn source(&self) -> Option<&str> {
@@ -44,8 +49,8 @@ impl Defaults for OpenMeterDefaults {
 /// Send events as OpenMeter's clients do.
 ///
 /// Takes one CloudEvent or an array. An event without `source` gets `turnpike:openmeter`; one without `id` gets an id
-/// and is not protected against a resend, and the header `turnpike-events-without-id` says how many there were. The
-/// answer has no body, so nothing is refused silently: one invalid event refuses all with 422, and a conflict is 409
+/// and is not protected against a resend, and the header `turnpike-events-without-id` says how many there were; with an
+/// `Idempotency-Key` ids are made from the key, and a resend with it counts once. The answer has no body, so nothing is refused silently: one invalid event refuses all with 422, and a conflict is 409
 /// (the others are then taken).
 #[utoipa::path(
     post, path = "/api/v1/events", tag = "OpenMeter",
@@ -77,8 +82,12 @@ pub(crate) async fn send(
         return Err(Problem::new(Code::UnsupportedMediaType, detail).into());
     }
     let made = Arc::new(AtomicU64::new(0));
+    let key = request.headers().get("idempotency-key");
+    let key = key.and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let protected = key.is_some();
     let defaults = OpenMeterDefaults {
         randomness: Arc::clone(&state.randomness),
+        key,
         made: Arc::clone(&made),
     };
     let whole = Whole {
@@ -95,7 +104,7 @@ pub(crate) async fn send(
     answer::conflicts(&piece, &outcomes)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     let made = made.load(Ordering::Relaxed);
-    if made > 0 {
+    if made > 0 && !protected {
         response
             .headers_mut()
             .insert(UNPROTECTED, HeaderValue::from(made));

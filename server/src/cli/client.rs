@@ -105,12 +105,26 @@ pub(crate) enum Body {
     Bytes(&'static str, bytes::Bytes),
 }
 
+fn on_this_machine(base: &str) -> bool {
+    let host = reqwest::Url::parse(base)
+        .ok()
+        .and_then(|url| url.host_str().map(str::to_owned));
+    host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
+}
+
 impl Client {
     /// A client for the server at `base`.
     pub(crate) fn new(base: &str, key: &str) -> Result<Self, CommandError> {
         // Both this and other parts may have chosen it already: the first choice stands.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        // A proxy cannot reach what listens on this machine alone.
+        let builder = if on_this_machine(base) {
+            builder.no_proxy()
+        } else {
+            builder
+        };
+        let http = builder
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_mins(5))
             .user_agent(concat!("turnpike/", env!("CARGO_PKG_VERSION")))

@@ -55,11 +55,12 @@ impl Serve {
             .await
             .map_err(|error| CommandError::failed(error.to_string()))?;
         let address = listener.local_addr().unwrap_or(config.listen);
+        // Before anybody is told that it listens, and may ask it to stop.
+        let stop = stop_on_signals()?;
         // On standard output, for people and for programs that started us on port 0; logs go to standard error.
         // Who does not listen to them does not want to know.
         let _ = output::line(&format!("turnpike listens on http://{address}"));
         tracing::info!(%address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "turnpike serves");
-        let stop = stop_on_signals()?;
         engine.unready_on(stop.clone());
         let metrics = serve_metrics(&config, &engine, &randomness, stop.clone()).await?;
         let cut = serve(

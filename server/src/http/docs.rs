@@ -66,6 +66,7 @@ pub(crate) fn complete(document: &mut OpenApi) {
             if method != "get" && !READING.contains(&path.as_str()) {
                 take_idempotency_key(operation);
             }
+            once_each(operation);
             add_failures(operation);
             describe_answers(operation);
         }
@@ -73,6 +74,22 @@ pub(crate) fn complete(document: &mut OpenApi) {
     tags.sort();
     tags.dedup();
     document.tags = Some(tags.into_iter().map(Tag::new).collect());
+}
+
+/// Takes out what is described twice: a parameter of the path is found in the handler's arguments too.
+fn once_each(operation: &mut Operation) {
+    let Some(parameters) = operation.parameters.as_mut() else {
+        return;
+    };
+    parameters.sort_by_key(|one| matches!(one, RefOr::T(one) if one.description.is_none()));
+    let mut seen = Vec::new();
+    parameters.retain(|one| {
+        let RefOr::T(one) = one else { return true };
+        let this = (one.name.clone(), one.parameter_in.clone());
+        let new = !seen.contains(&this);
+        seen.push(this);
+        new
+    });
 }
 
 /// Calls that are sent like changing ones and change nothing.

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
-use axum::http::Method;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use parking_lot::Mutex;
@@ -86,12 +86,29 @@ pub(crate) async fn repeats(State(repeats): State<Arc<Repeats>>, request: Reques
     }
 }
 
+/// What makes a call another one under the same key: its body, and the headers that say how it is read or are a part of it.
+fn fingerprint(headers: &HeaderMap, body: &[u8]) -> String {
+    let meant = |name: &str| matches!(name, "content-type" | "content-encoding") || name.starts_with("ce-");
+    let mut said: Vec<_> = headers
+        .iter()
+        .filter(|(name, _)| meant(name.as_str()))
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
+    said.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    for part in said.iter().flat_map(|(name, value)| [name.as_bytes(), *value]) {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    hasher.update(&[0xFF; 8]).update(body);
+    hasher.finalize().to_hex().to_string()
+}
+
 impl Repeats {
     async fn run(self: Arc<Self>, request: Request, next: Next) -> Result<Response, Failure> {
         let (mut parts, body) = request.into_parts();
         let changing = Changing::from_request_parts(&mut parts, &()).await?;
         let bytes = whole(body).await?;
-        let asked = blake3::hash(&bytes).to_hex().to_string();
+        let asked = fingerprint(&parts.headers, &bytes);
         let Some(call) = changing.change(self.clock.as_ref(), &asked).idempotency else {
             return Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await);
         };

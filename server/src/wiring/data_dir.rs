@@ -3,12 +3,14 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, flock};
 use serde::{Deserialize, Serialize};
 use turnpike_stores::fault::FailPoints;
 
 /// The layout of the directory. A program refuses a directory of another version by name.
 const FORMAT_VERSION: u32 = 1;
+/// As many partitions as `engine.partitions` may ask for.
+const PARTITIONS_MAX: u32 = 256;
 
 /// Why a data directory cannot be used. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -164,9 +166,11 @@ impl DataDir {
                 found: format.format_version,
             });
         }
-        if format.partitions == 0 {
-            return Err(damaged("partitions must be at least 1".to_owned()));
+        if !(1..=PARTITIONS_MAX).contains(&format.partitions) {
+            return Err(damaged(format!("partitions must be 1 to {PARTITIONS_MAX}")));
         }
+        // Files hold secrets and usage: what is made from now on is closed to other users, whatever the caller's mask.
+        rustix::process::umask(Mode::from_raw_mode(0o077));
         Ok(Self {
             path: path.to_owned(),
             format,
@@ -376,6 +380,7 @@ mod tests {
             "",
             "format_version = 1",
             &good.replace("partitions = 2", "partitions = 0"),
+            &good.replace("partitions = 2", "partitions = 257"),
             &format!("{good}more = 1"),
         ] {
             fs::write(&file, bad).unwrap();

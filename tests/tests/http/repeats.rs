@@ -75,3 +75,66 @@ async fn one_call_at_a_time_runs_under_an_idempotency_key() {
         assert_eq!(send(&app, &key, "3").await.0, status, "{} characters", key.len());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_without_an_id_count_once_under_a_key_whatever_was_answered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let meter = json!({"event_type": "om", "aggregation": "count"});
+    app.admin().put("/v1/meters/om", &meter).await;
+    let taken = json!([{"id": "taken", "source": "s", "type": "om", "subject": "a", "data": {"v": 1}}]);
+    assert_eq!(app.admin().post("/v1/events", &taken).await.0, 200);
+    // A conflict is answered anew each time; the other event, which has no id, was taken the first time.
+    let batch = json!([
+        {"id": "taken", "source": "s", "type": "om", "subject": "a", "data": {"v": 2}},
+        {"type": "om", "subject": "b"},
+    ]);
+    for _ in 0..3 {
+        let request = reqwest::Client::new().post(app.url("/api/v1/events"));
+        let request = request
+            .bearer_auth(ADMIN_KEY)
+            .header("idempotency-key", "k1")
+            .json(&batch);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), 409);
+    }
+    let counted = app.admin().total("om", "subject=b").await;
+    assert_eq!(counted.as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_event_in_the_headers_is_another_call() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let send = |id: &'static str| {
+        let request = reqwest::Client::new()
+            .post(app.url("/v1/events"))
+            .bearer_auth(ADMIN_KEY);
+        let said = [
+            ("id", id),
+            ("source", "s"),
+            ("type", "t"),
+            ("subject", "x"),
+            ("specversion", "1.0"),
+        ];
+        let request = said.into_iter().fold(request, |request, (name, value)| {
+            request.header(format!("ce-{name}"), value)
+        });
+        let request = request
+            .header("idempotency-key", "k")
+            .header("content-type", "application/json");
+        async move {
+            request
+                .body(r#"{"v": 7}"#)
+                .send()
+                .await
+                .expect("an answer")
+                .status()
+                .as_u16()
+        }
+    };
+    assert_eq!(
+        [send("1").await, send("1").await, send("2").await],
+        [200, 200, 409]
+    );
+}

@@ -213,6 +213,15 @@ async fn the_document_says_which_calls_take_an_idempotency_key() {
     for (path, operations) in document(&app).await {
         for (name, operation) in operations {
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let named: BTreeSet<_> = parameters
+                .iter()
+                .map(|one| (one["name"].to_string(), one["in"].to_string()))
+                .collect();
+            assert_eq!(
+                named.len(),
+                parameters.len(),
+                "{name} {path} describes a parameter twice"
+            );
             let documented = parameters
                 .iter()
                 .any(|one| one["name"] == "Idempotency-Key" && one["in"] == "header");
