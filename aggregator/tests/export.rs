@@ -172,3 +172,15 @@ async fn a_page_reads_no_further_than_it_must_and_a_failure_cuts_an_export_off()
     }
     assert!(good > 1 && failed == 1, "{good} parts, then {failed} failure");
 }
+
+/// A meter that is named again has its rows once.
+#[tokio::test]
+async fn a_meter_is_exported_once_however_often_it_is_named() {
+    let world = world().await;
+    let once = parts(&world, "/v1/export/usage?meter=tokens").await.concat();
+    let twice = parts(&world, "/v1/export/usage?meter=tokens&meter=tokens")
+        .await
+        .concat();
+    assert!(once.lines().count() > 1, "vacuous: {once}");
+    assert_eq!(once, twice);
+}

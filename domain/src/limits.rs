@@ -109,6 +109,10 @@ pub const BILLING_RUN_NOTES_MAX: usize = 100;
 pub const GRANT_EFFECTIVE_MIN_US: i64 = 946_684_800_000_000;
 /// Days that a grant lasts which recurs each hour.
 pub const HOURLY_GRANT_DAYS_MAX: i64 = 366;
+/// Partitions of a data directory.
+pub const PARTITIONS_MAX: u32 = 256;
+/// Bytes of data after which a page of events ends, however many events it has.
+pub const EVENTS_PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Stretches of time (windows, renewals) over which grants are followed back.
 pub const GRANT_SEGMENTS_MAX: usize = 20_000;
 /// Seconds that a reservation holds unless said.

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use turnpike_domain::identity::{EventName, NameKey, TenantId};
+use turnpike_domain::limits::EVENTS_PAGE_BYTES_MAX;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::history::{EventPage, EventQuery, EventStatus, EventView};
 use turnpike_domain::port::log::{EventLog, Only, StoredBlock};
@@ -14,9 +15,6 @@ use crate::query::on_another_thread;
 
 /// How many times as far a page looks that has nothing yet: a tenant with few events among those of many others.
 const EMPTY_TIMES: usize = 8;
-
-/// Bytes of data after which a page ends, however many events it has.
-const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What a page looks through.
 struct Search {
@@ -112,7 +110,7 @@ impl Search {
             };
             page.events.push(view);
             let bytes: usize = page.events.iter().map(|event| event.data.len()).sum();
-            if page.events.len() >= self.query.limit || bytes >= PAGE_BYTES_MAX {
+            if page.events.len() >= self.query.limit || bytes >= EVENTS_PAGE_BYTES_MAX {
                 page.next_cursor = Some(position.0.to_string());
                 return Ok(true);
             }

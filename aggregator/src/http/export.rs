@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
@@ -74,7 +74,8 @@ pub(crate) async fn export(
             .cloned()
             .collect();
     }
-    let mut named = std::collections::BTreeSet::new();
+    // Each once, however often it is named.
+    let mut named = BTreeSet::new();
     meters.retain(|meter| named.insert(meter.clone()));
     let mut queries = VecDeque::new();
     for meter in meters {

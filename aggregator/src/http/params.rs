@@ -283,6 +283,11 @@ mod tests {
         let of = |query| Pairs::parse(Some(query)).unwrap().fingerprint();
         assert_eq!(of("a=1&b=2"), of("b=2&a=1"));
         assert_ne!(of("a=1&b=2"), of("a=1&b=3"));
+        assert_ne!(
+            of("a=1&a=2"),
+            of("a=2&a=1"),
+            "the order of dimensions is that of the rows"
+        );
     }
 
     #[test]

@@ -218,6 +218,26 @@ async fn the_clock_finds_late_usage_of_a_subscription_that_is_over() {
 }
 
 #[tokio::test]
+async fn what_came_late_for_a_subscription_that_is_over_comes_before_a_period_that_runs() {
+    let app = january().await;
+    let id = app.get("/v1/subscriptions").await["data"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    app.at("2026-01-16T12:00:00Z");
+    app.post(&format!("/v1/subscriptions/{id}/cancel"), json!({"at": "now"}))
+        .await;
+    app.at("2026-01-16T14:00:00Z");
+    app.run("2026-01-16T12:00:00Z").await;
+    app.subscribe(json!({})).await;
+    let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
+    assert_eq!(amounts(&upcoming, "recurring"), ["29.00"], "{upcoming}");
+    app.usage.add("acme", "2026-01-12T00:00:00Z", "10000");
+    let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
+    assert_eq!(amounts(&upcoming, "adjustment"), ["4.00"], "{upcoming}");
+}
+
+#[tokio::test]
 async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
     let app = january().await;
     for (now, end) in [

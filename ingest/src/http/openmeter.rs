@@ -50,8 +50,8 @@ impl Defaults for OpenMeterDefaults {
 ///
 /// Takes one CloudEvent or an array. An event without `source` gets `turnpike:openmeter`; one without `id` gets an id
 /// and is not protected against a resend, and the header `turnpike-events-without-id` says how many there were; with an
-/// `Idempotency-Key` ids are made from the key, and a resend with it counts once. The answer has no body, so nothing is refused silently: one invalid event refuses all with 422, and a conflict is 409
-/// (the others are then taken).
+/// `Idempotency-Key` ids are made from the key, and a resend with it counts once. The answer has no body, so nothing is
+/// refused silently: one invalid event refuses all with 422, and a conflict is 409 (the others are then taken).
 #[utoipa::path(
     post, path = "/api/v1/events", tag = "OpenMeter",
     request_body(content(

@@ -419,6 +419,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_proxy_stands_before_this_machine() {
+        for here in [
+            "http://127.0.0.1:8080",
+            "http://localhost:80/x",
+            "http://[::1]:9",
+            "http://127.9.9.9",
+        ] {
+            assert!(on_this_machine(here), "{here}");
+        }
+        for there in [
+            "https://turnpike.example",
+            "http://10.0.0.1",
+            "http://localhost.example",
+            "no address",
+        ] {
+            assert!(!on_this_machine(there), "{there}");
+        }
+    }
+
+    #[test]
     fn parts_of_paths_are_encoded_where_they_must_be() {
         for (given, expected) in [
             ("context_tokens-1.2~", "context_tokens-1.2~"),

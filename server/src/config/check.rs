@@ -30,7 +30,11 @@ const RANGES: [(&str, i64, i64); 29] = [
     ("limits.key_calls_per_second", 0, COUNT_MAX),
     ("limits.tenant_calls_per_second", 0, COUNT_MAX),
     ("limits.failed_auth_per_minute", 1, COUNT_MAX),
-    ("engine.partitions", 0, 256),
+    (
+        "engine.partitions",
+        0,
+        turnpike_domain::limits::PARTITIONS_MAX as i64,
+    ),
     ("engine.segment_bytes", 65_536, 4_294_967_296),
     ("engine.checkpoint_events", 1, COUNT_MAX),
     ("engine.checkpoint_interval_s", 1, DAY_S),

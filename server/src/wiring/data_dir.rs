@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, flock};
 use serde::{Deserialize, Serialize};
+use turnpike_domain::limits::PARTITIONS_MAX;
 use turnpike_stores::fault::FailPoints;
 
 /// The layout of the directory. A program refuses a directory of another version by name.
 const FORMAT_VERSION: u32 = 1;
-/// As many partitions as `engine.partitions` may ask for.
-const PARTITIONS_MAX: u32 = 256;
 
 /// Why a data directory cannot be used. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +39,7 @@ pub(crate) enum DataDirError {
     },
     /// What says how its data is laid out is gone.
     #[error(
-        "{path}/format.toml is missing, though there is data beside it: restore it from a backup, or write it anew with the lines `format_version = {FORMAT_VERSION}` and `partitions = {partitions}`"
+        "{path}/format.toml is missing, though there is data beside it: restore it from a backup, or write it anew with the lines `format_version = {FORMAT_VERSION}` and `partitions = N`, with the number that it was made with (views/ has {partitions} of them now)"
     )]
     Unlabelled {
         /// The directory.

@@ -103,7 +103,7 @@ impl Engine {
         let services = Services::start(config, &stores, &clock, &parts.randomness).await?;
         let mut ticks = Ticks::default();
         let enforcer = Arc::clone(&services.enforcer);
-        // So often that a reservation holds nothing for longer than a tenth of a second after its end.
+        // So often that a reservation holds for about a tenth of a second after its end at the most.
         ticks.every("quota.tick", Duration::from_millis(100), move || {
             let enforcer = Arc::clone(&enforcer);
             async move { enforcer.tick().await }

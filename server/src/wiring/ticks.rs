@@ -4,6 +4,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use turnpike_domain::problem::Problem;
 
+/// The shortest pause after a failure, which may last: each one is logged.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// Work that is done again and again in the background until the engine closes.
 #[derive(Debug, Default)]
 pub(crate) struct Ticks {
@@ -21,7 +24,9 @@ impl Ticks {
         let stop = self.stop.clone();
         self.running.spawn(async move {
             while !stop.is_cancelled() {
+                let mut pause = pause;
                 if let Err(error) = work().await {
+                    pause = pause.max(AFTER_FAILURE);
                     metrics::counter!("turnpike_background_failures_total", "work" => name).increment(1);
                     tracing::warn!(work = name, %error, "background work failed; it will be tried again");
                 }
