@@ -143,7 +143,8 @@ fn read_cursor(text: &str) -> Result<Place, Problem> {
     let mut parts = text.split('.').map(str::parse::<u64>);
     let mut next = || parts.next().and_then(Result::ok).ok_or_else(wrong);
     let (position, has_meter, meter) = (next()?, next()?, next()?);
-    Ok((position, (has_meter == 1).then_some(MeterId(meter as u32))))
+    let meter = u32::try_from(meter).map_err(|_| wrong())?;
+    Ok((position, (has_meter == 1).then_some(MeterId(meter))))
 }
 
 fn letter(

@@ -240,8 +240,7 @@ pub(super) fn read_cursor(text: &str) -> Result<(Timestamp, Vec<String>), Proble
         .ok_or_else(wrong)?;
     let digits: Vec<u8> = hex
         .chars()
-        .map_while(|c| c.to_digit(16))
-        .map(|d| d as u8)
+        .map_while(|c| u8::try_from(c.to_digit(16)?).ok())
         .collect();
     if digits.len() != hex.len() || digits.len() % 2 == 1 {
         return Err(wrong());

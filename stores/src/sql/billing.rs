@@ -14,6 +14,7 @@ use turnpike_domain::time::Timestamp;
 
 use super::connect::lost;
 use super::{SqlStore, Work, billing_read as read, billing_write as write, looks, read_body};
+use crate::width::integer;
 
 /// A change that the engine makes by itself needs no answer.
 fn silent() -> Decision {
@@ -241,7 +242,7 @@ impl BillingStore for SqlStore {
                         )
                         .bind(i64::from(tenant.0))
                         .bind(page.after.as_deref())
-                        .bind(page.rows as i64)
+                        .bind(integer(page.rows))
                         .fetch_all(c)
                         .await
                     })

@@ -13,6 +13,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::connect::lost;
 use super::{number, read_body};
+use crate::width::integer;
 
 const INVOICE: &str = "SELECT id, number, customer, subscription, status, currency, period_start_us, period_end_us, round, \
      subtotal, discount, credits, tax, total, watermark, catalog_version, previous_hash, hash, created_us, locks_us, \
@@ -135,7 +136,7 @@ pub(super) async fn by_number(
         "{INVOICE} WHERE tenant = $1 AND number = $2"
     )))
     .bind(i64::from(tenant.0))
-    .bind(number as i64)
+    .bind(integer(number))
     .fetch_all(&mut *connection)
     .await
     .map_err(lost)?;
@@ -180,7 +181,7 @@ pub(super) async fn list(
         .bind(filter.status.map(InvoiceStatus::as_str))
         .bind(ends.start.micros())
         .bind(ends.end.micros())
-        .bind(page.rows as i64)
+        .bind(integer(page.rows))
         .fetch_all(&mut *connection)
         .await
         .map_err(lost)?;
@@ -203,7 +204,7 @@ pub(super) async fn billed(
         .bind(i64::from(tenant.0))
         .bind(&filter.subscription)
         .bind(filter.ends_after.micros())
-        .bind(filter.number_below.map(|number| number as i64))
+        .bind(filter.number_below.map(integer))
         .fetch_all(connection)
         .await
         .map_err(lost)?;

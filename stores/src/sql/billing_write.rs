@@ -16,6 +16,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use super::billing_read as read;
 use super::connect::lost;
 use super::{read_body, write_body};
+use crate::width::integer;
 
 /// Closes a period. Answers the subscription and until when it is billed by that.
 pub(super) async fn close<'c>(
@@ -125,7 +126,7 @@ async fn insert(
     .bind(invoice.period.start.micros())
     .bind(invoice.period.end.micros())
     .bind(i64::from(invoice.round))
-    .bind(invoice.catalog_version as i64)
+    .bind(integer(invoice.catalog_version))
     .bind(invoice.created.micros())
     .bind(invoice.locks_at.micros())
     .execute(connection)
@@ -154,8 +155,8 @@ async fn update(
     .bind(invoice.totals.tax)
     .bind(invoice.totals.total)
     .bind(invoice.watermark.as_ref().map(ToString::to_string))
-    .bind(invoice.catalog_version as i64)
-    .bind(invoice.number.map(|number| number as i64))
+    .bind(integer(invoice.catalog_version))
+    .bind(invoice.number.map(integer))
     .bind(&invoice.previous_hash)
     .bind(&invoice.hash)
     .bind(invoice.finalized.map(Timestamp::micros))
@@ -188,7 +189,7 @@ async fn insert_line(
     )
     .bind(i64::from(tenant.0))
     .bind(invoice)
-    .bind(at as i64)
+    .bind(integer(at))
     .bind(line.kind.as_str())
     .bind(&line.source)
     .bind(&line.price)
@@ -285,7 +286,7 @@ impl Series {
         };
         let last: i64 = row.try_get(0).map_err(lost)?;
         Ok(Self {
-            last: last as u64,
+            last: last.cast_unsigned(),
             hash: row.try_get(1).map_err(lost)?,
         })
     }
@@ -315,7 +316,7 @@ impl Series {
              ON CONFLICT (tenant) DO UPDATE SET last = excluded.last, hash = excluded.hash",
         )
         .bind(i64::from(tenant.0))
-        .bind(self.last as i64)
+        .bind(integer(self.last))
         .bind(self.hash)
         .execute(connection)
         .await
@@ -370,7 +371,7 @@ pub(super) async fn begin_run(
     .fetch_all(&mut *connection)
     .await
     .map_err(lost)?;
-    if waiting.len() as i64 >= BILLING_RUNS_QUEUED_MAX {
+    if integer(waiting.len()) >= BILLING_RUNS_QUEUED_MAX {
         return Err(Problem::new(
             Code::Overloaded,
             "too many billing runs of this tenant are waiting",

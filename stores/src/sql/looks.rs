@@ -1,5 +1,6 @@
 //! When billing is to look at subscriptions.
 
+use crate::width::integer;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 use turnpike_domain::identity::TenantId;
@@ -22,7 +23,7 @@ pub(super) async fn due(
     .bind(now.micros())
     .bind(at)
     .bind(id)
-    .bind(rows as i64)
+    .bind(integer(rows))
     .fetch_all(connection)
     .await?;
     let look = |row: &sqlx::sqlite::SqliteRow| {

@@ -8,6 +8,7 @@ use turnpike_domain::port::StoreError;
 
 use super::bytes::Reader;
 use super::file::Directory;
+use crate::width::in_memory;
 
 /// The name of the manifest.
 pub(super) const FILE_NAME: &str = "manifest";
@@ -86,7 +87,7 @@ impl Manifest {
     /// Reads the current manifest.
     pub(super) fn read(directory: &Directory, partition: u32) -> Result<Self, StoreError> {
         let file = directory.open_any(FILE_NAME)?;
-        let bytes = file.read(0, file.len()? as usize)?;
+        let bytes = file.read(0, in_memory(file.len()?))?;
         let bad = |offset: usize, what: &str| Err(file.damaged(offset as u64, what));
         let mut reader = Reader::new(&bytes);
         if reader.array() != Some(MAGIC) {
