@@ -35,7 +35,7 @@ fn version_1_is_read_and_goes_on() {
     states[ROUNDS as usize].check(&views, NAMES);
 }
 
-/// Run by hand, once for each new version: `cargo test -p turnpike-stores write_fixture -- --ignored`.
+/// Run by hand, once for each new version: `cargo test --workspace --lib write_fixture -- --ignored`.
 #[test]
 #[ignore = "writes the fixture of the current version"]
 fn write_fixture() {
