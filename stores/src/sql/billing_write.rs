@@ -15,7 +15,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::billing_read as read;
 use super::connect::lost;
-use super::{read_body, write_body};
+use super::{read_body, settings, write_body};
 
 /// Closes a period. Answers the subscription and until when it is billed by that.
 pub(super) async fn close<'c>(
@@ -103,6 +103,11 @@ async fn put(
         ..invoice.clone()
     };
     update(connection, tenant, &kept).await?;
+    if let Some(watermark) = &kept.watermark {
+        // What was billed must stay in the log: it is derived again from there.
+        let billed = settings::reach_log_end(connection, watermark.highest().offset());
+        billed.await.map_err(lost)?;
+    }
     Ok(Some(kept.id))
 }
 
