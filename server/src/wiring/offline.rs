@@ -9,9 +9,10 @@ use turnpike_domain::invoice::Invoice;
 use turnpike_domain::limits::VERIFIED_LINES_MAX;
 use turnpike_domain::port::billing::{BillingStore as _, InvoiceFilter};
 use turnpike_domain::port::directory::Directory as _;
-use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::port::usage::NoListener;
 use turnpike_domain::port::views::Views;
+use turnpike_stores::disk::RealDisk;
+use turnpike_stores::embedded::log;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineClock, MachineRandomness, TenantClock};
 
@@ -140,19 +141,17 @@ impl Offline {
 
     /// Locks a data directory whose views contain the whole log, or says why they cannot be opened.
     async fn lock_stopped(config: &Config) -> Result<(DataDir, Option<String>), StartError> {
-        match Self::open(config).await {
-            Ok(before) => {
-                let horizon = before.stores.log.horizon();
-                let data_dir = before.close().await?;
-                horizon.map_or(Ok((data_dir, None)), |horizon| {
-                    Err(StartError::NotDerivable(horizon))
-                })
-            }
+        let (data_dir, damage) = match Self::open(config).await {
+            Ok(before) => (before.close().await?, None),
             // In the views, or in what is derived from the log: a fault of the log itself would show again.
             Err(error @ (StartError::UnreadableViews(_) | StartError::Service(_))) => {
-                Ok((DataDir::open(&config.data_dir)?, Some(error.to_string())))
+                (DataDir::open(&config.data_dir)?, Some(error.to_string()))
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        match log::horizon(&RealDisk, &data_dir.log())? {
+            None => Ok((data_dir, damage)),
+            Some(horizon) => Err(StartError::NotDerivable(horizon.before)),
         }
     }
 
@@ -172,8 +171,7 @@ impl Offline {
     /// Ends all threads; the directory stays locked until what is returned is dropped.
     pub(crate) async fn close(self) -> Result<DataDir, StartError> {
         self.aggregator.shutdown().await?;
-        self.stores.log.close()?;
-        self.stores.sql.close().await?;
+        self.stores.close().await?;
         Ok(self.data_dir)
     }
 }

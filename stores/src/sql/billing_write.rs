@@ -15,7 +15,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::billing_read as read;
 use super::connect::lost;
-use super::{read_body, write_body};
+use super::{read_body, settings, write_body};
 use crate::width::integer;
 
 /// Closes a period. Answers the subscription and until when it is billed by that.
@@ -104,6 +104,11 @@ async fn put(
         ..invoice.clone()
     };
     update(connection, tenant, &kept).await?;
+    if let Some(watermark) = &kept.watermark {
+        // What was billed must stay in the log: it is derived again from there.
+        let billed = settings::reach_log_end(connection, watermark.highest().offset());
+        billed.await.map_err(lost)?;
+    }
     Ok(Some(kept.id))
 }
 

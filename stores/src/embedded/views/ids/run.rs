@@ -265,6 +265,8 @@ impl IdRunWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
@@ -277,7 +279,7 @@ mod tests {
     use crate::fault::FaultDisk;
 
     fn directory() -> Directory {
-        Directory::open(Arc::new(FaultDisk::new(0)), "/views/partition-00000".into()).unwrap()
+        Directory::open(Arc::new(FaultDisk::new(0)), Path::new("/views"), 0).unwrap()
     }
 
     fn write(directory: &Directory, entries: &BTreeMap<EventName, IdEntry>) -> IdRun {
