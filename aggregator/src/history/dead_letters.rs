@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::port::StoreError;
@@ -8,7 +10,7 @@ use turnpike_domain::record::{EventRecord, Position, Record, decode};
 use turnpike_domain::time::Timestamp;
 
 use crate::Aggregator;
-use crate::query::{Picked, Selection, Snapshot, on_another_thread};
+use crate::query::{Selection, Snapshot, Wanted, on_another_thread, settle};
 use crate::rows::{Counts, add_counts, counts, key};
 
 /// Position and meter of a dead letter; of a refused event no meter. Its order is that of the list, reversed.
@@ -24,14 +26,15 @@ impl Aggregator {
         let before = cursor.as_deref().map(read_cursor).transpose()?;
         // Several letters may share the cursor's position, so that position is read again.
         let until = before.map_or(u64::MAX, |(position, _)| position.saturating_add(1));
-        let selections = vec![
-            Selection::Notes(key::unreadables(tenant, until)),
-            Selection::Notes(key::refusals(tenant, until)),
-        ];
-        let snapshots = self.cut(selections.clone(), None).await?;
-        let log = std::sync::Arc::clone(&self.shared.log);
+        let slot = self.slots.enter(tenant).await?;
+        let ranges = [key::unreadables(tenant, until), key::refusals(tenant, until)];
+        let wanted = Arc::new(Wanted::of(ranges.clone().map(Selection::Notes).into()));
+        let mut snapshots = self.cut(&wanted, None).await?;
+        let log = Arc::clone(&self.shared.log);
         let catalog = self.shared.directory.catalog(tenant);
         on_another_thread(move || {
+            let _slot = slot;
+            settle(&mut snapshots, &wanted)?;
             let meters: BTreeMap<MeterId, &str> = catalog
                 .meters
                 .values()
@@ -39,8 +42,8 @@ impl Aggregator {
                 .collect();
             let mut letters: BTreeMap<Place, Counts> = BTreeMap::new();
             for snapshot in &snapshots {
-                for (at, selection) in selections.iter().enumerate() {
-                    letters.extend(newest(snapshot, at, selection, before, limit + 1, &meters)?);
+                for (at, range) in ranges.iter().enumerate() {
+                    letters.extend(newest(snapshot, (at, range), before, limit + 1, &meters)?);
                 }
             }
             let mut page = DeadLetterPage::default();
@@ -75,22 +78,14 @@ impl Aggregator {
 /// The newest open letters of one partition before a place.
 fn newest(
     snapshot: &Snapshot,
-    at: usize,
-    selection: &Selection,
+    (at, range): (usize, &Range<Vec<u8>>),
     before: Option<Place>,
     limit: usize,
     meters: &BTreeMap<MeterId, &str>,
 ) -> Result<Vec<(Place, Counts)>, Problem> {
-    let Selection::Notes(range) = selection else {
-        return Ok(Vec::new());
-    };
     let mut memory: BTreeMap<Vec<u8>, Counts> = BTreeMap::new();
-    for picked in snapshot.memory(at, selection) {
-        if let Picked::Notes(notes) = picked.as_ref() {
-            for (key, more) in notes {
-                add_counts(memory.entry(key.clone()).or_default(), more);
-            }
-        }
+    for (key, more) in snapshot.notes(at) {
+        add_counts(memory.entry(key.clone()).or_default(), more);
     }
     let mut open = Vec::new();
     let mut take = |key: &[u8], sum: &Counts| {

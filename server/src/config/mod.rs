@@ -80,6 +80,8 @@ pub(crate) struct EngineConfig {
     pub(crate) queue_events_max: usize,
     pub(crate) queue_bytes_max: usize,
     pub(crate) memory_bytes_max: usize,
+    pub(crate) queries_max: usize,
+    pub(crate) query_memory_bytes_max: usize,
 }
 
 /// `[ingest]`: events on their way in.

@@ -215,6 +215,17 @@ const STORES: &[Metric] = &[
         "Memory for what is not in a checkpoint yet, over all partitions; engine.memory_bytes_max bounds it.",
     ),
     counter(
+        "turnpike_usage_queries_refused_total",
+        "reason (queue, memory)",
+        "Readings of usage and events refused because too many were under way, or because the memory for what they copy was full.",
+    ),
+    bytes(
+        Kind::Gauge,
+        "turnpike_usage_query_bytes",
+        "",
+        "Memory that readings of usage hold of what they copied; engine.query_memory_bytes_max bounds it.",
+    ),
+    counter(
         "turnpike_checkpoints_total",
         "result (ok, failed)",
         "Checkpoints of a partition's views.",
