@@ -12,6 +12,7 @@ use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::{Code, Problem};
 
 use crate::budget::{Budget, MemoryUse};
+use crate::history::Seen;
 use crate::options::Parts;
 use crate::partition::command::Command;
 use crate::partition::{Gate, Owner, Partition, Shared};
@@ -32,6 +33,8 @@ pub struct Aggregator {
     pub(crate) timeline: Timeline,
     /// Who may read usage and events at once.
     pub(crate) slots: Arc<Slots>,
+    /// Whose records lie where in the log.
+    pub(crate) seen: Arc<Seen>,
     /// The memory for what queries copy.
     pub(crate) copies: Arc<Budget>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -67,6 +70,7 @@ impl Aggregator {
         let timeline = Timeline::open(shared.log.as_ref(), shared.directory.as_ref(), now_us)?;
         Ok(Arc::new(Self {
             timeline,
+            seen: Arc::default(),
             slots: Slots::new(shared.options.queries_max),
             copies: Budget::new(shared.options.query_memory_bytes_max, 1),
             shared,

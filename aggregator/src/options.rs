@@ -48,8 +48,6 @@ pub struct Options {
     pub query_memory_bytes_max: usize,
     /// Blocks of the log that a partition reads in one slice of a backfill, between batches.
     pub backfill_blocks: usize,
-    /// Blocks that one page of events looks through at the most; one that has nothing yet, 8 times as many.
-    pub history_blocks: usize,
 }
 
 impl Default for Options {
@@ -64,7 +62,6 @@ impl Default for Options {
             queries_max: 4,
             query_memory_bytes_max: 256 * 1024 * 1024,
             backfill_blocks: 4,
-            history_blocks: 512,
         }
     }
 }

@@ -237,18 +237,7 @@ pub(super) fn read_cursor(text: &str) -> Result<(Timestamp, Vec<String>), Proble
         .ok()
         .and_then(|us| Timestamp::from_micros(us).ok())
         .ok_or_else(wrong)?;
-    let digits: Vec<u8> = hex
-        .chars()
-        .map_while(|c| c.to_digit(16))
-        .map(|d| d as u8)
-        .collect();
-    if digits.len() != hex.len() || digits.len() % 2 == 1 {
-        return Err(wrong());
-    }
-    let bytes: Vec<u8> = digits
-        .chunks_exact(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect();
+    let bytes = key::unhex(hex).ok_or_else(wrong)?;
     Ok((start, key::texts(&bytes).ok_or_else(wrong)?))
 }
 

@@ -18,10 +18,11 @@ const fn bytes(bound: usize) -> i64 {
 }
 
 /// The least and the most that each number may be.
-const RANGES: [(&str, i64, i64); 31] = [
+const RANGES: [(&str, i64, i64); 32] = [
     ("http.header_read_timeout_s", 1, HOUR_S),
     ("http.body_idle_timeout_s", 1, HOUR_S),
     ("http.body_rate_min", 0, COUNT_MAX),
+    ("http.answer_idle_timeout_s", 1, HOUR_S),
     ("http.header_bytes_max", 8_192, 1_048_576),
     ("http.headers_max", 10, 1_000),
     ("http.connections_max", 1, 1_000_000),

@@ -48,6 +48,7 @@ pub(crate) struct HttpConfig {
     pub(crate) header_read_timeout_s: u32,
     pub(crate) body_idle_timeout_s: u32,
     pub(crate) body_rate_min: u32,
+    pub(crate) answer_idle_timeout_s: u32,
     pub(crate) header_bytes_max: usize,
     pub(crate) headers_max: usize,
     pub(crate) connections_max: usize,

@@ -76,6 +76,11 @@ const HTTP: &[Metric] = &[
     ),
     gauge("turnpike_http_connections", "", "Open connections."),
     counter(
+        "turnpike_http_answers_given_up_total",
+        "",
+        "Connections closed because the client took its answer too slowly; http.answer_idle_timeout_s and http.body_rate_min bound it.",
+    ),
+    counter(
         "turnpike_http_connections_refused_total",
         "",
         "Connections refused beyond http.connections_per_address_max.",
