@@ -17,6 +17,7 @@ use turnpike_domain::time::Timestamp;
 
 use crate::rows::key::{self, Level};
 use crate::rows::{Counts, add_counts};
+pub(crate) use size::cell_bytes;
 use size::{first_place, place, text_bytes, tree_growth, value_growth, values};
 
 type Map<K, V> = HashMap<K, V, RandomState>;

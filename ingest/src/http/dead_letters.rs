@@ -50,6 +50,7 @@ pub(crate) struct LettersQuery {
     responses(
         (status = 200, body = Page<DeadLetterBody>, description = "A page of dead letters"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
 )]

@@ -18,10 +18,11 @@ use turnpike_domain::time::{Clock, Randomness};
 use turnpike_http::{Caller, Failure, Rates, RequestId, without_body};
 
 use super::auth::{KeyFault, NoteSecurity, authenticate};
-use super::body::{BodyPace, paced};
+use super::body::paced;
 use super::call_limits::{CallLimits, Standing};
 use super::finish::finish;
 use super::operations::Operations;
+use super::pace::Pace;
 use super::peer::{Peer, client_address, one_client};
 use super::scopes::ScopeTable;
 use crate::config::Networks;
@@ -62,7 +63,7 @@ pub(crate) struct Gate {
     /// Whose X-Forwarded-For is believed.
     pub(crate) trusted_proxies: Networks,
     /// How slow a body may be.
-    pub(crate) pace: BodyPace,
+    pub(crate) pace: Pace,
     /// What each operation needs.
     pub(crate) scopes: ScopeTable,
     /// What each operation takes.

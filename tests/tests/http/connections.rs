@@ -51,6 +51,33 @@ async fn slow_heads_and_bodies_are_given_up() {
     assert_eq!(app.admin().get("/healthz").await.0, 200);
 }
 
+/// A client that asks for much and reads nothing is let go of, with all that its answers hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_no_answer_is_given_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[("TURNPIKE_HTTP_ANSWER_IDLE_TIMEOUT_S", "1")]).await;
+    let mut slow = TcpStream::connect(app.address()).await.expect("a connection");
+    // Far more than the operating system takes for a client that does not read.
+    let asked = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(400);
+    slow.write_all(asked.as_bytes()).await.expect("sent");
+    let mut given_up = false;
+    for _ in 0..300 {
+        let (_, page) = app.admin().get("/metrics").await;
+        given_up = page
+            .to_string()
+            .contains("turnpike_http_answers_given_up_total 1");
+        if given_up {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(given_up, "the connection is kept");
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the connection is open");
+    assert_eq!(app.admin().get("/healthz").await.0, 200);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_http_does_no_harm() {
     let directory = tempfile::tempdir().expect("a directory");
