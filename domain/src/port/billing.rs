@@ -1,9 +1,12 @@
 //! Invoices and billing runs, kept beside the catalog. What is final is never written again but for its status.
 
+use std::sync::Arc;
+
 use super::BoxFuture;
 use super::control::{Answer, Change, PageAfter};
+use crate::catalog::Subscription;
 use crate::identity::TenantId;
-use crate::invoice::{BillingRun, Invoice, InvoiceStatus, InvoiceStep, Line};
+use crate::invoice::{BillingRun, Invoice, InvoiceStatus, InvoiceStep, LateUsage, Line};
 use crate::problem::Problem;
 use crate::time::{TimeRange, Timestamp};
 
@@ -58,11 +61,22 @@ pub enum Closing {
     Locked(Invoice),
 }
 
+/// Periods to close together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Closings {
+    /// What becomes of each.
+    pub closings: Vec<Closing>,
+    /// The subscriptions that the closings were made from.
+    pub seen: Vec<Arc<Subscription>>,
+    /// The run that closes them, which counts them.
+    pub run: Option<String>,
+}
+
 /// When billing is to look at a subscription again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
-    /// The subscription.
-    pub subscription: String,
+    /// The subscription, as it was with that many changes.
+    pub subscription: Arc<Subscription>,
     /// Not before then.
     pub at: Timestamp,
     /// Counts changes of the subscription; each makes it due at once.
@@ -81,8 +95,10 @@ pub trait BillingStore: Send + Sync {
         subscriptions: Vec<String>,
     ) -> Stored<'_, Vec<Option<Timestamp>>>;
 
-    /// Closes periods, all in one transaction. Where an invoice is locked already nothing changes.
-    fn close(&self, change: Change, closings: Vec<Closing>) -> Stored<'_, ()>;
+    /// Closes periods, all in one transaction, in which their run counts the invoices that it locked and the periods
+    /// without one. Where an invoice is locked already nothing changes. `false`, and nothing is written, where a
+    /// subscription is no longer as it was seen: what it owes may be something else now.
+    fn close(&self, change: Change, closings: Closings) -> Stored<'_, bool>;
 
     /// Gives `finalizing` invoices their numbers, in this order and in one transaction, as [`BillingStore::finish`] does.
     /// Others stay as they are. Answers how many got one.
@@ -118,6 +134,9 @@ pub trait BillingStore: Send + Sync {
         rows: usize,
     ) -> Stored<'_, Vec<Look>>;
 
+    /// The first instant after `after` at which billing is to look at a subscription.
+    fn next_look(&self, tenant: TenantId, after: Timestamp) -> Stored<'_, Option<Timestamp>>;
+
     /// Keeps when subscriptions are looked at next; one that was changed since it was read stays due.
     fn look_again(&self, tenant: TenantId, looks: Vec<Look>) -> Stored<'_, ()>;
 
@@ -131,8 +150,12 @@ pub trait BillingStore: Send + Sync {
     /// body is the run.
     fn begin_run(&self, change: Change, run: BillingRun) -> Stored<'_, Answer>;
 
-    /// Keeps how far a run is.
+    /// Keeps how far a run is. A run that is kept already goes on counting its invoices and empty periods by
+    /// [`BillingStore::close`] alone.
     fn save_run(&self, tenant: TenantId, run: BillingRun) -> Stored<'_, ()>;
+
+    /// Which of these no run lists yet.
+    fn unlisted(&self, tenant: TenantId, late: Vec<LateUsage>) -> Stored<'_, Vec<LateUsage>>;
 
     /// A run.
     fn run(&self, tenant: TenantId, id: String) -> Stored<'_, Option<BillingRun>>;

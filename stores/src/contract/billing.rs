@@ -5,7 +5,9 @@ use turnpike_domain::invoice::{
     Basis, BillingRun, Counted, Invoice, InvoiceStatus, InvoiceStep, Line, LineKind, RunStatus, Totals,
 };
 use turnpike_domain::money::Currency;
-use turnpike_domain::port::billing::{BilledFilter, BillingStore, Boundary, Closing, InvoiceFilter};
+use turnpike_domain::port::billing::{
+    BilledFilter, BillingStore, Boundary, Closing, Closings, InvoiceFilter,
+};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
@@ -85,7 +87,11 @@ async fn closed(store: &dyn BillingStore, closing: Closing) -> Result<Invoice, P
         at: invoice.boundary(),
         round: invoice.round,
     };
-    store.close(change(TENANT, None), vec![closing]).await?;
+    let closings = Closings {
+        closings: vec![closing],
+        ..Closings::default()
+    };
+    store.close(change(TENANT, None), closings).await?;
     let found = store.invoices_of(TENANT, vec![boundary]).await?;
     let none = || Problem::not_found("invoice", "");
     found.into_iter().next().flatten().ok_or_else(none)
@@ -202,7 +208,11 @@ pub async fn many_are_closed_together(store: &dyn BillingStore) -> Result<(), Pr
         Closing::Locked(draft("i2", "s2", 0, 30)?),
         empty,
     ];
-    store.close(change(TENANT, None), closings).await?;
+    let closings = Closings {
+        closings,
+        ..Closings::default()
+    };
+    assert!(store.close(change(TENANT, None), closings).await?);
     let asked = subscriptions.map(str::to_owned).to_vec();
     let (end, until) = (period(0).end, store.closed_until(TENANT, asked).await?);
     assert_eq!(until, [Some(end), None, Some(end), Some(end)]);

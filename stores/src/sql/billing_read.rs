@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Invoice, InvoiceStatus, Line, LineKind, Totals};
+use turnpike_domain::invoice::{Invoice, InvoiceStatus, LateUsage, Line, LineKind, Totals};
 use turnpike_domain::money::Currency;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::billing::{BilledFilter, Boundary, InvoiceFilter};
@@ -12,7 +12,7 @@ use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::connect::lost;
-use super::{number, read_body};
+use super::{number, read_body, write_body};
 
 const INVOICE: &str = "SELECT id, number, customer, subscription, status, currency, period_start_us, period_end_us, round, \
      subtotal, discount, credits, tax, total, watermark, catalog_version, previous_hash, hash, created_us, locks_us, \
@@ -237,4 +237,23 @@ pub(super) async fn finalizing(
         .bind(i64::from(tenant.0))
         .fetch_all(connection)
         .await
+}
+
+pub(super) async fn unlisted(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    late: Vec<LateUsage>,
+) -> Result<Vec<LateUsage>, sqlx::Error> {
+    let mut unlisted = Vec::new();
+    for one in late {
+        let listed = sqlx::query("SELECT 1 FROM late_listed WHERE tenant = $1 AND late = $2")
+            .bind(i64::from(tenant.0))
+            .bind(write_body(&one)?)
+            .fetch_optional(&mut *connection)
+            .await?;
+        if listed.is_none() {
+            unlisted.push(one);
+        }
+    }
+    Ok(unlisted)
 }

@@ -8,7 +8,7 @@ use turnpike_domain::invoice::{
     BillingRun, Invoice, InvoiceStatus, InvoiceStep, InvoiceView, Line, number_text,
 };
 use turnpike_domain::limits::BILLING_RUNS_QUEUED_MAX;
-use turnpike_domain::port::billing::{Boundary, Closing};
+use turnpike_domain::port::billing::{Boundary, Closing, Closings};
 use turnpike_domain::port::control::{AuditNote, Decision, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
@@ -17,31 +17,71 @@ use super::billing_read as read;
 use super::connect::lost;
 use super::{read_body, write_body};
 
-/// Closes a period. Answers the subscription and until when it is billed by that.
-pub(super) async fn close<'c>(
+/// What was closed.
+#[derive(Default)]
+struct Closed<'c> {
+    /// Subscriptions, and until when they are billed by that.
+    billed: Vec<(&'c str, Timestamp)>,
+    /// Invoices that were locked.
+    locked: i64,
+    /// Periods without an invoice.
+    empty: i64,
+}
+
+/// Closes periods, and their run counts them. Answers the subscriptions and until when they are billed by that.
+pub(super) async fn close_all<'c>(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    closing: &'c Closing,
+    closings: &'c Closings,
     at: Timestamp,
-) -> Result<Option<(&'c str, Timestamp)>, Problem> {
+) -> Result<Vec<(&'c str, Timestamp)>, Problem> {
+    let mut closed = Closed::default();
+    for closing in &closings.closings {
+        close(connection, tenant, (closing, at), &mut closed).await?;
+    }
+    if let Some(run) = &closings.run {
+        sqlx::query(
+            "UPDATE billing_runs SET invoices = invoices + $3, empty_periods = empty_periods + $4 \
+             WHERE tenant = $1 AND id = $2",
+        )
+        .bind(i64::from(tenant.0))
+        .bind(run)
+        .bind(closed.locked)
+        .bind(closed.empty)
+        .execute(connection)
+        .await
+        .map_err(lost)?;
+    }
+    Ok(closed.billed)
+}
+
+async fn close<'c>(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    (closing, at): (&'c Closing, Timestamp),
+    closed: &mut Closed<'c>,
+) -> Result<(), Problem> {
     match closing {
         Closing::Empty { subscription, period } => {
             note_closing(connection, tenant, (subscription, *period, None), at).await?;
-            Ok(Some((subscription, period.end)))
+            closed.empty += 1;
+            closed.billed.push((subscription, period.end));
         }
         Closing::Draft(draft) => {
             put(connection, tenant, draft, InvoiceStatus::Draft).await?;
-            Ok(None)
         }
         Closing::Locked(invoice) => {
-            let locked = put(connection, tenant, invoice, InvoiceStatus::Finalizing).await?;
-            if let Some(id) = locked.as_deref().filter(|_| invoice.round == 0) {
-                let closed = (invoice.subscription.as_str(), invoice.period, Some(id));
-                note_closing(connection, tenant, closed, at).await?;
+            if let Some(id) = put(connection, tenant, invoice, InvoiceStatus::Finalizing).await? {
+                closed.locked += 1;
+                if invoice.round == 0 {
+                    let period = (invoice.subscription.as_str(), invoice.period, Some(id.as_str()));
+                    note_closing(connection, tenant, period, at).await?;
+                }
             }
-            Ok(Some((&invoice.subscription, invoice.boundary())))
+            closed.billed.push((&invoice.subscription, invoice.boundary()));
         }
     }
+    Ok(())
 }
 
 /// A period is closed; a repeat changes nothing.
@@ -403,7 +443,8 @@ pub(super) async fn put_run(
 ) -> Result<(), Problem> {
     let status = serde_json::to_value(run.status).unwrap_or_default();
     sqlx::query(
-        "INSERT INTO billing_runs (tenant, id, status, period_end_us, body) VALUES ($1, $2, $3, $4, $5) \
+        "INSERT INTO billing_runs (tenant, id, status, period_end_us, body, invoices, empty_periods) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) \
          ON CONFLICT (tenant, id) DO UPDATE SET status = excluded.status, body = excluded.body",
     )
     .bind(i64::from(tenant.0))
@@ -411,8 +452,18 @@ pub(super) async fn put_run(
     .bind(status.as_str())
     .bind(run.period_end.micros())
     .bind(write_body(run).map_err(lost)?)
-    .execute(connection)
+    .bind(run.invoices as i64)
+    .bind(run.empty_periods as i64)
+    .execute(&mut *connection)
     .await
     .map_err(lost)?;
+    for late in &run.late_usage {
+        sqlx::query("INSERT INTO late_listed (tenant, late) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(i64::from(tenant.0))
+            .bind(write_body(late).map_err(lost)?)
+            .execute(&mut *connection)
+            .await
+            .map_err(lost)?;
+    }
     Ok(())
 }
