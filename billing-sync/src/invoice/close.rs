@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Invoice, InvoiceStatus, LateUsage, Totals};
+use turnpike_domain::invoice::{BillTo, Invoice, InvoiceStatus, LateUsage, Parties, Totals};
 use turnpike_domain::port::billing::{Boundary, Closing, Closings};
 use turnpike_domain::port::control::{Answer, Change};
 use turnpike_domain::problem::{Code, Problem};
@@ -189,6 +189,7 @@ impl BillingSync {
             id: self.parts.randomness.new_id(),
             number: None,
             customer: scope.subscription.customer.clone(),
+            parties: Some(self.parties(scope.tenant, &scope.subscription.customer)),
             subscription: scope.subscription.id.clone(),
             status: InvoiceStatus::Draft,
             currency: scope.subscription.currency,
@@ -204,6 +205,23 @@ impl BillingSync {
             locks_at: scope.period.end.max(now).plus_micros(self.grace_us(scope.tenant)),
             finalized: None,
         })
+    }
+
+    /// The names as they are now.
+    fn parties(&self, tenant: TenantId, customer: &str) -> Parties {
+        let directory = &self.parts.directory;
+        let known = directory.customer(tenant, customer);
+        let name = known.as_ref().map(|known| known.name.clone());
+        let name = name.filter(|name| !name.is_empty());
+        Parties {
+            seller: directory
+                .tenant(tenant)
+                .map_or_else(String::new, |tenant| tenant.name.clone()),
+            bill_to: BillTo {
+                name: name.unwrap_or_else(|| customer.to_owned()),
+                email: known.and_then(|known| known.email.clone()),
+            },
+        }
     }
 
     /// A subscription that is over has no next invoice: what came late gets an invoice of its own. Answers the late

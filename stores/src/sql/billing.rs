@@ -9,7 +9,8 @@ use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, LateUsage, Line};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::billing::{
-    BilledFilter, BillingStore, Boundary, Closings, InvoiceFilter, Look, Stored,
+    BilledFilter, BillingStore, Boundary, Broken, Closings, InvoiceFilter, InvoiceName, Kept, Look,
+    NumberSeries, Stored,
 };
 use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter};
 use turnpike_domain::problem::{Code, Problem};
@@ -122,12 +123,21 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn invoice_by_number(&self, tenant: TenantId, number: u64) -> Stored<'_, Option<Invoice>> {
+    fn kept(&self, tenant: TenantId, name: InvoiceName) -> Stored<'_, Option<Kept>> {
         Box::pin(async move {
             let found = self
-                .read(move |c| Box::pin(async move { Ok(read::by_number(c, tenant, number).await) }))
+                .read(move |c| Box::pin(async move { Ok(read::kept(c, tenant, &name).await) }))
                 .await?;
             Ok(found?)
+        })
+    }
+
+    fn series(&self, tenant: TenantId) -> Stored<'_, NumberSeries> {
+        Box::pin(async move {
+            let series = self
+                .read(move |c| Box::pin(async move { Ok(read::series(c, tenant).await) }))
+                .await?;
+            Ok(series?)
         })
     }
 
@@ -189,7 +199,7 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Vec<Line>> {
+    fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Result<Vec<Line>, Broken>> {
         Box::pin(async move {
             let lines = self
                 .read(move |c| Box::pin(async move { Ok(read::billed(c, tenant, &filter).await) }))

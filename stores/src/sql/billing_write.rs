@@ -1,7 +1,6 @@
 //! What billing writes, each inside one transaction.
 
 use serde_json::json;
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{
@@ -180,9 +179,12 @@ async fn update(
     tenant: TenantId,
     invoice: &Invoice,
 ) -> Result<(), Problem> {
+    let parties = invoice.parties.as_ref().map(write_body);
+    let parties = parties.transpose().map_err(lost)?;
     sqlx::query(
         "UPDATE invoices SET status = $3, subtotal = $4, discount = $5, credits = $6, tax = $7, total = $8, \
-         watermark = $9, catalog_version = $10, number = $11, previous_hash = $12, hash = $13, finalized_us = $14 \
+         watermark = $9, catalog_version = $10, number = $11, previous_hash = $12, hash = $13, finalized_us = $14, \
+         parties = $15 \
          WHERE tenant = $1 AND id = $2",
     )
     .bind(i64::from(tenant.0))
@@ -199,6 +201,7 @@ async fn update(
     .bind(&invoice.previous_hash)
     .bind(&invoice.hash)
     .bind(invoice.finalized.map(Timestamp::micros))
+    .bind(parties)
     .execute(connection)
     .await
     .map_err(lost)?;
@@ -312,21 +315,10 @@ struct Series {
 
 impl Series {
     async fn read(connection: &mut SqliteConnection, tenant: TenantId) -> Result<Self, Problem> {
-        let row = sqlx::query("SELECT last, hash FROM invoice_numbers WHERE tenant = $1")
-            .bind(i64::from(tenant.0))
-            .fetch_optional(connection)
-            .await
-            .map_err(lost)?;
-        let Some(row) = row else {
-            return Ok(Self {
-                last: 0,
-                hash: String::new(),
-            });
-        };
-        let last: i64 = row.try_get(0).map_err(lost)?;
+        let kept = read::series(connection, tenant).await?;
         Ok(Self {
-            last: last as u64,
-            hash: row.try_get(1).map_err(lost)?,
+            last: kept.last,
+            hash: kept.hash,
         })
     }
 

@@ -53,6 +53,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "late_listed",
         include_str!("../../migrations/sqlite/0005_late_listed.sql"),
     ),
+    (
+        6,
+        "invoice_parties",
+        include_str!("../../migrations/sqlite/0006_invoice_parties.sql"),
+    ),
 ];
 
 const READERS_MAX: u32 = 8;
