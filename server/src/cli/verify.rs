@@ -2,7 +2,6 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use turnpike_domain::invoice::number_text;
 use turnpike_domain::limits::INVOICES_VERIFIED_MAX;
 
 use super::client::ClientArgs;
@@ -53,25 +52,25 @@ impl Verify {
 
     async fn online(&self) -> Result<Vec<Value>, CommandError> {
         let client = self.client.client()?;
-        let mut names = self.invoices.clone();
-        if names.is_empty() {
-            let all = client.list("/v1/invoices").await?;
-            names.extend(
-                all.iter()
-                    .filter_map(|one| one["number"].as_str().map(str::to_owned)),
-            );
-            names.sort_unstable();
-        }
-        let bar = output::progress(Some(names.len() as u64), "invoices");
-        let mut found = Vec::with_capacity(names.len());
-        for names in names.chunks(INVOICES_VERIFIED_MAX) {
-            let mut answer = client
-                .post("/v1/invoices/verify", json!({ "invoices": names }))
-                .await?;
-            if let Some(all) = answer["data"].as_array_mut() {
-                found.append(all);
+        let named = !self.invoices.is_empty();
+        let bar = output::progress(named.then_some(self.invoices.len() as u64), "invoices");
+        let mut found = Vec::new();
+        let mut chunks = self.invoices.chunks(INVOICES_VERIFIED_MAX);
+        let mut next = match chunks.next() {
+            Some(names) => json!({ "invoices": names }),
+            None => json!({}),
+        };
+        while !next.is_null() {
+            let mut answer = client.post("/v1/invoices/verify", next).await?;
+            if let Some(some) = answer["data"].as_array_mut() {
+                bar.inc(some.len() as u64);
+                found.append(some);
             }
-            bar.inc(names.len() as u64);
+            next = match (chunks.next(), answer["next_cursor"].take()) {
+                (Some(names), _) => json!({ "invoices": names }),
+                (None, Value::Null) => Value::Null,
+                (None, cursor) => json!({ "cursor": cursor }),
+            };
         }
         bar.finish_and_clear();
         Ok(found)
@@ -92,10 +91,7 @@ async fn offline(path: PathBuf) -> Result<Vec<Value>, CommandError> {
         .verify_invoices(|tenant, invoice, verification| {
             let mut one = serde_json::to_value(verification).unwrap_or_default();
             one["tenant"] = json!(tenant);
-            one["invoice"] = invoice
-                .number
-                .map_or_else(|| invoice.id.clone(), number_text)
-                .into();
+            one["invoice"] = invoice.into();
             found.push(one);
             bar.inc(1);
         })
