@@ -3,13 +3,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
+use super::signals::StopSignals;
 use super::{CommandError, ConfigArgs, output};
 use crate::config::Config;
 use crate::http::serve::serve;
@@ -154,17 +154,12 @@ async fn serve_metrics(
 
 /// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
 fn stop_on_signals() -> Result<CancellationToken, CommandError> {
-    let failed = |error: std::io::Error| CommandError::failed(format!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut signals = StopSignals::wait()?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     tokio::spawn(async move {
         for second in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            signals.next().await;
             if second {
                 std::process::exit(1);
             }

@@ -174,6 +174,15 @@ impl Fed {
         input.flush().expect("taken");
     }
 
+    /// Sends a signal, with the input still open, and waits.
+    pub(crate) fn stop(mut self, signal: rustix::process::Signal) -> Ended {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("sent");
+        // `wait_with_output` would close what it has of the input.
+        let _open = self.input.take();
+        Ended::of(self.child.wait_with_output().expect("it ends"))
+    }
+
     /// Ends the input and waits.
     pub(crate) fn end(mut self) -> Ended {
         self.input = None;
