@@ -163,6 +163,12 @@ impl CommandError {
         self.kind == Kind::Interrupted
     }
 
+    /// What the server said about something that the call names: that it is not there, or not in a state for the call.
+    pub(crate) fn of_what_was_named(&self) -> Option<&Value> {
+        let named = self.problem["status"] == 404 || self.problem["status"] == 409;
+        named.then_some(&*self.problem)
+    }
+
     /// The same error with what to do about it, unless it is one of the arguments, which says so itself.
     fn with_hint(mut self, hint: &str) -> Self {
         if self.kind != Kind::Usage {
@@ -250,7 +256,8 @@ pub fn main() -> ExitCode {
         // Help and version are no errors; people get clap's own words, with colours.
         Err(error) if !json || !error.use_stderr() => error.exit(),
         Err(error) => {
-            let error = CommandError::usage(error.render().to_string().trim_end());
+            let words = error.render().to_string();
+            let error = CommandError::usage(words.trim_start_matches("error: ").trim_end());
             error.tell(true);
             return ExitCode::from(error.exit_code);
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use turnpike_domain::invoice::number_text;
 use turnpike_domain::limits::INVOICES_VERIFIED_MAX;
 
-use super::client::ClientArgs;
+use super::client::{Client, ClientArgs};
 use super::{CommandError, ConfigArgs, invoice, output};
 use crate::wiring::Offline;
 
@@ -64,18 +64,42 @@ impl Verify {
         }
         let bar = output::progress(Some(names.len() as u64), "invoices");
         let mut found = Vec::with_capacity(names.len());
-        for names in names.chunks(INVOICES_VERIFIED_MAX) {
-            let mut answer = client
-                .post("/v1/invoices/verify", json!({ "invoices": names }))
-                .await?;
-            if let Some(all) = answer["data"].as_array_mut() {
-                found.append(all);
+        // The parts that are left, the next one last.
+        let mut parts: Vec<&[String]> = names.chunks(INVOICES_VERIFIED_MAX).rev().collect();
+        while let Some(part) = parts.pop() {
+            match verified(&client, part).await {
+                Ok(all) => found.extend(all),
+                Err(error) => match (error.of_what_was_named(), part) {
+                    (None, _) => return Err(error),
+                    (Some(problem), [name]) => found.push(unverified(name, problem)),
+                    // One of them is refused, which must not stop the others.
+                    (Some(_), several) => {
+                        let (first, second) = several.split_at(several.len() / 2);
+                        parts.extend([second, first]);
+                        continue;
+                    }
+                },
             }
-            bar.inc(names.len() as u64);
+            bar.inc(part.len() as u64);
         }
         bar.finish_and_clear();
         Ok(found)
     }
+}
+
+/// The server's verifications of invoices; the log is read once for all of them.
+async fn verified(client: &Client, names: &[String]) -> Result<Vec<Value>, CommandError> {
+    let body = json!({ "invoices": names });
+    let mut answer = client.post("/v1/invoices/verify", body).await?;
+    match answer["data"].take() {
+        Value::Array(all) => Ok(all),
+        _ => Err(CommandError::failed("the server answered without verifications")),
+    }
+}
+
+/// What stands for the verification of an invoice that the server refused to verify.
+fn unverified(name: &str, problem: &Value) -> Value {
+    json!({"invoice": name, "verified": null, "reason": problem["code"], "detail": problem["detail"], "differences": []})
 }
 
 async fn offline(path: PathBuf) -> Result<Vec<Value>, CommandError> {
@@ -112,7 +136,8 @@ fn show(found: &[Value]) -> String {
         let outcome = match one["verified"].as_bool() {
             Some(true) => "the same".to_owned(),
             Some(false) => "differs".to_owned(),
-            None => format!("unknown: {}", output::cell(&one["reason"])),
+            None if one["detail"].is_string() => format!("not possible: {}", output::cell(&one["detail"])),
+            None => format!("not possible: {}", output::cell(&one["reason"])),
         };
         let tenant = by_tenant.then(|| output::cell(&one["tenant"]));
         let rest = [output::cell(&one["invoice"]), outcome];
@@ -142,17 +167,22 @@ mod tests {
             json!({"invoice": "INV-000002", "verified": false,
                 "differences": [{"pointer": "/total", "expected": "2.00", "found": "1.00"}]}),
             json!({"invoice": "INV-000003", "verified": null, "reason": "raw_events_deleted", "differences": []}),
+            unverified(
+                "INV-000009",
+                &json!({"code": "not_found", "detail": "there is no invoice \"INV-000009\""}),
+            ),
         ];
-        insta::assert_snapshot!(show(&found), @r"
+        insta::assert_snapshot!(show(&found), @r#"
         INVOICE     DERIVED AGAIN
         INV-000001  the same
         INV-000002  differs
-        INV-000003  unknown: raw_events_deleted
+        INV-000003  not possible: raw_events_deleted
+        INV-000009  not possible: there is no invoice "INV-000009"
 
         Differences of INV-000002:
 
         WHERE   FOUND  EXPECTED
         /total  1.00   2.00
-        ");
+        "#);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::rig::Server;
+use crate::rig::{Server, wait_until};
 
 const CSV: [&str; 5] = ["--type", "call", "--subject-column", "who", "--json"];
 
@@ -87,16 +87,6 @@ fn what_is_packed_is_told_by_its_first_bytes() {
         error.error.contains("xz -dc a.csv | turnpike import -"),
         "{error:?}"
     );
-}
-
-fn wait_until(mut reached: impl FnMut() -> bool) {
-    for _ in 0..1_200 {
-        if reached() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("it was waited for in vain");
 }
 
 /// Waits until the server has counted something of what is on its way.
