@@ -224,12 +224,23 @@ impl ConfigArgs {
             values.push((key.trim().to_owned(), value.to_owned()));
         }
         if let Some(path) = &self.data_dir {
-            values.push(("data_dir".to_owned(), path.display().to_string()));
+            let path = path
+                .to_str()
+                .ok_or_else(|| CommandError::usage(format!("--data-dir {} is not UTF-8", path.display())))?;
+            values.push(("data_dir".to_owned(), path.to_owned()));
         }
         values.extend(more);
-        let environment: Vec<_> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => environment.push((name, value)),
+                (Ok(name), Err(value)) if name.starts_with("TURNPIKE_") => {
+                    let shown = value.to_string_lossy();
+                    return Err(CommandError::usage(format!("{name} is not UTF-8: \"{shown}\"")));
+                }
+                _ => {}
+            }
+        }
         Ok(crate::config::load(
             &Flags {
                 config: self.config.clone(),

@@ -59,7 +59,7 @@ impl Serve {
             Arc::clone(&parts.randomness),
         )?;
         // Before anything is opened, so that a port in use costs nothing.
-        let listener = bind(config.listen).await?;
+        let listener = bind(config.listen, "--listen or TURNPIKE_LISTEN").await?;
         let randomness: Arc<dyn Randomness> = Arc::clone(&parts.randomness);
         let engine = Engine::open(&config, parts)
             .await
@@ -125,10 +125,11 @@ fn bootstrap_key() -> Result<Option<String>, CommandError> {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
+/// Listens on an address that `setting` chose.
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, CommandError> {
     TcpListener::bind(address).await.map_err(|error| {
         CommandError::failed(format!(
-            "cannot listen on {address}: {error}; choose another address with --listen or TURNPIKE_LISTEN"
+            "cannot listen on {address}: {error}; choose another address with {setting}"
         ))
     })
 }
@@ -178,7 +179,7 @@ async fn serve_metrics(
     let Some(address) = config.http.metrics_listen.0 else {
         return Ok(None);
     };
-    let listener = bind(address).await?;
+    let listener = bind(address, "http.metrics_listen").await?;
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "metrics are served on their own");
     Ok(Some(tokio::spawn(serve(
         listener,
