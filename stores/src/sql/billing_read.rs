@@ -237,7 +237,7 @@ async fn by_name(
 ) -> Result<Option<Result<Invoice, Broken>>, StoreError> {
     let (column, id, number) = match name {
         InvoiceName::Id(id) => ("id", Some(id), None),
-        InvoiceName::Number(number) => ("number", None, Some(*number as i64)),
+        InvoiceName::Number(number) => ("number", None, Some(integer(*number))),
     };
     let sql = format!("{INVOICE} WHERE tenant = $1 AND {column} = COALESCE($2, $3)");
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))

@@ -450,8 +450,8 @@ pub(super) async fn put_run(
     .bind(status.as_str())
     .bind(run.period_end.micros())
     .bind(write_body(run).map_err(lost)?)
-    .bind(run.invoices as i64)
-    .bind(run.empty_periods as i64)
+    .bind(integer(run.invoices))
+    .bind(integer(run.empty_periods))
     .execute(&mut *connection)
     .await
     .map_err(lost)?;

@@ -13,7 +13,6 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
 
 use super::html;
-use crate::control::page_after;
 use crate::invoice::engine::BillingSync;
 
 /// One invoice.
@@ -74,17 +73,16 @@ impl InvoiceQuery {
 pub(super) async fn list_invoices(
     caller: Caller,
     State(billing): State<Arc<BillingSync>>,
-    Params(page): Params<PageQuery>,
+    page: PageQuery,
     Params(query): Params<InvoiceQuery>,
 ) -> Reply<Json<Page<InvoiceView>>> {
     caller.require(Scope::Read)?;
-    let (after, limit) = page_after(&page)?;
     let found = billing
         .parts
         .store
-        .invoices(caller.tenant, query.filter()?, after)
+        .invoices(caller.tenant, query.filter()?, page.with_one_more())
         .await?;
-    let page = Page::cut(found, limit, |invoice| invoice.id.clone());
+    let page = page.cut(found, |invoice| invoice.id.clone());
     Ok(Json(Page {
         data: page.data.iter().map(InvoiceView::from).collect(),
         next_cursor: page.next_cursor,

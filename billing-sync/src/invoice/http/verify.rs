@@ -14,6 +14,9 @@ use super::invoices::{InvoicePath, find_kept};
 use crate::invoice::engine::BillingSync;
 use crate::invoice::verify::Verification;
 
+/// The list that cursors of this call belong to.
+const SERIES: &str = "/v1/invoices/verify";
+
 /// Which invoices are to be verified.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -24,8 +27,7 @@ pub(super) struct VerifyRequest {
     invoices: Option<Vec<String>>,
     /// `next_cursor` of the answer before, without `invoices`.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    cursor: Option<Cursor>,
+    cursor: Option<String>,
 }
 
 /// What came of verifying one invoice.
@@ -95,7 +97,7 @@ pub(super) async fn verify_invoices(
             return Err(Problem::invalid("/cursor", "goes without invoices").into());
         }
         Some(asked) => (named(&billing, caller.tenant, asked).await?, None),
-        None => numbered(&billing, caller.tenant, request.cursor.as_ref()).await?,
+        None => numbered(&billing, caller.tenant, request.cursor.as_deref()).await?,
     };
     let names: Vec<String> = match request.invoices {
         Some(asked) => asked,
@@ -134,11 +136,11 @@ async fn named(
 async fn numbered(
     billing: &BillingSync,
     tenant: TenantId,
-    cursor: Option<&Cursor>,
+    cursor: Option<&str>,
 ) -> Result<(Vec<(TenantId, Kept)>, Option<Cursor>), Problem> {
     let store = &billing.parts.store;
     let end = store.series(tenant).await?.end();
-    let after = match cursor.and_then(Cursor::place) {
+    let after = match Cursor::after(SERIES, cursor)? {
         None => 0,
         Some(place) => place
             .parse()
@@ -150,7 +152,7 @@ async fn numbered(
         let found = store.kept(tenant, InvoiceName::Number(number)).await?;
         kept.extend(found.map(|found| (tenant, found)));
     }
-    Ok((kept, (last < end).then(|| Cursor::new(last.to_string()))))
+    Ok((kept, (last < end).then(|| Cursor::of(SERIES, &last.to_string()))))
 }
 
 fn count_violations(verification: &Verification) {
