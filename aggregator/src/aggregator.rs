@@ -54,8 +54,8 @@ impl Aggregator {
         });
         let mut partitions = Vec::new();
         let mut started = Vec::new();
-        for (number, views) in parts.views.into_iter().enumerate() {
-            let (partition, ready, thread) = start_partition(number as u32, &shared, views)?;
+        for (number, views) in (0..).zip(parts.views) {
+            let (partition, ready, thread) = start_partition(number, &shared, views)?;
             partitions.push(partition);
             started.push((ready, thread));
         }

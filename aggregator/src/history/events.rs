@@ -220,7 +220,7 @@ impl Search {
     }
 
     fn newest(&self, name: EventName) -> Result<Option<Position>, Problem> {
-        let partition = name.partition(self.views.len() as u32) as usize;
+        let partition = name.partition(self.views.len());
         let found = self.views[partition].probe(&[name])?;
         Ok(found.into_iter().next().flatten().map(|entry| entry.position))
     }

@@ -144,7 +144,7 @@ async fn paged(
     let last = rows.last().filter(|_| more);
     Ok(Json(UsagePage {
         meter: key,
-        next_cursor: last.map(|row| Cursor::of(list, cursor(row.window.start, &row.group))),
+        next_cursor: last.map(|row| Cursor::of(&list, &cursor(row.window.start, &row.group))),
         data: rows.iter().map(|row| body(&split, row)).collect(),
         as_of: read.as_of,
         complete: read.complete && read.lacks_before.is_none(),
@@ -158,7 +158,7 @@ fn limit(pairs: &mut Pairs) -> Result<usize, Problem> {
             .map_err(|_| Problem::invalid("/limit", "must be a whole number"))
     };
     let limit = pairs.one("limit")?.map(number).transpose()?;
-    PageQuery { limit, cursor: None }.rows()
+    PageQuery::rows_of(limit)
 }
 
 /// Takes the parameters that say what is asked for.

@@ -291,8 +291,8 @@ impl<'e> Given<'e> {
                 sums.add_points(row, (self.subject, &self.group, at), &cell)?;
                 continue;
             }
-            if plan.windows.first().is_some_and(|window| contains(window, time)) {
-                sums.add(row, 0, &cell)?;
+            if let Some(window) = plan.windows.iter().position(|window| contains(window, time)) {
+                sums.add(row, window, &cell)?;
             }
         }
         Ok(())

@@ -132,12 +132,13 @@ impl Aggregator {
     pub(crate) fn plans(&self, tenant: TenantId, requests: &[TotalRequest]) -> Result<Vec<Plan>, Problem> {
         let plan = |request: &TotalRequest| {
             let meter = self.meter(tenant, &request.meter)?;
-            let windows = if request.range.start < request.range.end {
-                vec![request.range]
-            } else {
-                Vec::new()
-            };
-            Plan::new(tenant, meter, windows, Some(&request.subjects), &request.filter)
+            Plan::new(
+                tenant,
+                meter,
+                request.parts(),
+                Some(&request.subjects),
+                &request.filter,
+            )
         };
         requests.iter().map(plan).collect()
     }
@@ -198,22 +199,30 @@ pub(super) fn project(dimensions: &[usize], group: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Rows as the port has them: without `group_by` always exactly one.
+/// Rows as the port has them: without `group_by` exactly one for each part of the range.
 pub(super) fn total_rows(
     plan: &Plan,
     request: &TotalRequest,
     sums: Vec<RowSum>,
 ) -> Result<Vec<GroupTotal>, Problem> {
-    let row = |sum: RowSum| GroupTotal {
-        group: sum.group,
-        value: sum.value,
+    if !request.group_by.is_empty() {
+        if !request.cuts.is_empty() {
+            let detail = "a sum that is cut into parts cannot be split by groups";
+            return Err(Problem::new(Code::Internal, detail));
+        }
+        let row = |sum: RowSum| GroupTotal {
+            group: sum.group,
+            value: sum.value,
+        };
+        return Ok(sums.into_iter().map(row).collect());
+    }
+    let empty = GroupTotal {
+        group: Vec::new(),
+        value: empty_value(plan)?,
     };
-    let mut rows: Vec<GroupTotal> = sums.into_iter().map(row).collect();
-    if request.group_by.is_empty() && rows.is_empty() {
-        rows.push(GroupTotal {
-            group: Vec::new(),
-            value: empty_value(plan)?,
-        });
+    let mut rows = vec![empty; request.cuts.len() + 1];
+    for sum in sums {
+        rows[sum.window].value = sum.value;
     }
     Ok(rows)
 }

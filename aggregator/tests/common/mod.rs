@@ -333,6 +333,7 @@ pub fn request(meter: &str, subjects: &[&str], range: TimeRange) -> TotalRequest
         meter: meter.to_owned(),
         subjects: subjects.iter().map(span).collect(),
         range,
+        cuts: Vec::new(),
         filter: Vec::new(),
         group_by: Vec::new(),
     }

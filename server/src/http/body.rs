@@ -46,12 +46,11 @@ impl HttpBody for PacedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            let bytes = match &frame {
-                Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
-                Some(Err(_)) | None => {
-                    this.lingers = false;
-                    0
-                }
+            let bytes = if let Some(Ok(frame)) = &frame {
+                frame.data_ref().map_or(0, Bytes::len)
+            } else {
+                this.lingers = false;
+                0
             };
             this.pacer.moved(bytes);
             return Poll::Ready(frame);

@@ -124,6 +124,51 @@ async fn kept(app: &App) -> (TcpStream, String) {
     (stream, String::from_utf8_lossy(&answer[..read]).into_owned())
 }
 
+/// Reads until so many answers have begun, or 10 s have passed; their statuses.
+async fn statuses(stream: &mut TcpStream, read: &mut String, answers: usize) -> Vec<String> {
+    let reading = async {
+        let mut piece = vec![0; 16_384];
+        while read.matches("HTTP/1.1 ").count() < answers {
+            match stream.read(&mut piece).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => read.push_str(&String::from_utf8_lossy(&piece[..length])),
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(10), reading).await;
+    let answers = read.split("HTTP/1.1 ").skip(1);
+    answers.map(|answer| answer[..3].to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_before_the_body_leaves_the_connection_whole() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[("TURNPIKE_LIMITS_KEY_CALLS_PER_SECOND", "1")]).await;
+    let body = vec![b' '; 300_000];
+    for (key, refused) in [("wrong", "401"), (ADMIN_KEY, "429")] {
+        let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+        let mut read = String::new();
+        if refused == "429" {
+            let call = format!("GET /v1/meters HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+            stream.write_all(call.repeat(2).as_bytes()).await.expect("sent");
+            statuses(&mut stream, &mut read, 2).await;
+            read.clear();
+        }
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        assert_eq!(statuses(&mut stream, &mut read, 1).await, [refused]);
+        // The body comes after its refusal, as it does from a client that sends without looking.
+        stream.write_all(&body).await.expect("the body is read");
+        let next = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(next).await.expect("the connection is open");
+        assert_eq!(statuses(&mut stream, &mut read, 2).await, [refused, "200"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_address_has_a_bound_on_its_connections() {
     let directory = tempfile::tempdir().expect("a directory");
