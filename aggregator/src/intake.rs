@@ -321,7 +321,7 @@ fn no_room(room: NoRoom) -> Problem {
     metrics::counter!("turnpike_intake_refused_total", "reason" => reason).increment(1);
     Problem::new(
         Code::Overloaded,
-        format!("{detail}; nothing of this call was kept"),
+        format!("{detail}; what found no room was not kept"),
     )
 }
 

@@ -105,7 +105,7 @@ codes! {
     /// Too many calls of this key or tenant in a second, or too many calls without a valid key or connections at once from
     /// this address: wait for the seconds in `Retry-After`.
     RateLimited = "rate_limited", 429, true;
-    /// A bounded queue is full; nothing of the request was kept.
+    /// A bounded queue or memory is full; what found no room was not kept. Of a stream of lines `detail` counts what was.
     Overloaded = "overloaded", 503, true;
     /// The disk is nearly full; intake stops until there is space.
     StorageFull = "storage_full", 503, true;

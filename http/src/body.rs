@@ -2,9 +2,11 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize as _, Deserializer};
 use turnpike_domain::limits::{CONTROL_BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX};
 use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::{TimeError, Timestamp};
 
 use crate::Failure;
 
@@ -250,6 +252,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
+/// A time of a query string. The `+` of an offset that was not written `%2B` has become a space, and is taken for what it was.
+pub fn parse_time(text: &str) -> Result<Timestamp, TimeError> {
+    Timestamp::parse(text).or_else(|error| match text.rsplit_once(' ') {
+        Some((before, offset)) if offset.len() == "00:00".len() => {
+            Timestamp::parse(&format!("{before}+{offset}"))
+        }
+        _ => Err(error),
+    })
+}
+
+/// For a field of [`Params`] that is a time and may be left out, which needs `default` too.
+pub fn optional_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_time(&text).map(Some).map_err(D::Error::custom)
+}
+
 /// The `Idempotency-Key` of a changing call, at most 255 visible characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency(pub Option<String>);
@@ -376,6 +394,38 @@ mod tests {
                 Some(pointer),
                 "{problem}"
             );
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Since {
+        #[serde(default, deserialize_with = "optional_time")]
+        from: Option<Timestamp>,
+    }
+
+    #[tokio::test]
+    async fn a_plus_that_became_a_space_is_understood() {
+        let at = Timestamp::parse("2026-01-01T02:00:00+02:00").unwrap();
+        for (query, from) in [
+            ("from=2026-01-01T02:00:00+02:00", Some(at)),
+            ("from=2026-01-01T02:00:00%2B02:00", Some(at)),
+            ("from=2026-01-01T00:00:00Z", Some(at)),
+            ("from=2026-01-01+00:00:00Z", Some(at)),
+            ("", None),
+        ] {
+            let request = Request::builder().uri(format!("/x?{query}")).body(Body::empty());
+            let (mut parts, _) = request.unwrap().into_parts();
+            let Params(since) = Params::<Since>::from_request_parts(&mut parts, &())
+                .await
+                .unwrap();
+            assert_eq!(since.from, from, "{query}");
+        }
+        for wrong in [
+            "yesterday",
+            "2026-01-01T02:00:00 2:00",
+            "2026-01-01T02:00:00 -02:00",
+        ] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -19,7 +19,7 @@ mod failure;
 mod page;
 mod rate;
 
-pub use body::{Idempotency, JsonBody, MaybeJson, Params, told, without_body};
+pub use body::{Idempotency, JsonBody, MaybeJson, Params, optional_time, parse_time, told, without_body};
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
 pub use cursor::Cursor;

@@ -56,9 +56,9 @@ impl Seen {
             behind.tenants.append(&mut tenants);
             return Ok(());
         }
-        if stretches.len() >= STRETCHES_MAX {
-            // What retention has deleted is never asked for again.
-            stretches.retain(|end, _| *end > first);
+        // What retention has deleted is never asked for again.
+        while stretches.first_key_value().is_some_and(|(end, _)| *end <= first) {
+            stretches.pop_first();
         }
         if stretches.len() < STRETCHES_MAX {
             stretches.insert(end, Stretch { from, tenants });

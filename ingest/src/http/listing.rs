@@ -28,9 +28,11 @@ pub(crate) struct ListQuery {
     id: Option<String>,
     /// Only events that count for this time or a later one.
     #[param(value_type = Option<String>, format = DateTime)]
+    #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     from: Option<Timestamp>,
     /// Only events that count for a time before this.
     #[param(value_type = Option<String>, format = DateTime)]
+    #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     to: Option<Timestamp>,
 }
 

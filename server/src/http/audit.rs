@@ -35,9 +35,11 @@ struct AuditQuery {
     object: Option<String>,
     /// From this instant on.
     #[param(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     from: Option<Timestamp>,
     /// Before this instant.
     #[param(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     to: Option<Timestamp>,
 }
 

@@ -2,7 +2,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use axum::http::Method;
-use turnpike_domain::problem::Problem;
+use percent_encoding::percent_decode_str;
+use turnpike_domain::problem::{Code, Problem};
 use utoipa::openapi::path::{Operation, ParameterIn, ParameterStyle};
 use utoipa::openapi::{OpenApi, RefOr};
 
@@ -67,9 +68,14 @@ impl Takes {
         takes
     }
 
-    /// An error that names the first parameter of `query` that is not taken.
+    /// An error that names the first parameter of `query` that is not taken, or says that it is no text.
     pub(crate) fn check_query(&self, query: Option<&str>) -> Result<(), Problem> {
-        let pairs = form_urlencoded::parse(query.unwrap_or("").as_bytes());
+        let query = query.unwrap_or("");
+        if percent_decode_str(query).decode_utf8().is_err() {
+            let detail = "the query string is not UTF-8 once its %-escapes are read";
+            return Err(Problem::new(Code::InvalidRequest, detail));
+        }
+        let pairs = form_urlencoded::parse(query.as_bytes());
         for (name, _) in pairs.filter(|(name, value)| !(name.is_empty() && value.is_empty())) {
             if !self.knows(&name) {
                 let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
@@ -140,6 +146,10 @@ mod tests {
         ] {
             let problem = get.check_query(Some(refused)).unwrap_err();
             assert_eq!(problem.fields[0].pointer, pointer, "{refused}");
+        }
+        for broken in ["limit=%FF", "%c3=1", "filter[a]=x%C3%28"] {
+            let problem = get.check_query(Some(broken)).unwrap_err();
+            assert_eq!(problem.code, Code::InvalidRequest, "{broken}");
         }
         let post = operations.get("/things", &Method::POST).unwrap();
         let problem = post.check_query(Some("limit=1")).unwrap_err();

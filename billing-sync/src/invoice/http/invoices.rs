@@ -36,9 +36,11 @@ pub(super) struct InvoiceQuery {
     status: Option<InvoiceStatus>,
     /// Whose period ends then or later.
     #[param(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     from: Option<Timestamp>,
     /// Whose period ends before then.
     #[param(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     to: Option<Timestamp>,
 }
 
