@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entitlement, Limit, LimitPeriod};
+use super::{FormerOverride, LimitPeriod};
 use crate::money::Currency;
 use crate::quantity::Quantity;
 use crate::time::{TimeRange, Timestamp};
@@ -39,6 +39,11 @@ pub struct Customer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(read_only)]
     pub former_parents: Vec<FormerParent>,
+    /// The overrides that it had before, as far back as is kept: what usage drew on grants then is told by them. Given by
+    /// the engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(read_only)]
+    pub former_overrides: Vec<FormerOverride>,
     /// The subjects whose events are its own; its key unless said.
     #[serde(default)]
     pub subjects: Vec<String>,
@@ -92,10 +97,11 @@ impl Customer {
         self.parents().next().is_some()
     }
 
-    /// Takes over the parents of `before`, the same customer as it was, and notes at the minute of `now` that the parent
+    /// Takes over the former overrides and the parents of `before`, the same customer as it was, and notes at the minute of `now` that the parent
     /// is another one. A parent that it did not have for a minute leaves no trace, and one that it leaves and comes back
     /// to within a minute was never left.
     pub fn follow(&mut self, before: &Self, now: Timestamp) {
+        self.former_overrides.clone_from(&before.former_overrides);
         self.former_parents.clone_from(&before.former_parents);
         self.parent_since = before.parent_since;
         if before.parent == self.parent {
@@ -121,58 +127,6 @@ impl Customer {
             .pop_if(|last| last.until == at && self.parent.as_ref() == Some(&last.parent));
         if let Some(back) = back {
             self.parent_since = back.since;
-        }
-    }
-}
-
-/// What replaces a plan's entitlement for one customer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(from = "FlatOverride", deny_unknown_fields)]
-pub struct Override {
-    /// The customer's key; taken from the path.
-    #[serde(default)]
-    pub customer: String,
-    /// What it is entitled to instead of plan and add-ons; one per feature.
-    #[serde(flatten)]
-    pub entitlement: Entitlement,
-    /// Whether the feature is taken away altogether.
-    #[serde(default)]
-    pub revoked: bool,
-}
-
-/// An override as it is read: field by field, for serde's `flatten` forgets where in the text a wrong one stood.
-#[derive(Deserialize)]
-#[serde(rename = "Override", deny_unknown_fields)]
-struct FlatOverride {
-    #[serde(default)]
-    customer: String,
-    #[serde(default)]
-    feature: String,
-    #[serde(default)]
-    limits: Vec<Limit>,
-    #[serde(default)]
-    value: Option<String>,
-    #[serde(default)]
-    revoked: bool,
-}
-
-impl From<FlatOverride> for Override {
-    fn from(flat: FlatOverride) -> Self {
-        let FlatOverride {
-            customer,
-            feature,
-            limits,
-            value,
-            revoked,
-        } = flat;
-        Self {
-            customer,
-            entitlement: Entitlement {
-                feature,
-                limits,
-                value,
-            },
-            revoked,
         }
     }
 }
