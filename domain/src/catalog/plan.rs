@@ -55,7 +55,7 @@ pub struct Plan {
     /// What it entitles to.
     #[serde(default)]
     pub entitlements: Vec<Entitlement>,
-    /// The least total of a period, a decimal of the plan's currency.
+    /// The least total of a period, a decimal of the plan's currency. Subscriptions in another currency have none.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
