@@ -34,10 +34,10 @@ struct AuditQuery {
     /// To one object, such as `plan/pro`.
     object: Option<String>,
     /// From this instant on.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Timestamp>,
     /// Before this instant.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = DateTime)]
     to: Option<Timestamp>,
 }
 

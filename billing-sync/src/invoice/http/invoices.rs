@@ -35,10 +35,10 @@ pub(super) struct InvoiceQuery {
     /// In one state.
     status: Option<InvoiceStatus>,
     /// Whose period ends then or later.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Timestamp>,
     /// Whose period ends before then.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = DateTime)]
     to: Option<Timestamp>,
 }
 

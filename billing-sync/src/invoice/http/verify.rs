@@ -18,6 +18,7 @@ use crate::invoice::verify::Verification;
 #[serde(deny_unknown_fields)]
 pub(super) struct VerifyRequest {
     /// Ids or numbers of final invoices: 1 to 1,000.
+    #[schema(min_items = 1, max_items = 1000)]
     invoices: Vec<String>,
 }
 
