@@ -33,6 +33,7 @@ pub(super) struct ReserveBody {
     amount: Quantity,
     /// For how many seconds: 1 to 86,400; 60 unless said.
     #[serde(default = "ttl")]
+    #[schema(minimum = 1, maximum = 86_400)]
     ttl_s: u32,
     /// The other data of the event that its commit becomes.
     #[serde(default)]

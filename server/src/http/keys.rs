@@ -97,6 +97,7 @@ struct NewApiKey {
     expires: Option<Timestamp>,
     /// Calls per second at the most; no limit of its own unless said.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     calls_per_second: Option<u32>,
     /// The tenant's key; the caller's own unless said. Only the tenant `default` can name another.
     #[serde(default)]
@@ -109,6 +110,7 @@ struct NewApiKey {
 struct Rotation {
     /// Seconds for which the old key goes on; a day unless said.
     #[serde(default)]
+    #[schema(maximum = 2_592_000)]
     grace_s: Option<u32>,
 }
 

@@ -87,6 +87,7 @@ struct NewTenant {
     timezone: Option<String>,
     /// Calls per second at the most; no limit of its own unless said.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     calls_per_second: Option<u32>,
 }
 
@@ -105,6 +106,7 @@ struct TenantChange {
     timezone: Option<String>,
     /// Calls per second at the most; no limit of its own unless said.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     calls_per_second: Option<u32>,
 }
 
