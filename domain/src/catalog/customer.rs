@@ -22,7 +22,7 @@ pub struct Customer {
     pub email: Option<String>,
     /// The currency it pays in; its plan's unless said.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
     pub currency: Option<Currency>,
     /// Its IANA time zone; the tenant's unless said.
     #[serde(default)]
@@ -33,7 +33,7 @@ pub struct Customer {
     /// Since when it has had this parent: usage timed before does not count for the parent. None where it never was
     /// without it. Given by the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, read_only)]
+    #[schema(value_type = Option<String>, read_only, format = DateTime)]
     pub parent_since: Option<Timestamp>,
     /// The parents that it had before, oldest first: usage timed then counts for them for good. Given by the engine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,7 +55,7 @@ pub struct Customer {
     pub metadata: BTreeMap<String, String>,
     /// When it was erased: its personal data is gone, its usage and invoices stay, with the names on those that are final. Given by the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, read_only)]
+    #[schema(value_type = Option<String>, read_only, format = DateTime)]
     pub erased_at: Option<Timestamp>,
 }
 
@@ -67,10 +67,10 @@ pub struct FormerParent {
     pub parent: String,
     /// From when on; none where it never was without it before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
     /// Until when.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
 }
 
@@ -155,11 +155,11 @@ pub struct Grant {
     pub priority: u8,
     /// From when it counts; now unless said. Not before 2000.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub effective_at: Option<Timestamp>,
     /// When it ends; never unless said.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// How often it is given anew: `hour` (at most 366 days long), `day`, `week`, `month` or `billing`; once unless said.
     #[serde(default)]

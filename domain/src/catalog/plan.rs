@@ -35,7 +35,7 @@ pub struct Plan {
     #[serde(default)]
     pub version: u32,
     /// The currency of `prices`.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
     pub currency: Currency,
     /// The unit of the billing interval.
     #[serde(default)]
@@ -93,7 +93,7 @@ pub struct AddOn {
     #[serde(default)]
     pub version: u32,
     /// The currency of its prices.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
     pub currency: Currency,
     /// What it costs.
     #[serde(default)]
