@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use turnpike_domain::catalog::Customer;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::port::control::{ControlState, ControlStore, Decision, PageAfter};
+use turnpike_domain::port::control::{ControlState, ControlStore, Decision};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::history::History;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
-use turnpike_http::{Answered, Changing, Cursor, PageQuery, Reply};
+use turnpike_http::{Answered, Changing, Page, PageQuery, Reply};
 
 /// What catalog, customers and subscriptions are made of.
 #[derive(Clone)]
@@ -76,33 +76,15 @@ pub(crate) fn agree(pointer: &str, path: &str, body: &mut String) -> Result<(), 
     Ok(())
 }
 
-/// Where a page begins, and one row more than it has, which tells whether there is another.
-pub(crate) fn page_after(query: &PageQuery) -> Result<(PageAfter, usize), Problem> {
-    let limit = query.rows()?;
-    Ok((
-        PageAfter {
-            after: query.after().map(str::to_owned),
-            rows: limit + 1,
-        },
-        limit,
-    ))
-}
-
 /// A page of what is in memory in the order of its keys.
-pub(crate) fn page_of<'a, T>(
-    rows: impl Iterator<Item = (&'a String, T)>,
-    query: &PageQuery,
-) -> Result<turnpike_http::Page<T>, Problem> {
-    let limit = query.rows()?;
-    let after = query.after().unwrap_or("");
-    let rows: Vec<_> = rows
-        .filter(|(key, _)| key.as_str() > after)
-        .take(limit + 1)
-        .collect();
-    let more = rows.len() > limit;
-    let next_cursor = more
-        .then(|| rows.get(limit - 1).map(|(key, _)| Cursor::new(*key)))
-        .flatten();
-    let data = rows.into_iter().take(limit).map(|(_, row)| row).collect();
-    Ok(turnpike_http::Page { data, next_cursor })
+pub(crate) fn page_of<'a, T>(rows: impl Iterator<Item = (&'a String, T)>, page: &PageQuery) -> Page<T> {
+    let after = page.after().unwrap_or_default();
+    let rows = rows.filter(|(key, _)| key.as_str() > after);
+    let cut = page.cut(rows.take(page.rows() + 1).collect(), |(key, _)| {
+        String::clone(key)
+    });
+    Page {
+        data: cut.data.into_iter().map(|(_, row)| row).collect(),
+        next_cursor: cut.next_cursor,
+    }
 }

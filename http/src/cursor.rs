@@ -1,77 +1,54 @@
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
 use turnpike_domain::problem::Problem;
 
 /// Bytes of the check before the place.
 const CHECK_BYTES: usize = 6;
 
-/// A place in a list. Callers see it as a text that means nothing to them and hand it back; a text that was not written
-/// here is refused, so that a wrong cursor never looks like a page.
-#[derive(Debug, Clone, Default, PartialEq, Eq, utoipa::ToSchema)]
-#[schema(value_type = String)]
-pub struct Cursor(At);
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct At {
-    /// The list that the place belongs to, with the query where that shapes its places; empty for a list in the order of
-    /// its keys.
-    list: String,
-    place: String,
-}
+/// A place in a list, as callers see it: a text that means nothing to them and that they hand back. A text that was not
+/// written here for the same list is refused, so that a wrong cursor never looks like a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Cursor(String);
 
 impl Cursor {
-    /// The cursor of what lies behind `place`, which only the list itself understands.
-    pub fn new(place: impl Into<String>) -> Self {
-        Self::of("", place)
+    /// The cursor of what lies behind `place` in `list`. Only the list itself understands its places, and no other list
+    /// takes the cursor.
+    pub fn of(list: &str, place: &str) -> Self {
+        let place = place.as_bytes();
+        let bytes = [&check(list, place)[..], place].concat();
+        Self(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The same, of `list` alone: no other list takes it.
-    pub fn of(list: impl Into<String>, place: impl Into<String>) -> Self {
-        Self(At {
-            list: list.into(),
-            place: place.into(),
-        })
-    }
-
-    /// The place; `None` for the beginning, which an empty cursor means.
-    pub fn place(&self) -> Option<&str> {
-        Some(self.0.place.as_str()).filter(|place| !place.is_empty())
-    }
-
-    /// As callers see it.
-    pub fn encode(&self) -> String {
-        let place = self.0.place.as_bytes();
-        let bytes: Vec<u8> = check(&self.0.list, place)
-            .into_iter()
-            .chain(place.iter().copied())
-            .collect();
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    /// What [`Cursor::encode`] wrote for `list`, or an empty text; `None` for anything else.
-    pub fn decode(list: &str, text: &str) -> Option<Self> {
-        if text.is_empty() {
-            return Some(Self::of(list, ""));
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (said, place) = bytes.split_first_chunk()?;
-        let place = (*said == check(list, place)).then(|| place.to_vec())?;
-        String::from_utf8(place).ok().map(|place| Self::of(list, place))
-    }
-
-    /// The place in `list` behind which a page begins that is asked for with `cursor=text`; `None` for the first.
+    /// The place in `list` behind which a page begins that is asked for with `cursor=text`; `None` for the first, which an
+    /// empty text means too.
     pub fn after(list: &str, text: Option<&str>) -> Result<Option<String>, Problem> {
-        let Some(text) = text else {
-            return Ok(None);
-        };
-        let cursor = Self::decode(list, text).ok_or_else(|| Problem::invalid("/cursor", NOT_OURS))?;
-        Ok(cursor.place().map(str::to_owned))
+        match text {
+            None | Some("") => Ok(None),
+            Some(text) => match place_in(list, text) {
+                Some(place) => Ok(Some(place)),
+                None => Err(Problem::invalid("/cursor", "is not a next_cursor of this list")),
+            },
+        }
     }
 }
 
-const NOT_OURS: &str = "is not a next_cursor of this list";
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What [`Cursor::of`] wrote for `list`; `None` for anything else.
+fn place_in(list: &str, text: &str) -> Option<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (said, place) = bytes.split_first_chunk()?;
+    let place = (*said == check(list, place)).then(|| place.to_vec())?;
+    String::from_utf8(place).ok()
+}
 
 /// Tells a cursor of ours from other texts. It is no secret: a cursor opens nothing that its caller may not see.
 fn check(list: &str, place: &[u8]) -> [u8; CHECK_BYTES] {
@@ -86,19 +63,6 @@ fn check(list: &str, place: &[u8]) -> [u8; CHECK_BYTES] {
     check
 }
 
-impl Serialize for Cursor {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.encode())
-    }
-}
-
-impl<'de> Deserialize<'de> for Cursor {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::decode("", &text).ok_or_else(|| D::Error::custom(NOT_OURS))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,26 +70,25 @@ mod tests {
     #[test]
     fn only_what_was_written_here_comes_back() {
         for place in ["a", "plan-1", "ключ/\u{1}", "17.0.3"] {
-            let written = Cursor::new(place).encode();
-            assert_eq!(Cursor::decode("", &written).unwrap().place(), Some(place));
-            assert!(Cursor::decode("", place).is_none(), "{place}");
+            let written = Cursor::of("list", place).to_string();
+            assert_eq!(place_in("list", &written).as_deref(), Some(place));
+            assert_eq!(place_in("list", place), None);
             let mut changed = written.clone();
             changed.push('A');
-            assert!(Cursor::decode("", &changed).is_none(), "{changed}");
+            assert_eq!(place_in("list", &changed), None);
         }
-        assert_eq!(Cursor::decode("", "").unwrap().place(), None);
         for wrong in ["x", "0", "null", "AAAAAAAA", "AAAAAAAAAAAA", "%00"] {
-            assert!(Cursor::decode("", wrong).is_none(), "{wrong}");
+            assert!(Cursor::after("list", Some(wrong)).is_err(), "{wrong}");
         }
     }
+
     #[test]
-    fn another_lists_cursor_is_none() {
-        let written = Cursor::of("events", "17").encode();
+    fn another_lists_cursor_is_refused() {
+        let written = Cursor::of("events", "17").to_string();
         assert_eq!(Cursor::after("events", Some(&written)), Ok(Some("17".to_owned())));
         for other in ["", "dead letters", "event", "events 17"] {
             assert!(Cursor::after(other, Some(&written)).is_err(), "{other}");
         }
-        assert!(Cursor::after("events", Some(&Cursor::new("17").encode())).is_err());
         assert_eq!(Cursor::after("events", Some("")), Ok(None));
         assert_eq!(Cursor::after("events", None), Ok(None));
     }

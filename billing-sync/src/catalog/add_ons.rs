@@ -58,9 +58,9 @@ impl Entry for AddOn {
 async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
-    Params(query): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<AddOn>>> {
-    entry::list(&control, &caller, &query)
+    entry::list(&control, &caller, &page)
 }
 
 /// Shows an add-on.

@@ -34,10 +34,10 @@ pub(super) trait Entry: Clone + Serialize + Send + 'static {
     fn put_into(self, plan: &mut CatalogPlan, state: &dyn ControlState) -> Result<(), Problem>;
 }
 
-pub(super) fn list<E: Entry>(control: &Control, caller: &Caller, query: &PageQuery) -> Reply<Json<Page<E>>> {
+pub(super) fn list<E: Entry>(control: &Control, caller: &Caller, page: &PageQuery) -> Reply<Json<Page<E>>> {
     caller.require(Scope::Read)?;
     let catalog = control.directory.catalog(caller.tenant);
-    Ok(Json(page_of(E::all(&catalog), query)?))
+    Ok(Json(page_of(E::all(&catalog), page)))
 }
 
 pub(super) fn get<E: Entry>(control: &Control, caller: &Caller, key: &str) -> Reply<Json<E>> {

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use turnpike_domain::catalog::{Catalog, CatalogKind, CatalogPlan, Feature};
 use turnpike_domain::port::control::ControlState;
 use turnpike_domain::problem::Problem;
-use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -52,9 +52,9 @@ impl Entry for Feature {
 async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
-    Params(query): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<Feature>>> {
-    entry::list(&control, &caller, &query)
+    entry::list(&control, &caller, &page)
 }
 
 /// Shows a feature.

@@ -9,7 +9,7 @@ use turnpike_domain::meter::MeterDefinition;
 use turnpike_domain::port::control::ControlState;
 use turnpike_domain::port::history::Backfill;
 use turnpike_domain::problem::Problem;
-use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -53,9 +53,9 @@ impl Entry for MeterDefinition {
 async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
-    Params(query): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<MeterDefinition>>> {
-    entry::list(&control, &caller, &query)
+    entry::list(&control, &caller, &page)
 }
 
 /// A meter, and how far it has filled itself from the events before its making.

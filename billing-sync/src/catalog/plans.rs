@@ -58,9 +58,9 @@ impl Entry for Plan {
 async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
-    Params(query): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<Plan>>> {
-    entry::list(&control, &caller, &query)
+    entry::list(&control, &caller, &page)
 }
 
 /// Shows a plan.

@@ -11,7 +11,7 @@ use turnpike_domain::port::control::{ControlState, Effect};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Randomness, Timestamp};
-use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -35,9 +35,9 @@ async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
     Path(key): Path<String>,
-    Params(query): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<Grant>>> {
-    own::list(&control, &caller, &key, &query)
+    own::list(&control, &caller, &key, &page)
 }
 
 /// Gives a customer an amount of a metered feature. Its id is made unless said.

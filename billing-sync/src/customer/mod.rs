@@ -11,11 +11,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use turnpike_domain::catalog::Customer;
 use turnpike_domain::identity::Scope;
-use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::control::{Control, agree, page_after};
+use crate::control::{Control, agree};
 
 /// The routes of customers.
 pub(crate) fn router(control: Arc<Control>) -> OpenApiRouter {
@@ -36,15 +36,15 @@ pub(crate) fn router(control: Arc<Control>) -> OpenApiRouter {
 async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
-    Params(query): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<Customer>>> {
     caller.require(Scope::Read)?;
-    let (page, limit) = page_after(&query)?;
-    let rows = control.store.list_customers(caller.tenant, page).await?;
+    let rows = control
+        .store
+        .list_customers(caller.tenant, page.with_one_more())
+        .await?;
     let rows = rows.into_iter().map(Arc::unwrap_or_clone).collect();
-    Ok(Json(Page::cut(rows, limit, |customer: &Customer| {
-        customer.key.clone()
-    })))
+    Ok(Json(page.cut(rows, |customer: &Customer| customer.key.clone())))
 }
 
 /// Shows a customer.
@@ -89,7 +89,7 @@ async fn put(
 }
 
 /// Erases a customer. One that had subscriptions, a parent or children keeps its key, subjects, usage and invoices and
-/// loses all personal data; another is gone altogether. Refused while a subscription runs or another customer has it as its parent.
+/// loses all personal data but name and email on invoices that are final; another is gone altogether. Refused while a subscription runs or another customer has it as its parent.
 #[utoipa::path(
     delete, path = "/v1/customers/{key}", tag = "Customers", operation_id = "delete_customer",
     params(("key" = String, Path)),

@@ -9,7 +9,7 @@ use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{ControlState, Effect};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
-use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -33,9 +33,9 @@ async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
     Path(key): Path<String>,
-    Params(query): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<Override>>> {
-    own::list(&control, &caller, &key, &query)
+    own::list(&control, &caller, &key, &page)
 }
 
 /// Makes an override; there is one per feature.

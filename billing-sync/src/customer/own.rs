@@ -64,13 +64,13 @@ pub(super) fn list<T: Own>(
     control: &Control,
     caller: &Caller,
     customer: &str,
-    query: &PageQuery,
+    page: &PageQuery,
 ) -> Reply<Json<Page<T>>> {
     caller.require(Scope::Read)?;
     control.customer(caller.tenant, customer)?;
     let all = T::all(control.directory.as_ref(), caller.tenant, customer);
     let rows = all.iter().map(|one| (one.key(), T::clone(one)));
-    Ok(Json(page_of(rows, query)?))
+    Ok(Json(page_of(rows, page)))
 }
 
 pub(super) fn get<T: Own>(control: &Control, caller: &Caller, customer: &str, key: &str) -> Reply<Json<T>> {

@@ -18,12 +18,12 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{
-    Answered, Caller, Changing, Cursor, JsonBody, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply,
+    Answered, Caller, Changing, JsonBody, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::control::{Control, page_after};
+use crate::control::Control;
 pub use create::NewSubscription;
 pub use steps::{CancelRequest, ChangeRequest};
 pub use view::{ScheduledChange, SubscriptionView};
@@ -44,49 +44,37 @@ pub(crate) fn router(control: Arc<Control>) -> OpenApiRouter {
 /// What is listed.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 struct ListQuery {
-    /// Rows at the most: 1 to 1,000, 100 unless said.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
-    /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor>,
     /// Only those of one customer.
     customer: Option<String>,
 }
 
 /// Lists subscriptions, oldest first.
 #[utoipa::path(
-    get, path = "/v1/subscriptions", tag = "Subscriptions", operation_id = "list_subscriptions", params(ListQuery),
+    get, path = "/v1/subscriptions", tag = "Subscriptions", operation_id = "list_subscriptions", params(PageQuery, ListQuery),
     responses((status = 200, body = Page<SubscriptionView>), (status = 4XX, body = ProblemBody)),
     security(("api_key" = ["read"]))
 )]
 async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
+    page: PageQuery,
     Params(query): Params<ListQuery>,
 ) -> Reply<Json<Page<SubscriptionView>>> {
     caller.require(Scope::Read)?;
-    let (page, limit) = page_after(&PageQuery {
-        limit: query.limit,
-        cursor: query.cursor,
-    })?;
     let filter = SubscriptionFilter {
         customer: query.customer,
     };
     let rows = control
         .store
-        .list_subscriptions(caller.tenant, filter, page)
+        .list_subscriptions(caller.tenant, filter, page.with_one_more())
         .await?;
     let now = control.clock.now(caller.tenant);
     let rows = rows
         .iter()
         .map(|subscription| SubscriptionView::at(subscription, now))
         .collect();
-    Ok(Json(Page::cut(rows, limit, |view: &SubscriptionView| {
-        view.id.clone()
-    })))
+    Ok(Json(page.cut(rows, |view: &SubscriptionView| view.id.clone())))
 }
 
 /// Subscribes a customer to a plan. A customer has one subscription at a time.

@@ -13,7 +13,7 @@ use turnpike_domain::port::intake::Outcome;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{Caller, Cursor, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Caller, Cursor, MaybeJson, Page, PageQuery, ProblemBody, Reply};
 
 use super::view::DeadLetterBody;
 use crate::IngestState;
@@ -24,21 +24,8 @@ use crate::decode::lines::Line;
 /// Letters that are marked as dealt with at the same time.
 const RESOLVED_TOGETHER: usize = 64;
 
-/// The lists that cursors belong to: a replay's goes on with the replay.
-const LIST: &str = "/v1/events/dead-letters";
+/// The list that the cursors of replays belong to: they go on with the replay.
 const REPLAY: &str = "/v1/events/dead-letters/replay";
-
-/// Which page of dead letters.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct LettersQuery {
-    /// Dead letters at the most: 1 to 1,000, 100 unless said.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
-}
 
 /// List dead letters.
 ///
@@ -46,26 +33,27 @@ pub(crate) struct LettersQuery {
 /// a meter could not read. Refused events are kept up to a rate, and of one body the first 1,000; the others are in the metric
 /// `turnpike_ingest_dead_letters_total{result="over_rate"}`.
 #[utoipa::path(
-    get, path = "/v1/events/dead-letters", tag = "Events", params(LettersQuery),
+    get, path = "/v1/events/dead-letters", tag = "Events", params(PageQuery),
     responses(
         (status = 200, body = Page<DeadLetterBody>, description = "A page of dead letters"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
 )]
 pub(crate) async fn list(
     State(state): State<IngestState>,
     caller: Caller,
-    Params(LettersQuery { limit, cursor }): Params<LettersQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<DeadLetterBody>>> {
     caller.require(Scope::Read)?;
-    let rows = PageQuery { limit, cursor: None }.rows()?;
-    let after = Cursor::after(LIST, cursor.as_deref())?;
-    let page = state.history.dead_letters(caller.tenant, rows, after).await?;
-    Ok(Json(Page {
-        data: page.letters.into_iter().map(Into::into).collect(),
-        next_cursor: page.next_cursor.map(|place| Cursor::of(LIST, place)),
-    }))
+    let after = page.after().map(str::to_owned);
+    let found = state
+        .history
+        .dead_letters(caller.tenant, page.rows(), after)
+        .await?;
+    let letters = found.letters.into_iter().map(Into::into).collect();
+    Ok(Json(page.page(letters, found.next_cursor)))
 }
 
 /// Which refused events to try again; all unless said.
@@ -177,7 +165,7 @@ pub(crate) async fn replay(
     }
     answer.next_cursor = cursor
         .filter(|_| wanted.is_none())
-        .map(|place| Cursor::of(REPLAY, place));
+        .map(|place| Cursor::of(REPLAY, &place));
     Ok(Json(answer))
 }
 

@@ -7,14 +7,13 @@ use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::port::history::EventQuery;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{TimeRange, Timestamp};
-use turnpike_http::{Caller, Cursor, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
 
 use super::view::EventBody;
 use crate::IngestState;
 
 /// Which events to show.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
     /// Only events of this customer's subjects.
@@ -33,52 +32,43 @@ pub(crate) struct ListQuery {
     /// Only events that count for a time before this.
     #[param(value_type = Option<String>, format = DateTime)]
     to: Option<Timestamp>,
-    /// Events at the most: 1 to 1,000, 100 unless said.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
 }
-
-/// The list that cursors belong to.
-const LIST: &str = "/v1/events";
 
 /// List events.
 ///
-/// Accepted events as they count now, the one accepted last first; an amended or voided one keeps its place. A page may be
-/// short, even empty, and still have a `next_cursor`: each looks through a bounded part of the log, in which the events of
-/// all tenants stand (a page that has nothing yet looks 8 times as far). Narrow it with `from` and `to`, or name `source`
-/// and `id`.
+/// Accepted events as they count now, the one accepted last first; an amended or voided one keeps its place. A page has as many
+/// events as `limit` says as long as there are any, but ends after 8 MiB of data. Events that lie far back among many
+/// that are not asked for are looked for until they are found, which may take long: narrow it with `from` and `to`, or
+/// name `source` and `id`.
 #[utoipa::path(
-    get, path = "/v1/events", tag = "Events", params(ListQuery),
+    get, path = "/v1/events", tag = "Events", params(PageQuery, ListQuery),
     responses(
         (status = 200, body = Page<EventBody>, description = "A page of events"),
         (status = 404, body = ProblemBody, description = "The customer is unknown"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
 )]
 pub(crate) async fn list(
     State(state): State<IngestState>,
     caller: Caller,
+    page: PageQuery,
     Params(query): Params<ListQuery>,
 ) -> Reply<Json<Page<EventBody>>> {
     caller.require(Scope::Read)?;
-    let query = query.resolve(&state, caller.tenant)?;
-    let page = state.history.events(caller.tenant, query).await?;
-    let data = page
+    let query = query.resolve(&state, caller.tenant, &page)?;
+    let found = state.history.events(caller.tenant, query).await?;
+    let data = found
         .events
         .into_iter()
         .map(EventBody::of)
         .collect::<Result<_, _>>()?;
-    Ok(Json(Page {
-        data,
-        next_cursor: page.next_cursor.map(|place| Cursor::of(LIST, place)),
-    }))
+    Ok(Json(page.page(data, found.next_cursor)))
 }
 
 impl ListQuery {
-    fn resolve(self, state: &IngestState, tenant: TenantId) -> Result<EventQuery, Problem> {
+    fn resolve(self, state: &IngestState, tenant: TenantId, page: &PageQuery) -> Result<EventQuery, Problem> {
         for (name, value) in [
             ("customer", &self.customer),
             ("subject", &self.subject),
@@ -107,18 +97,14 @@ impl ListQuery {
                 Some(subjects)
             }
         };
-        let page = PageQuery {
-            limit: self.limit,
-            cursor: None,
-        };
         Ok(EventQuery {
             subjects,
             kind: self.r#type,
             range,
             source: self.source,
             id: self.id,
-            limit: page.rows()?,
-            cursor: Cursor::after(LIST, self.cursor.as_deref())?,
+            limit: page.rows(),
+            cursor: page.after().map(str::to_owned),
         })
     }
 }

@@ -32,6 +32,11 @@ pub(crate) struct Apply {
 
 impl Apply {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
+        if self.client.json && !self.yes && !self.dry_run {
+            return Err(CommandError::usage(
+                "--json asks nobody: give --yes to apply, or --dry-run to see the difference alone",
+            ));
+        }
         let files = CatalogFiles::read(&self.files)?;
         let client = self.client.client()?;
         let mut catalog = files.catalog.clone();

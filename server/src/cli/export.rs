@@ -26,7 +26,7 @@ pub(crate) struct Export {
     /// The file; standard output unless said.
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// How; csv unless said, and the catalog always as TOML.
+    /// How; csv unless said, ndjson with --json, and the catalog as TOML, or as JSON with --json.
     #[arg(long, value_parser = ["csv", "ndjson"])]
     format: Option<String>,
     /// A parameter of the call, such as meter=tokens or from=2026-01-01T00:00:00Z; may repeat.
@@ -42,7 +42,7 @@ impl Export {
         if self.what == "catalog" {
             return self.catalog(&client).await;
         }
-        let format = self.format.as_deref().unwrap_or("csv");
+        let format = self.rows_format()?;
         let mut path = format!("/v1/export/{}?format={format}", self.what);
         for pair in &self.with {
             let (name, value) = pair
@@ -83,14 +83,26 @@ impl Export {
     async fn catalog(&self, client: &Client) -> Result<(), CommandError> {
         if self.format.is_some() || !self.with.is_empty() {
             return Err(CommandError::usage(
-                "the catalog is written whole, as TOML: leave out --format and --with",
+                "the catalog is written whole, as TOML or with --json: leave out --format and --with",
             ));
         }
-        let text = as_toml(&client.get("/v1/catalog").await?)?;
-        match &self.output {
-            None => output::line(text.trim_end()),
-            Some(file) => std::fs::write(file, text)
-                .map_err(|error| CommandError::failed(format!("cannot write {}: {error}", file.display()))),
+        let catalog = client.get("/v1/catalog").await?;
+        let text = if self.client.json {
+            output::pretty(&catalog)
+        } else {
+            as_toml(&catalog)?
+        };
+        output::page(text.trim_end(), self.output.as_deref())
+    }
+
+    /// How rows are written. With `--json` one JSON object per line.
+    fn rows_format(&self) -> Result<&str, CommandError> {
+        match self.format.as_deref() {
+            Some("csv") if self.client.json => Err(CommandError::usage(
+                "--json writes NDJSON: leave out --format csv, or --json",
+            )),
+            None if self.client.json => Ok("ndjson"),
+            given => Ok(given.unwrap_or("csv")),
         }
     }
 }

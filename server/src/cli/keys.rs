@@ -77,7 +77,10 @@ impl Keys {
                 let path = format!("/v1/keys/{}/rotate", encode(id));
                 client.post_once(&path, body).await?
             }
-            What::Revoke { id } => client.delete_once(&format!("/v1/keys/{}", encode(id))).await?,
+            What::Revoke { id } => {
+                client.delete_once(&format!("/v1/keys/{}", encode(id))).await?;
+                json!({"id": id, "revoked": true})
+            }
         };
         if self.client.json {
             return output::json(&answer);

@@ -16,6 +16,7 @@ mod plot;
 mod rebuild;
 mod refusal;
 mod serve;
+pub(crate) mod signals;
 pub(crate) mod usage;
 mod verify;
 
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
+use tokio::signal::unix::SignalKind;
 
 pub(crate) use client::{Body, Client};
 
@@ -38,7 +40,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 the server cannot be reached; \
-4 the server refused the call; 5 a check said no, or found differences or damage; 130 interrupted.
+4 the server refused the call; 5 a check said no, or found differences or damage; 130 and 143 stopped by SIGINT and SIGTERM.
 
 With --json, standard output has one JSON document, and an error is one JSON object on standard error: \
 {\"error\": {\"kind\": \"refused\", \"exit_code\": 4, \"detail\": \"…\", \"problem\": {…}}}, where kind is failed, usage, \
@@ -90,17 +92,20 @@ impl Kind {
             Self::Unreachable => 3,
             Self::Refused => 4,
             Self::Negative => 5,
-            // As shells have it: 128 and the number of SIGINT.
-            Self::Interrupted => 130,
+            Self::Interrupted => SIGNAL_EXIT_BASE + 2,
         }
     }
 }
+
+/// What shells add to the number of the signal that ended a command.
+const SIGNAL_EXIT_BASE: u8 = 128;
 
 /// Why a command ended without success: words for people, and what programs need.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct CommandError {
     kind: Kind,
+    exit_code: u8,
     text: String,
     /// What the server answered; null where it did not.
     problem: Box<Value>,
@@ -110,6 +115,7 @@ impl CommandError {
     fn new(kind: Kind, text: impl Into<String>) -> Self {
         Self {
             kind,
+            exit_code: kind.exit_code(),
             text: text.into(),
             problem: Box::default(),
         }
@@ -143,9 +149,24 @@ impl CommandError {
         Self::new(Kind::Usage, text)
     }
 
-    /// Somebody stopped it.
-    pub(crate) fn interrupted(text: impl Into<String>) -> Self {
-        Self::new(Kind::Interrupted, text)
+    /// Somebody stopped it with `signal`.
+    pub(crate) fn interrupted(signal: SignalKind, text: impl Into<String>) -> Self {
+        let number = u8::try_from(signal.as_raw_value()).unwrap_or_default();
+        Self {
+            exit_code: SIGNAL_EXIT_BASE + number,
+            ..Self::new(Kind::Interrupted, text)
+        }
+    }
+
+    /// Whether somebody stopped it.
+    pub(crate) fn is_interruption(&self) -> bool {
+        self.kind == Kind::Interrupted
+    }
+
+    /// What the server said about something that the call names: that it is not there, or not in a state for the call.
+    pub(crate) fn of_what_was_named(&self) -> Option<&Value> {
+        let named = self.problem["status"] == 404 || self.problem["status"] == 409;
+        named.then_some(&*self.problem)
     }
 
     /// The same error with what to do about it, unless it is one of the arguments, which says so itself.
@@ -162,7 +183,7 @@ impl CommandError {
             eprintln!("error: {}", self.text);
             return;
         }
-        let mut error = json!({ "kind": self.kind, "exit_code": self.kind.exit_code(), "detail": self.text });
+        let mut error = json!({ "kind": self.kind, "exit_code": self.exit_code, "detail": self.text });
         if !self.problem.is_null() {
             error["problem"] = Value::clone(&self.problem);
         }
@@ -203,12 +224,23 @@ impl ConfigArgs {
             values.push((key.trim().to_owned(), value.to_owned()));
         }
         if let Some(path) = &self.data_dir {
-            values.push(("data_dir".to_owned(), path.display().to_string()));
+            let path = path
+                .to_str()
+                .ok_or_else(|| CommandError::usage(format!("--data-dir {} is not UTF-8", path.display())))?;
+            values.push(("data_dir".to_owned(), path.to_owned()));
         }
         values.extend(more);
-        let environment: Vec<_> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => environment.push((name, value)),
+                (Ok(name), Err(value)) if name.starts_with("TURNPIKE_") => {
+                    let shown = value.to_string_lossy();
+                    return Err(CommandError::usage(format!("{name} is not UTF-8: \"{shown}\"")));
+                }
+                _ => {}
+            }
+        }
         Ok(crate::config::load(
             &Flags {
                 config: self.config.clone(),
@@ -235,9 +267,10 @@ pub fn main() -> ExitCode {
         // Help and version are no errors; people get clap's own words, with colours.
         Err(error) if !json || !error.use_stderr() => error.exit(),
         Err(error) => {
-            let error = CommandError::usage(error.render().to_string().trim_end());
+            let words = error.render().to_string();
+            let error = CommandError::usage(words.trim_start_matches("error: ").trim_end());
             error.tell(true);
-            return ExitCode::from(error.kind.exit_code());
+            return ExitCode::from(error.exit_code);
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -251,7 +284,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.tell(json);
-            ExitCode::from(error.kind.exit_code())
+            ExitCode::from(error.exit_code)
         }
     }
 }
@@ -314,10 +347,11 @@ mod tests {
             CommandError::unreachable("x"),
             CommandError::refused("x", Value::Null),
             CommandError::negative("x"),
-            CommandError::interrupted("x"),
+            CommandError::interrupted(SignalKind::interrupt(), "x"),
+            CommandError::interrupted(SignalKind::terminate(), "x"),
         ];
-        let codes = errors.map(|error| error.kind.exit_code());
-        assert_eq!(codes, [1, 2, 3, 4, 5, 130]);
+        let codes = errors.map(|error| error.exit_code);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 130, 143]);
         let told = Cli::command()
             .get_after_help()
             .map(ToString::to_string)

@@ -1,6 +1,7 @@
 //! How commands show what they have.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,7 +11,19 @@ use super::CommandError;
 
 /// Writes JSON to standard output.
 pub(crate) fn json(value: &Value) -> Result<(), CommandError> {
-    line(&serde_json::to_string_pretty(value).unwrap_or_default())
+    line(&pretty(value))
+}
+
+/// JSON as people like it.
+pub(crate) fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// Writes a text and a line's end to `file`, or to standard output.
+pub(crate) fn page(text: &str, file: Option<&Path>) -> Result<(), CommandError> {
+    let Some(file) = file else { return line(text) };
+    std::fs::write(file, format!("{text}\n"))
+        .map_err(|error| CommandError::failed(format!("cannot write {}: {error}", file.display())))
 }
 
 /// Writes a line to standard output. A reader that went away (`| head`) is no failure.

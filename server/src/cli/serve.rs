@@ -1,15 +1,17 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::sync::Arc;
 
+use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
+use super::signals::StopSignals;
 use super::{CommandError, ConfigArgs, output};
 use crate::config::Config;
 use crate::http::serve::serve;
@@ -21,13 +23,21 @@ use crate::wiring::{Engine, EngineParts};
   turnpike serve
   turnpike serve --data-dir /var/lib/turnpike --listen 0.0.0.0:8080
   TURNPIKE_BOOTSTRAP_API_KEY=choose-a-long-secret turnpike serve
-  turnpike serve --config turnpike.toml --set http.drain_s=5")]
+  turnpike serve --config turnpike.toml --set http.drain_s=5
+  turnpike serve --listen 127.0.0.1:0 --json")]
 pub(crate) struct Serve {
     #[command(flatten)]
     config: ConfigArgs,
     /// Address and port of the API; TURNPIKE_LISTEN, else 127.0.0.1:8080.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Write what is said on standard output as JSON, one object per line: {"api_key": …} at a first start, then
+    /// {"listens": …}.
+    #[arg(long)]
+    json: bool,
+    /// Stop when standard input ends: for a program that starts the server and may die before it.
+    #[arg(long)]
+    stop_with_stdin: bool,
 }
 
 impl Serve {
@@ -41,7 +51,7 @@ impl Serve {
             randomness: Arc::new(MachineRandomness),
             fail_points: Arc::new(fail_points()?),
             bootstrap_key: bootstrap_key()?,
-            show_key: Box::new(show_key),
+            show_key: Box::new(move |key| show_key(key, self.json)),
         };
         crate::telemetry::start(
             &config.telemetry,
@@ -49,7 +59,7 @@ impl Serve {
             Arc::clone(&parts.randomness),
         )?;
         // Before anything is opened, so that a port in use costs nothing.
-        let listener = bind(config.listen).await?;
+        let listener = bind(config.listen, "--listen or TURNPIKE_LISTEN").await?;
         let randomness: Arc<dyn Randomness> = Arc::clone(&parts.randomness);
         let engine = Engine::open(&config, parts)
             .await
@@ -57,9 +67,16 @@ impl Serve {
         let address = listener.local_addr().unwrap_or(config.listen);
         // Before anybody is told that it listens, and may ask it to stop.
         let stop = stop_on_signals()?;
+        if self.stop_with_stdin {
+            stop_with_stdin(stop.clone());
+        }
         // On standard output, for people and for programs that started us on port 0; logs go to standard error.
         // Who does not listen to them does not want to know.
-        let _ = output::line(&format!("turnpike listens on http://{address}"));
+        let _ = output::line(&if self.json {
+            json!({"listens": format!("http://{address}")}).to_string()
+        } else {
+            format!("turnpike listens on http://{address}")
+        });
         tracing::info!(%address, data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "turnpike serves");
         engine.unready_on(stop.clone());
         let metrics = serve_metrics(&config, &engine, &randomness, stop.clone()).await?;
@@ -108,28 +125,49 @@ fn bootstrap_key() -> Result<Option<String>, CommandError> {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
+/// Listens on an address that `setting` chose.
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, CommandError> {
     TcpListener::bind(address).await.map_err(|error| {
         CommandError::failed(format!(
-            "cannot listen on {address}: {error}; choose another address with --listen or TURNPIKE_LISTEN"
+            "cannot listen on {address}: {error}; choose another address with {setting}"
         ))
     })
 }
 
 /// The one time that the key can be seen. Not logged: standard output only.
-fn show_key(key: &str) -> Result<(), Problem> {
-    let mut out = std::io::stdout().lock();
-    let shown = writeln!(
-        out,
-        "First start: making the tenant \"default\" and an admin API key. It is shown only now:\n\n    {key}\n"
-    );
-    shown.and_then(|()| out.flush()).map_err(|error| {
+fn show_key(key: &str, as_json: bool) -> Result<(), Problem> {
+    let unseen = |why: &str| {
         let detail = format!(
-            "the admin API key of the first start cannot be shown on standard output ({error}), so none was made; \
+            "the admin API key of the first start cannot be shown on standard output ({why}), so none was made; \
              choose one with TURNPIKE_BOOTSTRAP_API_KEY"
         );
         Problem::new(Code::Internal, detail)
-    })
+    };
+    if goes_nowhere() {
+        return Err(unseen("it is closed, or goes to /dev/null"));
+    }
+    let text = if as_json {
+        json!({ "api_key": key }).to_string()
+    } else {
+        format!(
+            "First start: making the tenant \"default\" and an admin API key. It is shown only now:\n\n    {key}\n"
+        )
+    };
+    let mut out = std::io::stdout().lock();
+    let shown = writeln!(out, "{text}");
+    shown
+        .and_then(|()| out.flush())
+        .map_err(|error| unseen(&error.to_string()))
+}
+
+/// Whether nobody can read standard output. One that is closed at the start is `/dev/null` here, for the standard library
+/// opens that in its place.
+fn goes_nowhere() -> bool {
+    let device = |path: &str| {
+        let meta = std::fs::metadata(path).ok()?;
+        meta.file_type().is_char_device().then(|| meta.rdev())
+    };
+    device("/dev/null").is_some_and(|null| device("/dev/stdout") == Some(null))
 }
 
 async fn serve_metrics(
@@ -141,7 +179,7 @@ async fn serve_metrics(
     let Some(address) = config.http.metrics_listen.0 else {
         return Ok(None);
     };
-    let listener = bind(address).await?;
+    let listener = bind(address, "http.metrics_listen").await?;
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "metrics are served on their own");
     Ok(Some(tokio::spawn(serve(
         listener,
@@ -152,19 +190,24 @@ async fn serve_metrics(
     ))))
 }
 
+/// Cancels `stop` when standard input ends. Whoever holds its other end lets go of it, however it dies.
+fn stop_with_stdin(stop: CancellationToken) {
+    // A thread of its own, for which nobody waits.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        tracing::info!("standard input has ended");
+        stop.cancel();
+    });
+}
+
 /// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
 fn stop_on_signals() -> Result<CancellationToken, CommandError> {
-    let failed = |error: std::io::Error| CommandError::failed(format!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut signals = StopSignals::wait()?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     tokio::spawn(async move {
         for second in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            signals.next().await;
             if second {
                 std::process::exit(1);
             }

@@ -9,18 +9,21 @@ pub(crate) fn did_you_mean<'a>(given: &str, candidates: impl Iterator<Item = &'a
         .map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions and replacements between two texts (Levenshtein).
+/// Insertions, deletions, replacements and swaps of neighbours between two texts (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut above = vec![0; b.len() + 1];
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    for i in 1..=a.len() {
+        let mut next = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = row[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            next[j] = replaced.min(next[j - 1] + 1).min(row[j] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                next[j] = next[j].min(above[j - 2] + 1);
+            }
         }
+        above = std::mem::replace(&mut row, next);
     }
     row[b.len()]
 }
@@ -36,6 +39,8 @@ mod tests {
             ("listen", "listen", 0),
             ("lisen", "listen", 1),
             ("kitten", "sitting", 3),
+            ("inof", "info", 1),
+            ("abcd", "badc", 2),
             ("", "abc", 3),
         ] {
             assert_eq!(distance(a, b), expected, "{a} {b}");

@@ -80,12 +80,21 @@ impl Layers {
             let source = lines
                 .get(&key)
                 .map_or_else(|| name.to_owned(), |line| format!("{name}, line {line}"));
+            if value.as_table().is_some() && self.has_part(&key) {
+                continue;
+            }
             if !self.schema.contains_key(&key) {
                 return Err(unknown(&source, &key, &self.schema));
             }
             self.set(key, value, source)?;
         }
         Ok(())
+    }
+
+    /// Whether keys begin with `part` and a dot.
+    fn has_part(&self, part: &str) -> bool {
+        let rest = |key: &String| key.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'));
+        self.schema.keys().any(rest)
     }
 
     /// Sets a key of the schema. An error for a value of another type than the default's, or out of range.
@@ -106,8 +115,10 @@ impl Layers {
         let source = |key: &str| self.sources.get(key).map_or("the defaults", String::as_str);
         let config: Config =
             serde_path_to_error::deserialize(Value::Table(self.merged)).map_err(|error| {
-                let key = error.path().to_string();
-                ConfigError(format!("{}: {key}: {}", source(&key), error.inner()))
+                let path = error.path().to_string();
+                // Of an item of a list the place is that of the list.
+                let key = path.split('[').next().unwrap_or_default();
+                ConfigError(format!("{}: {key}: {}", source(key), error.inner()))
             })?;
         match check::wrong_meaning(&config) {
             Some((key, wrong)) => Err(ConfigError(format!("{}: {key} {wrong}", source(key)))),
@@ -126,12 +137,12 @@ fn file_path(flags: &Flags, environment: &[(String, String)]) -> Option<(PathBuf
     Some((PathBuf::from(&named.1), "given by TURNPIKE_CONFIG"))
 }
 
-/// Every key of `table` with its value: the path's parts are joined by dots.
+/// Every key of `table` with its value, or with an empty table: the path's parts are joined by dots.
 pub(super) fn leaves(table: &Table) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for (key, value) in table {
         match value {
-            Value::Table(inner) => {
+            Value::Table(inner) if !inner.is_empty() => {
                 all.extend(
                     leaves(inner)
                         .into_iter()
@@ -410,6 +421,33 @@ mod tests {
             config.http.cors_origins,
             ["https://a.example", "https://b.example"]
         );
+    }
+
+    #[test]
+    fn what_would_have_no_effect_is_refused_with_its_line() {
+        for (file, expected) in [
+            ("\n[htpp]\n", ", line 2: unknown key \"htpp\""),
+            (
+                "[http]\ncors_origins = [1]",
+                ", line 2: http.cors_origins: invalid type",
+            ),
+            (
+                "[http]\ncors_origins = [\"https://a.example/x\"]",
+                ", line 2: http.cors_origins has \"https://a.example/x\"",
+            ),
+            (
+                "[telemetry]\nlog_filter = \"inof\"",
+                ", line 2: telemetry.log_filter has \"inof\"",
+            ),
+        ] {
+            let error = with_file(file, &[], &[]).unwrap_err();
+            assert!(error.0.contains(expected), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_part_may_be_empty() {
+        assert_eq!(with_file("[http]\n", &[], &[]), Config::built_in());
     }
 
     #[test]

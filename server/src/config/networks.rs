@@ -40,9 +40,14 @@ impl Network {
             Some((address, bits)) => (address, Some(bits.parse().ok()?)),
         };
         let address: IpAddr = address.trim().parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(most);
-        (bits <= most).then_some(Self { address, bits })
+        let most = |address: IpAddr| if address.is_ipv4() { 32_u32 } else { 128 };
+        let bits = bits.unwrap_or(most(address));
+        let (address, bits) = match address.to_canonical() {
+            // IPv4 mapped into IPv6 is IPv4: its first 96 bits are always the same.
+            canonical if canonical != address => (canonical, bits.checked_sub(96)?),
+            same => (same, bits),
+        };
+        (bits <= most(address)).then_some(Self { address, bits })
     }
 
     fn contains(&self, other: IpAddr) -> bool {
@@ -96,6 +101,8 @@ mod tests {
             (&["2001:db8::/32", "::1"], "2001:db8:ffff::1", true),
             (&["2001:db8::/32", "::1"], "::1", true),
             (&["2001:db8::/32", "::1"], "2001:db9::1", false),
+            (&["::ffff:10.0.0.0/104"], "10.9.9.9", true),
+            (&["::ffff:10.0.0.0/104"], "11.0.0.1", false),
             (&[], "127.0.0.1", false),
         ] {
             assert_eq!(contain(networks, address), expected, "{networks:?} {address}");
@@ -104,7 +111,15 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for text in ["", "ten", "10.0.0.0/33", "::/129", "10.0.0.0/x", "10.0.0.0/-1"] {
+        for text in [
+            "",
+            "ten",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/x",
+            "10.0.0.0/-1",
+            "::ffff:10.0.0.0/8",
+        ] {
             assert!(Networks::parse(&[text.to_owned()]).is_err(), "{text}");
         }
     }

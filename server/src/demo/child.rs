@@ -41,12 +41,13 @@ impl Setting {
             command.env_remove(name);
         }
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--stop-with-stdin", "--data-dir"])
             .arg(&self.data_dir)
             .env("TURNPIKE_BOOTSTRAP_API_KEY", &self.key)
             // Ctrl-C is for the demo, which ends it.
             .process_group(0)
-            .stdin(Stdio::null())
+            // It ends with the demo, however that ends.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

@@ -8,15 +8,14 @@ mod trace;
 mod usage;
 
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use turnpike_domain::time::{Clock, Randomness};
 use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
 use crate::cli::catalog_files::CatalogFiles;
+use crate::cli::signals::StopSignals;
 use crate::cli::{Client, CommandError, output};
 use child::{Server, Setting};
 use story::Story;
@@ -68,13 +67,15 @@ struct Stage {
 impl Demo {
     pub(crate) async fn run(self) -> Result<(), CommandError> {
         let (_temporary, directory) = self.directory()?;
-        let mut stopped = pin!(stop_signal()?);
+        let mut stop = StopSignals::wait()?;
         let stage = tokio::select! {
             played = self.play(directory) => played?,
             // What is dropped takes its server and its temporary directory along.
-            () = &mut stopped => return Err(CommandError::interrupted("stopped; what the demo had started is ended")),
+            signal = stop.next() => {
+                return Err(CommandError::interrupted(signal, "stopped; what the demo had started is ended"));
+            }
         };
-        self.end(stage, stopped).await
+        self.end(stage, stop).await
     }
 
     async fn play(&self, directory: PathBuf) -> Result<Stage, CommandError> {
@@ -112,7 +113,7 @@ impl Demo {
         Ok((None, path.clone()))
     }
 
-    async fn end(self, mut stage: Stage, stopped: impl Future<Output = ()>) -> Result<(), CommandError> {
+    async fn end(self, mut stage: Stage, mut stop: StopSignals) -> Result<(), CommandError> {
         let server = stage.server.take();
         if self.json {
             output::json(&stage.found)?;
@@ -132,22 +133,9 @@ impl Demo {
              \x20   turnpike usage generated_tokens --from 2023-11-16T18:00:00Z --to 2023-11-16T20:00:00Z --window minute\n\
              \x20   turnpike invoice list"
         ));
-        stopped.await;
+        stop.next().await;
         server.stop()
     }
-}
-
-/// Waits for SIGINT or SIGTERM.
-fn stop_signal() -> Result<impl Future<Output = ()>, CommandError> {
-    let failed = |error: std::io::Error| CommandError::failed(format!("cannot wait for signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 impl Stage {

@@ -66,14 +66,6 @@ impl AuditQuery {
     }
 }
 
-/// The number of the entry behind which a page begins.
-fn after(page: &PageQuery) -> Result<Option<String>, Problem> {
-    match page.after().map(str::parse::<u64>) {
-        Some(Err(_)) => Err(Problem::invalid("/cursor", "is not a next_cursor of this list")),
-        _ => Ok(page.after().map(str::to_owned)),
-    }
-}
-
 /// Lists entries of the audit log, newest first.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "Audit", operation_id = "list_audit", params(PageQuery, AuditQuery),
@@ -83,20 +75,15 @@ fn after(page: &PageQuery) -> Result<Option<String>, Problem> {
 async fn list(
     State(administration): State<Arc<Administration>>,
     caller: Caller,
-    Params(page): Params<PageQuery>,
+    page: PageQuery,
     Params(query): Params<AuditQuery>,
 ) -> Reply<Json<Page<AuditEntry>>> {
     caller.require(Scope::Admin)?;
-    let limit = page.rows()?;
-    let page = PageAfter {
-        after: after(&page)?,
-        rows: limit + 1,
-    };
     let rows = administration
         .store
-        .audit(caller.tenant, query.filter(), page)
+        .audit(caller.tenant, query.filter(), page.with_one_more())
         .await?;
-    Ok(Json(Page::cut(rows, limit, |entry| entry.id.to_string())))
+    Ok(Json(page.cut(rows, |entry| entry.id.to_string())))
 }
 
 /// Writes all entries that match, newest first, as CSV or NDJSON.

@@ -14,7 +14,7 @@ use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, 
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{
-    Answered, Caller, Changing, Cursor, JsonBody, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply,
+    Answered, Caller, Changing, JsonBody, MaybeJson, Page, PageQuery, Params, ProblemBody, Reply,
 };
 use turnpike_stores::sql::NewKey;
 use utoipa_axum::router::OpenApiRouter;
@@ -114,38 +114,27 @@ struct Rotation {
 /// What is listed.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
 struct ListQuery {
-    /// Rows at the most: 1 to 1,000, 100 unless said.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
-    /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor>,
     /// The tenant's key; the caller's own unless said. Only the tenant `default` can name another.
     tenant: Option<String>,
 }
 
 /// Lists keys, oldest first, the revoked ones included.
 #[utoipa::path(
-    get, path = "/v1/keys", tag = "Keys", operation_id = "list_keys", params(ListQuery),
+    get, path = "/v1/keys", tag = "Keys", operation_id = "list_keys", params(PageQuery, ListQuery),
     responses((status = 200, body = Page<KeyView>), (status = 4XX, body = ProblemBody)),
     security(("api_key" = ["admin"]))
 )]
 async fn list(
     State(administration): State<Arc<Administration>>,
     caller: Caller,
+    page: PageQuery,
     Params(query): Params<ListQuery>,
 ) -> Reply<Json<Page<KeyView>>> {
     caller.require(Scope::Admin)?;
     let tenant = administration.tenant_named(&caller, query.tenant.as_deref())?;
-    let limit = PageQuery {
-        limit: query.limit,
-        cursor: None,
-    }
-    .rows()?;
     let keys = administration.keys.keys(tenant.id);
-    let from = match query.cursor.as_ref().and_then(Cursor::place) {
+    let from = match page.after() {
         None => 0,
         // Keys are never taken away, so the row of a cursor stays where it is.
         Some(cursor) => keys
@@ -157,10 +146,10 @@ async fn list(
     let rows = keys
         .iter()
         .skip(from)
-        .take(limit + 1)
+        .take(page.rows() + 1)
         .map(|key| KeyView::of(key))
         .collect();
-    Ok(Json(Page::cut(rows, limit, |key: &KeyView| key.id.clone())))
+    Ok(Json(page.cut(rows, |key: &KeyView| key.id.clone())))
 }
 
 /// Makes a key. Its text is shown this once.

@@ -12,7 +12,7 @@ use turnpike_domain::limits::CALLS_PER_SECOND_MAX;
 use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Timestamp, Zone};
-use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, ProblemBody, Reply};
 use turnpike_stores::sql::NewKey;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -117,11 +117,10 @@ struct TenantChange {
 async fn list(
     State(administration): State<Arc<Administration>>,
     caller: Caller,
-    Params(query): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<TenantView>>> {
     require_administrator(&caller)?;
-    let limit = query.rows()?;
-    let after = query.after().unwrap_or_default();
+    let after = page.after().unwrap_or_default();
     let mut rows: Vec<_> = administration
         .directory
         .tenants()
@@ -130,8 +129,7 @@ async fn list(
         .collect();
     rows.retain(|tenant| tenant.key.as_str() > after);
     rows.sort_by(|a, b| a.key.cmp(&b.key));
-    rows.truncate(limit + 1);
-    Ok(Json(Page::cut(rows, limit, |tenant| tenant.key.clone())))
+    Ok(Json(page.cut(rows, |tenant| tenant.key.clone())))
 }
 
 /// Makes a tenant with an admin key, which is shown this once.

@@ -5,9 +5,8 @@ use turnpike_aggregator::Aggregator;
 use turnpike_aggregator::rebuild::{self, Difference};
 use turnpike_billing_sync::{Verification, Verifier};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::Invoice;
 use turnpike_domain::limits::VERIFIED_LINES_MAX;
-use turnpike_domain::port::billing::{BillingStore as _, InvoiceFilter};
+use turnpike_domain::port::billing::{BillingStore as _, InvoiceName, Kept};
 use turnpike_domain::port::directory::Directory as _;
 use turnpike_domain::port::usage::NoListener;
 use turnpike_domain::port::views::Views;
@@ -18,7 +17,6 @@ use turnpike_stores::machine::{MachineClock, MachineRandomness, TenantClock};
 
 use super::data_dir::DataDir;
 use super::embedded::{EngineParts, StartError};
-use super::pages::Pages;
 use super::services::start_aggregator;
 use super::stores::Stores;
 use crate::config::Config;
@@ -75,11 +73,11 @@ impl Offline {
         })
     }
 
-    /// Derives every final invoice of every tenant again from the raw log, and tells of each. The log is read once for
-    /// as many as are kept in memory at a time.
+    /// Derives every final invoice of every tenant again from the raw log, and tells of each number that was given. The
+    /// log is read once for as many as are kept in memory at a time.
     pub(crate) async fn verify_invoices(
         &self,
-        mut tell: impl FnMut(TenantId, &Invoice, &Verification),
+        mut tell: impl FnMut(TenantId, String, &Verification),
     ) -> Result<(), StartError> {
         let store = Arc::new(self.stores.sql.clone());
         let verifier = Verifier {
@@ -89,14 +87,12 @@ impl Offline {
         };
         let (mut waiting, mut lines) = (Vec::new(), 0);
         for tenant in store.tenants() {
-            let mut pages = Pages::default();
-            while let Some(page) = pages.next() {
-                let invoices = store.invoices(tenant.id, InvoiceFilter::default(), page).await?;
-                pages.turn(invoices.len(), invoices.last().map(|invoice| invoice.id.clone()));
-                for invoice in invoices.into_iter().filter(|invoice| invoice.number.is_some()) {
+            for number in 1..=store.series(tenant.id).await?.end() {
+                let kept = store.kept(tenant.id, InvoiceName::Number(number)).await?;
+                if let Some(Kept::Whole(invoice)) = &kept {
                     lines += invoice.lines.len();
-                    waiting.push((tenant.id, invoice));
                 }
+                waiting.extend(kept.map(|kept| (tenant.id, kept)));
                 if lines >= VERIFIED_LINES_MAX {
                     verify(&verifier, &std::mem::take(&mut waiting), &mut tell).await?;
                     lines = 0;
@@ -178,12 +174,12 @@ impl Offline {
 
 async fn verify(
     verifier: &Verifier,
-    invoices: &[(TenantId, Invoice)],
-    tell: &mut impl FnMut(TenantId, &Invoice, &Verification),
+    invoices: &[(TenantId, Kept)],
+    tell: &mut impl FnMut(TenantId, String, &Verification),
 ) -> Result<(), StartError> {
     let found = verifier.verify_all(invoices).await?;
-    for ((tenant, invoice), verification) in invoices.iter().zip(&found) {
-        tell(*tenant, invoice, verification);
+    for ((tenant, kept), verification) in invoices.iter().zip(&found) {
+        tell(*tenant, kept.name(), verification);
     }
     Ok(())
 }

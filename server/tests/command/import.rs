@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
-use crate::rig::Server;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::rig::{Server, wait_until};
 
 const CSV: [&str; 5] = ["--type", "call", "--subject-column", "who", "--json"];
 
@@ -88,13 +91,7 @@ fn what_is_packed_is_told_by_its_first_bytes() {
 
 /// Waits until the server has counted something of what is on its way.
 fn wait_until_some_is_counted(server: &Server) {
-    for _ in 0..200 {
-        if server.total() != "0" {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("nothing was counted");
+    wait_until(|| server.total() != "0");
 }
 
 #[test]
@@ -147,4 +144,80 @@ fn a_server_that_never_was_there_is_not_waited_for() {
     let file = server.file("a.csv", "who,n\na,1\n");
     let error = server.call(&[&["import", &file], &CSV[..]].concat()).failed(3);
     assert!(error.contains("is `turnpike serve` running there?"), "{error}");
+}
+
+#[test]
+fn an_import_that_is_stopped_tells_its_counts_and_goes_on() {
+    let server = Server::start();
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let refused = format!("{code}.ndjson");
+        let source = code.to_string();
+        let arguments = [
+            &[
+                "import",
+                "-",
+                "--format",
+                "csv",
+                "--refused",
+                &refused,
+                "--source",
+                &source,
+            ][..],
+            &CSV,
+        ]
+        .concat();
+        let mut import = server.fed(&arguments);
+        // Rows are counted in their order, so the file of refused rows shows that those before are.
+        let first = format!("who,n\n{},1\n", csv_lines(0..2_500));
+        import.write(&first);
+        wait_until(|| server.path(&refused).exists());
+        let ended = import.stop(signal);
+        let counts: Value = serde_json::from_str(&ended.out).expect("counts");
+        assert_eq!(
+            (&counts["accepted"], &counts["rejected"], &counts["refused_file"]),
+            (&json!(2_000), &json!(1), &json!(refused)),
+            "what was sent in whole requests"
+        );
+        let error = ended.failed(code);
+        assert!(error.contains("run the same command again to go on"), "{error}");
+        let written = std::fs::read_to_string(server.path(&refused)).expect("the file");
+        assert!(written.starts_with("{\"row\":2501,\"line\":2502,"), "{written}");
+        let mut again = server.fed(&arguments);
+        again.write(&first);
+        let counts: Value = serde_json::from_str(&again.end().out).expect("counts");
+        assert_eq!(
+            (&counts["accepted"], &counts["duplicates"], &counts["rejected"]),
+            (&json!(500), &json!(2_000), &json!(1))
+        );
+    }
+}
+
+#[test]
+fn the_file_that_is_read_is_not_written() {
+    let server = Server::start();
+    let file = server.file("a.csv", "who,n\n,1\n");
+    std::os::unix::fs::symlink(server.path("a.csv"), server.path("same.csv")).expect("linked");
+    for refused in ["a.csv", "same.csv"] {
+        let error = server.call(&[&["import", &file, "--refused", refused], &CSV[..4]].concat());
+        assert!(error.failed(2).contains("would overwrite a.csv"), "{refused}");
+    }
+    assert_eq!(
+        std::fs::read_to_string(server.path("a.csv")).expect("the file"),
+        "who,n\n,1\n"
+    );
+}
+
+#[test]
+fn conflicts_of_made_ids_are_explained() {
+    let server = Server::start();
+    let file = server.file("a.csv", "who,n\na,1\n");
+    server.call(&[&["import", &file], &CSV[..]].concat()).succeeded();
+    let other = ["import", &file, "--type", "other", "--subject-column", "who"];
+    let error = server.call(&other).failed(5);
+    assert!(
+        error.contains("another --type") && error.contains("--source"),
+        "{error}"
+    );
+    let error = server.call(&[&other[..], &["--time-column", "n", "--time-format", "%H:%M"]].concat());
+    assert!(error.failed(2).contains("--time-format %H:%M"));
 }

@@ -4,3 +4,4 @@
 mod import;
 mod output;
 mod rig;
+mod serving;

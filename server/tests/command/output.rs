@@ -174,7 +174,7 @@ fn an_import_ends_with_its_counts() {
     ");
     assert_snapshot!(ended.failed(5), @"error: some rows were refused (a.csv.refused.ndjson says why); correct them in the file and import it again: nothing is counted twice");
     let refused = std::fs::read_to_string(server.path("a.csv.refused.ndjson")).expect("the file");
-    assert_snapshot!(refused, @r#"{"row":2,"code":"invalid_row","detail":"column \"who\" (the subject) is empty","content":",2"}"#);
+    assert_snapshot!(refused, @r#"{"row":2,"line":3,"code":"invalid_row","detail":"column \"who\" (the subject) is empty","content":",2"}"#);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
+const TURNPIKE: &str = env!("CARGO_BIN_EXE_turnpike");
 const KEY: &str = "test-bootstrap-key-0123456789";
 /// What all tests measure and sell.
 const CATALOG: &str = r#"
@@ -64,7 +65,7 @@ impl Server {
 
     /// Starts it at the address that it has, or at a free one.
     pub(crate) fn serve(&mut self) {
-        let mut child = bare(&self.path(""))
+        let mut child = bare(&self.path(""), TURNPIKE)
             .args(["serve", "--data-dir", "data", "--listen", &self.address])
             .env("TURNPIKE_BOOTSTRAP_API_KEY", KEY)
             .env("TURNPIKE_TELEMETRY_LOG_FILTER", "error")
@@ -146,7 +147,7 @@ impl Server {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = bare(&self.path(""));
+        let mut command = bare(&self.path(""), TURNPIKE);
         command
             .args(arguments)
             .env("TURNPIKE_SERVER", format!("http://{}", self.address))
@@ -172,6 +173,15 @@ impl Fed {
         let input = self.input.as_mut().expect("an open input");
         input.write_all(text.as_bytes()).expect("taken");
         input.flush().expect("taken");
+    }
+
+    /// Sends a signal, with the input still open, and waits.
+    pub(crate) fn stop(mut self, signal: rustix::process::Signal) -> Ended {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("sent");
+        // `wait_with_output` would close what it has of the input.
+        let _open = self.input.take();
+        Ended::of(self.child.wait_with_output().expect("it ends"))
     }
 
     /// Ends the input and waits.
@@ -218,12 +228,28 @@ impl Ended {
 
 /// Runs a command that needs no server.
 pub(crate) fn alone(directory: &Path, arguments: &[&str]) -> Ended {
-    Ended::of(bare(directory).args(arguments).output().expect("it runs"))
+    Ended::of(
+        bare(directory, TURNPIKE)
+            .args(arguments)
+            .output()
+            .expect("it runs"),
+    )
 }
 
-/// The binary in an environment without settings of the engine, as wide as a usual terminal.
-fn bare(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_turnpike"));
+/// Looks again and again, for a minute at the most.
+pub(crate) fn wait_until(mut reached: impl FnMut() -> bool) {
+    for _ in 0..1_200 {
+        if reached() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("it was waited for in vain");
+}
+
+/// A program in an environment without settings of the engine, as wide as a usual terminal.
+pub(crate) fn bare(directory: &Path, program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TURNPIKE_") {
             command.env_remove(name);

@@ -7,13 +7,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::invoice::{Invoice, InvoiceStatus, InvoiceView};
-use turnpike_domain::port::billing::InvoiceFilter;
+use turnpike_domain::port::billing::{InvoiceFilter, InvoiceName, Kept};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
 use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
 
 use super::html;
-use crate::control::page_after;
 use crate::invoice::engine::BillingSync;
 
 /// One invoice.
@@ -74,17 +73,16 @@ impl InvoiceQuery {
 pub(super) async fn list_invoices(
     caller: Caller,
     State(billing): State<Arc<BillingSync>>,
-    Params(page): Params<PageQuery>,
+    page: PageQuery,
     Params(query): Params<InvoiceQuery>,
 ) -> Reply<Json<Page<InvoiceView>>> {
     caller.require(Scope::Read)?;
-    let (after, limit) = page_after(&page)?;
     let found = billing
         .parts
         .store
-        .invoices(caller.tenant, query.filter()?, after)
+        .invoices(caller.tenant, query.filter()?, page.with_one_more())
         .await?;
-    let page = Page::cut(found, limit, |invoice| invoice.id.clone());
+    let page = page.cut(found, |invoice| invoice.id.clone());
     Ok(Json(Page {
         data: page.data.iter().map(InvoiceView::from).collect(),
         next_cursor: page.next_cursor,
@@ -130,13 +128,15 @@ pub(super) async fn get_invoice(
 
 /// An invoice by its id or number.
 pub(super) async fn find(billing: &BillingSync, tenant: TenantId, id: &str) -> Result<Invoice, Problem> {
-    let store = &billing.parts.store;
-    let number = id
-        .strip_prefix("INV-")
-        .and_then(|digits| digits.parse::<u64>().ok());
-    let found = match number {
-        Some(number) => store.invoice_by_number(tenant, number).await?,
-        None => store.invoice(tenant, id.to_owned()).await?,
-    };
+    match find_kept(billing, tenant, id).await? {
+        Kept::Whole(invoice) => Ok(invoice),
+        Kept::Broken(broken) => Err(broken.into()),
+        Kept::Missing(_) => Err(Problem::not_found("invoice", id)),
+    }
+}
+
+/// What there is of an invoice, by its id or number.
+pub(super) async fn find_kept(billing: &BillingSync, tenant: TenantId, id: &str) -> Result<Kept, Problem> {
+    let found = billing.parts.store.kept(tenant, InvoiceName::parse(id)).await?;
     found.ok_or_else(|| Problem::not_found("invoice", id))
 }

@@ -7,9 +7,8 @@ use turnpike_domain::identity::Scope;
 use turnpike_domain::invoice::BillingRun;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, ProblemBody, Reply};
 
-use crate::control::page_after;
 use crate::invoice::engine::BillingSync;
 
 /// What is to be billed.
@@ -53,12 +52,15 @@ pub(super) async fn begin_billing_run(
 pub(super) async fn list_billing_runs(
     caller: Caller,
     State(billing): State<Arc<BillingSync>>,
-    Params(page): Params<PageQuery>,
+    page: PageQuery,
 ) -> Reply<Json<Page<BillingRun>>> {
     caller.require(Scope::Billing)?;
-    let (after, limit) = page_after(&page)?;
-    let runs = billing.parts.store.runs(caller.tenant, after).await?;
-    Ok(Json(Page::cut(runs, limit, |run| run.id.clone())))
+    let runs = billing
+        .parts
+        .store
+        .runs(caller.tenant, page.with_one_more())
+        .await?;
+    Ok(Json(page.cut(runs, |run| run.id.clone())))
 }
 
 /// A billing run: how far it is, and what could not be billed.

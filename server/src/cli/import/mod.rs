@@ -2,15 +2,16 @@
 
 mod access_log;
 mod content_ids;
+mod csv;
 mod input;
 mod mapping;
+mod refused;
 mod rows;
 mod rules;
 mod time;
 
-use std::fs::File;
-use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,9 +23,11 @@ use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::client::{Body, Client, ClientArgs};
+use super::signals::StopSignals;
 use super::{CommandError, output};
 use mapping::{Format, Mapping};
-use rows::{Row, read_rows};
+use refused::RefusedFile;
+use rows::{Place, Row, read_rows};
 use rules::Rules;
 
 /// Events sent in one request.
@@ -86,41 +89,38 @@ impl Import {
         let mapping = self.columns.clone().beneath(self.mapping.as_ref())?;
         let format = mapping.format(&self.file.to_string_lossy())?;
         let rules = mapping.rules(format)?;
+        let advice = rules.advice_on_conflicts();
         let total = std::fs::metadata(&self.file).ok().map(|meta| meta.len());
         let bar = output::progress(total, "bytes");
         let wait = Duration::from_secs(u64::from(self.retry_s));
-        let client = self.client.client()?.patient(wait, bar.clone());
-        let refused = self.refused.clone().unwrap_or_else(|| {
-            let name = if self.file.as_os_str() == "-" {
-                "stdin".into()
-            } else {
-                self.file.display().to_string()
-            };
-            PathBuf::from(format!("{name}.refused.ndjson"))
-        });
         let mut sending = Sending {
-            client,
+            client: self.client.client()?.patient(wait, bar.clone()),
             bar,
             counts: Counts::default(),
-            refused: RefusedFile {
-                path: refused,
-                out: None,
-            },
+            refused: RefusedFile::beside(&self.file, self.refused.clone(), self.mapping.as_deref())?,
         };
-        let ended = sending.file(self.file.clone(), format, rules).await;
+        let mut stop = StopSignals::wait()?;
+        let ended = tokio::select! {
+            biased;
+            signal = stop.next() => Err(CommandError::interrupted(signal, "stopped; what was on its way is not in these counts")),
+            ended = sending.file(self.file.clone(), format, rules) => ended,
+        };
         sending.bar.finish_and_clear();
         let refused = sending.refused.finish()?;
-        if ended.is_ok() || sending.counts != Counts::default() {
+        let stopped = ended.as_ref().is_err_and(CommandError::is_interruption);
+        if ended.is_ok() || stopped || sending.counts != Counts::default() {
             self.report(sending.counts, refused.as_ref())?;
         }
         ended.map_err(|error| error.with_hint(GO_ON))?;
-        match refused {
-            Some(path) => Err(CommandError::negative(format!(
-                "some rows were refused ({} says why); correct them in the file and import it again: nothing is counted twice",
-                path.display()
-            ))),
-            None => Ok(()),
+        let Some(path) = refused else { return Ok(()) };
+        let mut words = format!(
+            "some rows were refused ({} says why); correct them in the file and import it again: nothing is counted twice",
+            path.display()
+        );
+        if sending.counts.conflicts > 0 {
+            words.push_str(advice);
         }
+        Err(CommandError::negative(words))
     }
 
     fn report(&self, counts: Counts, refused: Option<&PathBuf>) -> Result<(), CommandError> {
@@ -143,8 +143,8 @@ impl Import {
 /// Events of one request, and where they come from.
 struct Batch {
     lines: Vec<u8>,
-    /// Number and text range of each event.
-    rows: Vec<(u64, std::ops::Range<usize>)>,
+    /// Place and text range of each event.
+    rows: Vec<(Place, std::ops::Range<usize>)>,
 }
 
 impl Batch {
@@ -155,10 +155,10 @@ impl Batch {
         }
     }
 
-    fn push(&mut self, number: u64, event: &str) {
+    fn push(&mut self, place: Place, event: &str) {
         let start = self.lines.len();
         self.lines.extend_from_slice(event.as_bytes());
-        self.rows.push((number, start..self.lines.len()));
+        self.rows.push((place, start..self.lines.len()));
         self.lines.push(b'\n');
     }
 
@@ -170,8 +170,8 @@ impl Batch {
 /// What the reading thread hands over.
 enum Read {
     Batch(Batch),
-    /// A row that became no event: number, reason, content.
-    Refused(u64, String, String),
+    /// A row that became no event: place, reason, content.
+    Refused(Place, String, String),
 }
 
 /// A file on its way to a server.
@@ -187,39 +187,31 @@ impl Sending {
         let read_bytes = Arc::new(AtomicU64::new(0));
         let (sender, receiver) = tokio::sync::mpsc::channel(IN_FLIGHT * 2);
         let taken = Arc::clone(&read_bytes);
-        let reader = tokio::task::spawn_blocking(move || {
-            read_batches(input::open(&path, taken)?, format, &rules, &sender)
-        });
+        // A thread of its own: nobody waits for it where the import is stopped while it waits for input.
+        let reader =
+            std::thread::spawn(move || read_batches(input::open(&path, taken)?, format, &rules, &sender));
         let client = self.client.clone();
-        let sent = ReceiverStream::new(receiver)
-            .map(|read| send(&client, read))
-            .buffered(IN_FLIGHT);
-        tokio::pin!(sent);
-        let stop = tokio::signal::ctrl_c();
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                biased;
-                _ = &mut stop => return Err(CommandError::interrupted("stopped")),
-                answer = sent.next() => match answer {
-                    Some(answer) => self.count(answer?)?,
-                    None => break,
-                },
-            }
+        let mut sent = pin!(
+            ReceiverStream::new(receiver)
+                .map(|read| send(&client, read))
+                .buffered(IN_FLIGHT)
+        );
+        while let Some(answer) = sent.next().await {
+            self.count(answer?)?;
             self.bar.set_position(read_bytes.load(Ordering::Relaxed));
         }
         reader
-            .await
-            .map_err(|error| CommandError::failed(format!("the reader ended: {error}")))?
+            .join()
+            .map_err(|_| CommandError::failed("the file could not be read to its end"))?
     }
 
     fn count(&mut self, answered: Answered) -> Result<(), CommandError> {
         let Answered { read, answer } = answered;
         let batch = match read {
-            Read::Refused(number, why, content) => {
+            Read::Refused(place, why, content) => {
                 self.counts.rejected += 1;
                 return self.refused.write(
-                    &json!({"row": number, "code": "invalid_row", "detail": why, "content": content}),
+                    &json!({"row": place.row, "line": place.line, "code": "invalid_row", "detail": why, "content": content}),
                 );
             }
             Read::Batch(batch) => batch,
@@ -235,7 +227,7 @@ impl Sending {
                 .and_then(|index| batch.rows.get(usize::try_from(index).ok()?));
             let event = at.map(|(_, range)| String::from_utf8_lossy(&batch.lines[range.clone()]));
             self.refused.write(&json!({
-                "row": at.map(|(number, _)| number), "id": error["id"], "code": error["code"], "detail": error["detail"], "event": event,
+                "row": at.map(|(place, _)| place.row), "line": at.map(|(place, _)| place.line), "id": error["id"], "code": error["code"], "detail": error["detail"], "event": event,
             }))?;
         }
         Ok(())
@@ -267,10 +259,10 @@ fn read_batches(
     let mut batch = Batch::new();
     read_rows(input, format, rules, &mut |row: Row| match row.event {
         Err((why, content)) => sender
-            .blocking_send(Read::Refused(row.number, why, content))
+            .blocking_send(Read::Refused(row.place, why, content))
             .is_ok(),
         Ok(event) => {
-            batch.push(row.number, &event);
+            batch.push(row.place, &event);
             !batch.is_full()
                 || sender
                     .blocking_send(Read::Batch(std::mem::replace(&mut batch, Batch::new())))
@@ -282,36 +274,4 @@ fn read_batches(
         let _ = sender.blocking_send(Read::Batch(batch));
     }
     Ok(())
-}
-
-/// The file of refused rows; made when the first one comes.
-struct RefusedFile {
-    path: PathBuf,
-    out: Option<BufWriter<File>>,
-}
-
-impl RefusedFile {
-    fn write(&mut self, row: &Value) -> Result<(), CommandError> {
-        let failed = |error: std::io::Error| {
-            CommandError::failed(format!("cannot write {}: {error}", self.path.display()))
-        };
-        if self.out.is_none() {
-            self.out = Some(BufWriter::new(File::create(&self.path).map_err(failed)?));
-        }
-        match &mut self.out {
-            Some(out) => writeln!(out, "{row}").map_err(failed),
-            None => Ok(()),
-        }
-    }
-
-    /// The path, if anything was written.
-    fn finish(&mut self) -> Result<Option<PathBuf>, CommandError> {
-        let Some(mut out) = self.out.take() else {
-            return Ok(None);
-        };
-        out.flush().map_err(|error| {
-            CommandError::failed(format!("cannot write {}: {error}", self.path.display()))
-        })?;
-        Ok(Some(self.path.clone()))
-    }
 }

@@ -1,22 +1,35 @@
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, Read as _};
-use std::rc::Rc;
+use std::io::{self, BufRead};
 
 use serde_json::value::RawValue;
 
 use super::access_log;
 use super::content_ids::ContentIds;
+use super::csv::{Record, Records};
 use super::mapping::Format;
 use super::rules::{Rules, quote};
 use crate::cli::CommandError;
 
-/// A row on its way: its event, or why it has none. Numbered from 1.
+/// Between the fields of a row where its id is made: it is in none of the usual texts.
+const FIELD_END: &[u8] = b"\x1f";
+/// What of a refused row is written to the file of refused rows, at the most.
+const SHOWN_BYTES: usize = 4_096;
+
+/// Where a row stands in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its number, from 1; for CSV the header and empty lines are not counted.
+    pub(super) row: u64,
+    /// The line that it begins with, from 1.
+    pub(super) line: u64,
+}
+
+/// A row on its way: its event, or why it has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Its number in the file, from 1; for CSV the header is not counted.
-    pub(crate) number: u64,
+    /// Where it stands.
+    pub(crate) place: Place,
     /// Its event as JSON in one line, or what is wrong and what the row was.
     pub(crate) event: Result<String, (String, String)>,
 }
@@ -50,116 +63,104 @@ fn read_csv(
     rules: &Rules,
     take: &mut dyn FnMut(Row) -> bool,
 ) -> Result<(), CommandError> {
-    let taken = Rc::new(Cell::new(0));
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .delimiter(rules.delimiter)
-        .from_reader(RowBound {
-            inner: input,
-            taken: Rc::clone(&taken),
-        });
-    let header: Vec<String> = reader
-        .headers()
-        .map_err(|error| CommandError::failed(format!("the header line cannot be read: {error}")))?
-        .iter()
-        .map(|name| name.trim().to_owned())
-        .collect();
-    if header.is_empty() {
+    let failed = |error: io::Error| CommandError::failed(format!("the file cannot be read on: {error}"));
+    let mut records = Records::new(input, rules.delimiter);
+    let Some(first) = records.next().map_err(failed)? else {
         return Err(CommandError::usage(
             "the file is empty: a line with the columns' names is expected first",
         ));
-    }
+    };
+    let header = header_of(first)?;
     rules.check_columns(&header.iter().map(String::as_str).collect::<Vec<_>>())?;
     let mut ids = ContentIds::default();
-    let mut record = csv::ByteRecord::new();
     let mut number = 0;
-    loop {
+    while let Some(Record { line, text, fields }) = records.next().map_err(failed)? {
         number += 1;
-        taken.set(0);
-        match reader.read_byte_record(&mut record) {
-            Ok(false) => return Ok(()),
-            Ok(true) => {}
-            Err(error) => {
-                return Err(CommandError::failed(format!(
-                    "row {number} cannot be read: {error}"
-                )));
+        let event = match fields {
+            Err(why) => Err(why),
+            Ok(fields) => {
+                let id = rules
+                    .made_id(&mut ids, || fields.join(FIELD_END))
+                    .map_err(no_memory)?;
+                csv_event(&header, &fields, rules, id)
             }
-        }
-        let id = rules.made_id(&mut ids, || joined(&record)).map_err(no_memory)?;
-        let event =
-            csv_event(&header, &record, rules, id).map_err(|why| (why, as_line(&record, rules.delimiter)));
-        if !take(Row { number, event }) {
-            return Ok(());
+        };
+        let row = Row {
+            place: Place { row: number, line },
+            event: event.map_err(|why| (why, shown(&text))),
+        };
+        if !take(row) {
+            break;
         }
     }
+    Ok(())
 }
 
-/// An input that fails when too much is taken from it for one row. A quote that is never closed would else put the rest of
-/// the file into memory.
-struct RowBound<R> {
-    inner: R,
-    /// Bytes taken for the row that is being read; what was read ahead of it is not counted.
-    taken: Rc<Cell<u64>>,
+/// The columns' names.
+fn header_of(first: Record) -> Result<Vec<String>, CommandError> {
+    let fields = first
+        .fields
+        .map_err(|why| CommandError::usage(format!("line {}, with the columns' names: {why}", first.line)))?;
+    let name = |field: &Vec<u8>| String::from_utf8_lossy(field).trim().to_owned();
+    Ok(fields.iter().map(name).collect())
 }
 
-impl<R: io::Read> io::Read for RowBound<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.taken.set(self.taken.get() + count as u64);
-        if self.taken.get() > LINE_BYTES_MAX {
-            return Err(io::Error::other(
-                "it is longer than 1 MiB: is a quote not closed?",
-            ));
-        }
-        Ok(count)
-    }
-}
-
-fn csv_event(
-    header: &[String],
-    record: &csv::ByteRecord,
-    rules: &Rules,
-    id: String,
-) -> Result<String, String> {
-    if record.len() != header.len() {
+fn csv_event(header: &[String], fields: &[Vec<u8>], rules: &Rules, id: String) -> Result<String, String> {
+    if fields.len() != header.len() {
         return Err(format!(
             "the row has {} fields, the header {}",
-            record.len(),
+            fields.len(),
             header.len()
         ));
     }
     let mut columns = Vec::with_capacity(header.len());
-    for (name, field) in header.iter().zip(record) {
+    for (name, field) in header.iter().zip(fields) {
         let text = std::str::from_utf8(field).map_err(|_| format!("column \"{name}\" is not UTF-8"))?;
         columns.push((name.clone(), text.to_owned()));
     }
     rules.event(&columns, id)
 }
 
-/// A record as it stands in a file, for the one who corrects it.
-fn as_line(record: &csv::ByteRecord, delimiter: u8) -> String {
-    let mut out = csv::WriterBuilder::new()
-        .delimiter(delimiter)
-        .from_writer(Vec::new());
-    let written = out
-        .write_byte_record(record)
-        .ok()
-        .and_then(|()| out.into_inner().ok());
-    String::from_utf8_lossy(&written.unwrap_or_default())
-        .trim_end_matches('\n')
-        .to_owned()
-}
-
-/// A record's fields with a separator that is in none of the usual texts.
-fn joined(record: &csv::ByteRecord) -> Vec<u8> {
-    record.iter().collect::<Vec<_>>().join(&b"\x1f"[..])
-}
-
 /// How a line becomes an event: it, or why the line is refused. An error ends the import.
 type LineEvent<'a> = dyn FnMut(&str, &mut ContentIds) -> io::Result<Result<String, String>> + 'a;
 
 /// The longest line that is read; the server takes no longer event.
-const LINE_BYTES_MAX: u64 = turnpike_domain::limits::EVENT_BYTES_MAX as u64 + 1;
+pub(super) const LINE_BYTES_MAX: usize = turnpike_domain::limits::EVENT_BYTES_MAX + 1;
+
+/// A line with what ends it; not whole where it is longer than [`LINE_BYTES_MAX`].
+pub(super) struct Line {
+    pub(super) text: Vec<u8>,
+    pub(super) whole: bool,
+}
+
+/// The next line, which one of `ends` ends (CR and LF together are one end); `None` at the end of `input`.
+pub(super) fn next_line(input: &mut dyn BufRead, ends: &[u8]) -> io::Result<Option<Line>> {
+    let mut line = Line {
+        text: Vec::new(),
+        whole: true,
+    };
+    loop {
+        let buffer = input.fill_buf()?;
+        let Some(last) = buffer.len().checked_sub(1) else {
+            return Ok((!line.text.is_empty()).then_some(line));
+        };
+        let end = buffer.iter().position(|byte| ends.contains(byte));
+        let part = &buffer[..=end.unwrap_or(last)];
+        let room = LINE_BYTES_MAX - line.text.len();
+        line.whole &= part.len() <= room;
+        line.text.extend_from_slice(&part[..part.len().min(room)]);
+        let (taken, returns) = (part.len(), part.ends_with(b"\r"));
+        input.consume(taken);
+        if end.is_none() {
+            continue;
+        }
+        if returns && input.fill_buf()?.starts_with(b"\n") {
+            input.consume(1);
+            line.text.push(b'\n');
+        }
+        return Ok(Some(line));
+    }
+}
 
 fn read_lines(
     mut input: Box<dyn BufRead + Send>,
@@ -167,45 +168,38 @@ fn read_lines(
     take: &mut dyn FnMut(Row) -> bool,
 ) -> Result<(), CommandError> {
     let mut ids = ContentIds::default();
-    let mut line = Vec::new();
     let mut number = 0;
     loop {
         number += 1;
-        line.clear();
-        let failed =
-            |error: io::Error| CommandError::failed(format!("line {number} cannot be read: {error}"));
-        let read = (&mut input)
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut line)
-            .map_err(failed)?;
-        if read == 0 {
+        let read = next_line(&mut input, b"\n");
+        let read =
+            read.map_err(|error| CommandError::failed(format!("line {number} cannot be read: {error}")))?;
+        let Some(line) = read else {
             return Ok(());
-        }
-        let whole = line.ends_with(b"\n") || (read as u64) < LINE_BYTES_MAX;
-        if !whole {
-            input.skip_until(b'\n').map_err(failed)?;
-        }
-        let event = match std::str::from_utf8(&line) {
-            _ if !whole => Err("the line is longer than 1 MiB".to_owned()),
+        };
+        let event = match std::str::from_utf8(&line.text) {
+            _ if !line.whole => Err("the line is longer than 1 MiB".to_owned()),
             Err(_) => Err("the line is not UTF-8".to_owned()),
             Ok(text) if text.trim().is_empty() => continue,
             Ok(text) => to_event(text.trim(), &mut ids).map_err(no_memory)?,
         };
-        let shown = |why| {
-            (
-                why,
-                String::from_utf8_lossy(&line[..line.len().min(4_096)])
-                    .trim_end()
-                    .to_owned(),
-            )
+        let row = Row {
+            place: Place {
+                row: number,
+                line: number,
+            },
+            event: event.map_err(|why| (why, shown(&line.text))),
         };
-        if !take(Row {
-            number,
-            event: event.map_err(shown),
-        }) {
+        if !take(row) {
             return Ok(());
         }
     }
+}
+
+/// The beginning of what was refused, for the one who corrects it.
+fn shown(text: &[u8]) -> String {
+    let begin = &text[..text.len().min(SHOWN_BYTES)];
+    String::from_utf8_lossy(begin).trim_end().to_owned()
 }
 
 fn no_memory(error: io::Error) -> CommandError {
@@ -300,27 +294,22 @@ mod tests {
         let bad: Vec<_> = rows
             .iter()
             .filter(|row| row.event.is_err())
-            .map(|row| row.number)
+            .map(|row| row.place.row)
             .collect();
         assert_eq!((rows.len(), bad), (3, vec![1, 2]));
     }
 
     #[test]
-    fn a_quote_that_is_not_closed_does_not_fill_the_memory() {
-        let rules = toml::from_str::<Mapping>(WHO)
-            .unwrap()
-            .rules(Format::Csv)
-            .unwrap();
-        let rest = "b,2\n".repeat(1_000_000);
-        let text = format!("who,n\na,1\n\"b,2\n{rest}");
-        let (mut rows, input) = (0, Box::new(io::Cursor::new(text.into_bytes())));
-        let ended = read_rows(input, Format::Csv, &rules, &mut |_| {
-            rows += 1;
-            true
-        });
-        let error = ended.unwrap_err().to_string();
-        let expected = "row 2 cannot be read: it is longer than 1 MiB: is a quote not closed?";
-        assert_eq!((rows, error.as_str()), (1, expected));
+    fn a_quote_by_mistake_refuses_its_own_line() {
+        let rows = rows("who,n\na,1\n\nb,\"2\nc,3\n", Format::Csv, WHO);
+        let places: Vec<_> = rows.iter().map(|row| (row.place.row, row.place.line)).collect();
+        assert_eq!(places, [(1, 2), (2, 4), (3, 5)]);
+        let (why, shown) = rows[1].event.clone().unwrap_err();
+        assert_eq!(
+            (why.as_str(), shown.as_str()),
+            ("a quote is opened and not closed", "b,\"2")
+        );
+        assert!(rows[2].event.is_ok());
     }
 
     #[test]
@@ -347,7 +336,7 @@ mod tests {
             assert_eq!((&event["type"], &event["source"]), (&"t".into(), &"s".into()));
             assert!(event["id"].as_str().unwrap().ends_with("-1"));
         }
-        assert_eq!(rows[1].number, 3);
+        assert_eq!(rows[1].place.line, 3);
         assert!(rows[3].event.is_err() && rows[4].event.is_err());
     }
 

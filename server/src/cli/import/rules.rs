@@ -67,6 +67,16 @@ impl Rules {
         ids.next(&content())
     }
 
+    /// What can be done about ids that are in conflict.
+    pub(crate) const fn advice_on_conflicts(&self) -> &'static str {
+        if self.id_column.is_some() {
+            "\nA row in conflict has the id of another event; if the file is of another origin, give it its own --source."
+        } else {
+            "\nA row in conflict was imported before with another --type, --data or other mapping, or stands in another file \
+             too; import it as it was, or give it its own --source."
+        }
+    }
+
     /// The event of a row as JSON text. `made_id` is its id where the row has none.
     pub(crate) fn event(&self, columns: &[(String, String)], made_id: String) -> Result<String, String> {
         let by_name: HashMap<&str, &str> = columns

@@ -1,6 +1,10 @@
 use jiff::civil::DateTime;
+use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 use turnpike_domain::time::Timestamp;
+
+/// A time with all that a format may tell, to try formats with.
+const EXAMPLE: jiff::Timestamp = jiff::Timestamp::constant(1_700_158_623, 0);
 
 /// How the times of a file are written.
 #[derive(Debug, Clone)]
@@ -10,11 +14,25 @@ pub(crate) struct TimeReader {
 }
 
 impl TimeReader {
-    /// Times in `format` (strptime's), or in one of the usual ones; those without a zone are in `zone`.
+    /// Times in `format` (strptime's), or in one of the usual ones; those without a zone are in `zone`. An error for a
+    /// format that no time can be read in.
     pub(crate) fn new(format: Option<String>, zone: &str) -> Result<Self, String> {
         let zone = TimeZone::get(zone)
             .map_err(|_| format!("\"{zone}\" is no IANA time zone, such as Europe/Istanbul"))?;
-        Ok(Self { format, zone })
+        let reader = Self { format, zone };
+        if let Some(format) = &reader.format {
+            let wrong = |why: &str| format!("--time-format {format}: {why}");
+            let example = BrokenDownTime::from(&EXAMPLE.to_zoned(TimeZone::UTC));
+            let written = example
+                .to_string(format)
+                .map_err(|error| wrong(&error.to_string()))?;
+            if reader.by_format(format, &written).is_none() {
+                return Err(wrong(
+                    "no time can be read in it; it must tell year, month, day and time, as \"%d.%m.%Y %H:%M:%S\" does",
+                ));
+            }
+        }
+        Ok(reader)
     }
 
     /// The instant that `text` means. Digits beyond the microsecond are cut.
@@ -32,9 +50,12 @@ impl TimeReader {
     }
 
     fn by_format(&self, format: &str, text: &str) -> Option<i64> {
-        let broken = jiff::fmt::strtime::parse(format, text).ok()?;
-        if broken.offset().is_some() {
+        let broken = BrokenDownTime::parse(format, text).ok()?;
+        if broken.offset().is_some() || broken.timestamp().is_some() {
             return Some(broken.to_timestamp().ok()?.as_microsecond());
+        }
+        if broken.iana_time_zone().is_some() {
+            return Some(broken.to_zoned().ok()?.timestamp().as_microsecond());
         }
         self.in_zone(broken.to_datetime().ok()?)
     }
@@ -104,6 +125,44 @@ mod tests {
             Ok("2024-07-01T10:00:00Z")
         );
         assert!(read(apache, "UTC", "yesterday").unwrap_err().contains("%d/%b/%Y"));
+    }
+
+    #[test]
+    fn formats_that_read_no_time_are_refused_at_once() {
+        for (format, word) in [
+            ("%d.%m.%Y %E", "%E"),
+            ("%Q", "no time can be read"),
+            ("%H:%M", "no time can be read"),
+            ("%", "%"),
+            ("", "no time can be read"),
+            ("noon", "no time can be read"),
+        ] {
+            let refused = TimeReader::new(Some(format.to_owned()), "UTC").unwrap_err();
+            let said = refused.starts_with("--time-format ") && refused.contains(word);
+            assert!(said, "{format}: {refused}");
+        }
+        for format in [
+            "%s",
+            "%Y-%m-%dT%H:%M:%S%.f%z",
+            "%F %T",
+            "%d/%b/%y %I:%M %p",
+            "%Y-%m-%d",
+            "%F %T %Q",
+            "%a, %d %b %Y %T %z",
+        ] {
+            assert!(
+                TimeReader::new(Some(format.to_owned()), "UTC").is_ok(),
+                "{format}"
+            );
+        }
+        assert_eq!(
+            read(Some("%s"), "Europe/Berlin", "1700158623").as_deref(),
+            Ok("2023-11-16T18:17:03Z")
+        );
+        assert_eq!(
+            read(Some("%F %T %Q"), "UTC", "2024-07-01 12:00:00 Europe/Berlin").as_deref(),
+            Ok("2024-07-01T10:00:00Z")
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use reqwest::Method;
@@ -76,7 +76,7 @@ enum What {
         /// Its id or number.
         id: String,
     },
-    /// Save an invoice as an HTML page that prints well.
+    /// Write an invoice as an HTML page that prints well.
     Html {
         /// Its id or number.
         id: String,
@@ -103,7 +103,7 @@ impl Invoice {
             What::Void { id } => step(&client, id, "void", json).await,
             What::Uncollectible { id } => step(&client, id, "uncollectible", json).await,
             What::Verify { id } => verified(&client, id, json).await,
-            What::Html { id, output } => html(&client, id, output.as_ref()).await,
+            What::Html { id, output } => html(&client, id, output.as_deref(), json).await,
         }
     }
 }
@@ -244,7 +244,7 @@ pub(crate) fn show_differences(verification: &Value) -> String {
     output::table(&["where", "found", "expected"], rows)
 }
 
-async fn html(client: &Client, id: &str, file: Option<&PathBuf>) -> Result<(), CommandError> {
+async fn html(client: &Client, id: &str, file: Option<&Path>, json: bool) -> Result<(), CommandError> {
     let response = client
         .call(Method::GET, &format!("{}.html", path_of(id)), Body::None)
         .await?;
@@ -252,11 +252,12 @@ async fn html(client: &Client, id: &str, file: Option<&PathBuf>) -> Result<(), C
         .text()
         .await
         .map_err(|error| CommandError::failed(format!("the page broke off: {error}")))?;
-    match file {
-        None => output::line(&page),
-        Some(path) => std::fs::write(path, page)
-            .map_err(|error| CommandError::failed(format!("cannot write {}: {error}", path.display()))),
-    }
+    let page = if json {
+        output::pretty(&json!({"invoice": id, "html": page}))
+    } else {
+        page
+    };
+    output::page(page.trim_end(), file)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::recovery;
 use super::segment::{failed, index_of};
 use super::walk::Walk;
 use crate::disk::Disk;
+use crate::width::metric;
 
 /// What a verification went through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -119,7 +120,7 @@ impl Shared {
             tracing::info!(path = %segment.path.display(), "deleted a segment of the log that is past its retention");
             self.fail.pass("log.segment_deleted")?;
         }
-        metrics::gauge!("turnpike_log_bytes").set(self.on_disk() as f64);
+        metrics::gauge!("turnpike_log_bytes").set(metric(self.on_disk()));
         Ok(Position::new(self.segments.first(), 0))
     }
 }

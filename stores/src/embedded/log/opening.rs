@@ -16,6 +16,7 @@ use super::recovery::{self, Tail};
 use super::segment::{self, Segment, failed};
 use crate::disk::Disk;
 use crate::fault::FailPoints;
+use crate::width::in_memory;
 
 /// What opening leaves for the log to start with.
 pub(super) struct Opened {
@@ -172,7 +173,7 @@ fn settle(segment: &Segment, tail: &Tail) -> std::io::Result<()> {
     tail.file.set_len(len)?;
     let frame = tail.last_frame.map(|offset| offset - segment.start..len);
     for range in [Some(0..SEGMENT_HEADER as u64), frame].into_iter().flatten() {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let mut bytes = vec![0; in_memory(range.end - range.start)];
         tail.file.read_at(&mut bytes, range.start)?;
         tail.file.write_at(&bytes, range.start)?;
     }

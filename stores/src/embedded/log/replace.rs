@@ -6,6 +6,7 @@ use turnpike_domain::port::StoreError;
 
 use super::segment::failed;
 use crate::disk::Disk;
+use crate::width::in_memory;
 
 /// Puts `bytes` in place of the file `name` in `directory`, durably: after a stop at any step it is the old one or the new
 /// one. `between` runs once the new one is durable, and before it is in place.
@@ -49,7 +50,7 @@ pub(super) fn read(
         Err(error) => return Err(failed(&path, "opening", &error)),
     };
     let len = file.len().map_err(|error| failed(&path, "measuring", &error))?;
-    let mut bytes = vec![0; len.min(len_max as u64) as usize];
+    let mut bytes = vec![0; in_memory(len.min(len_max as u64))];
     file.read_at(&mut bytes, 0)
         .map_err(|error| failed(&path, "reading", &error))?;
     Ok(Some(bytes))

@@ -14,6 +14,7 @@ use turnpike_domain::record::Position;
 use super::bytes::Reader;
 use super::file::{Directory, damaged};
 use crate::disk::Disk;
+use crate::width::in_memory;
 
 /// The name of the manifest.
 pub(super) const FILE_NAME: &str = "manifest";
@@ -139,7 +140,7 @@ impl Manifest {
             return Ok(None);
         }
         let file = directory.open_any(FILE_NAME)?;
-        let bytes = file.read(0, file.len()? as usize)?;
+        let bytes = file.read(0, in_memory(file.len()?))?;
         let bad = |offset: usize, what: &str| Err(file.damaged(offset as u64, what));
         let mut reader = Reader::new(&bytes);
         if reader.array() != Some(MAGIC) {

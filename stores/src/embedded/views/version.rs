@@ -9,6 +9,7 @@ use super::file::{Directory, StoredFile};
 use super::ids::IdRun;
 use super::manifest::{META_INLINE_BYTES_MAX, Manifest, MetaName, RunName};
 use super::rows::RowRun;
+use crate::width::in_memory;
 
 /// The runs and the rest of a manifest, open.
 #[derive(Clone)]
@@ -65,7 +66,7 @@ impl Meta {
             } => (number, len, checksum),
         };
         let file = directory.open_file(&meta_file_name(number), len)?;
-        let bytes = file.read(0, len as usize)?;
+        let bytes = file.read(0, in_memory(len))?;
         if crc32c::crc32c(&bytes) != checksum {
             return Err(file.damaged(0, "the checksum of the owner's meta does not match"));
         }
