@@ -22,6 +22,7 @@ pub mod invoice;
 pub mod limits;
 pub mod meter;
 pub mod money;
+mod numeral;
 pub mod port;
 pub mod problem;
 pub mod quantity;

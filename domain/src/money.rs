@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::numeral::{self, NumeralError};
 use crate::quantity::wire::decimal_text;
 
 /// Currencies without a minor unit. Source: ISO 4217 and Stripe's list of zero-decimal currencies.
@@ -77,27 +78,18 @@ impl Currency {
 
     /// An amount in minor units from its decimal text; fewer decimals than the currency has are fine, more are not.
     pub fn parse_amount(self, text: &str) -> Result<i64, MoneyError> {
-        let (negative, unsigned) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (whole, fraction) = match unsigned.split_once('.') {
-            Some((_, "")) => return Err(MoneyError::Malformed),
-            Some(pair) => pair,
-            None => (unsigned, ""),
-        };
-        let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() || !digits(whole) || !digits(fraction) {
-            return Err(MoneyError::Malformed);
-        }
-        let places = self.places() as usize;
-        if fraction.trim_end_matches('0').len() > places {
+        let read = numeral::read(text, self.places()).map_err(|error| match error {
+            NumeralError::Malformed => MoneyError::Malformed,
+            NumeralError::Overflow => MoneyError::Overflow,
+        })?;
+        if read.rounded {
             return Err(MoneyError::TooPrecise);
         }
-        let kept = &fraction[..fraction.len().min(places)];
-        let minor = format!("{whole}{kept}{}", "0".repeat(places - kept.len()));
-        let minor: i64 = minor.parse().map_err(|_| MoneyError::Overflow)?;
-        Ok(if negative { -minor } else { minor })
+        let minor = i64::try_from(read.parts).ok();
+        // The least number of 64 bits has no opposite.
+        minor
+            .filter(|minor| *minor != i64::MIN)
+            .ok_or(MoneyError::Overflow)
     }
 
     /// The decimal text of an amount in minor units, with all the currency's decimals.
@@ -240,7 +232,15 @@ mod tests {
         assert_eq!(jpy.parse_amount("45.5"), Err(MoneyError::TooPrecise));
         assert_eq!(kwd.format_amount(1_005), "1.005");
         assert_eq!(usd.format_amount(-5), "-0.05");
-        assert_eq!(usd.parse_amount("1e2"), Err(MoneyError::Malformed));
+        assert_eq!(usd.parse_amount("1e3"), Ok(100_000));
+        assert_eq!(usd.parse_amount("1.25e-0"), Ok(125));
+        assert_eq!(usd.parse_amount("1e-3"), Err(MoneyError::TooPrecise));
+        assert_eq!(usd.parse_amount("1e"), Err(MoneyError::Malformed));
+        assert_eq!(jpy.parse_amount("9223372036854775807"), Ok(i64::MAX));
+        assert_eq!(
+            jpy.parse_amount("-9223372036854775808"),
+            Err(MoneyError::Overflow)
+        );
         assert_eq!(
             usd.parse_amount("99999999999999999999"),
             Err(MoneyError::Overflow)

@@ -130,7 +130,7 @@ pub struct FieldError {
 
 /// A failure as its caller is told: a code, words, and the fields concerned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {detail}", code.slug())]
+#[error("{}: {detail}{}", code.slug(), behind(internal.as_deref()))]
 pub struct Problem {
     /// The code.
     pub code: Code,
@@ -140,6 +140,13 @@ pub struct Problem {
     pub fields: Vec<FieldError>,
     /// When to try again, in seconds, where a retry helps.
     pub retry_after_s: Option<u32>,
+    /// What belongs into the server's log and on its terminal only: names of files, words of a library.
+    pub internal: Option<Box<str>>,
+}
+
+/// What is internal, behind what everybody is told.
+fn behind(internal: Option<&str>) -> String {
+    internal.map_or_else(String::new, |internal| format!(" ({internal})"))
 }
 
 impl Problem {
@@ -151,6 +158,21 @@ impl Problem {
             detail: detail.into(),
             fields: Vec::new(),
             retry_after_s,
+            internal: None,
+        }
+    }
+
+    /// What went wrong, in the words for the one who runs the server.
+    pub fn for_operator(&self) -> &str {
+        self.internal.as_deref().unwrap_or(&self.detail)
+    }
+
+    /// Adds what only the server's log and terminal tell.
+    #[must_use]
+    pub fn because(self, internal: impl Into<Box<str>>) -> Self {
+        Self {
+            internal: Some(internal.into()),
+            ..self
         }
     }
 

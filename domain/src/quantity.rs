@@ -5,14 +5,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::numeral::{self, NumeralError, write_plain};
+
 /// Decimal places of a [`Quantity`].
 pub(crate) const PLACES: u32 = 12;
 /// One whole unit in parts of 10⁻¹².
 pub const UNIT: i128 = 1_000_000_000_000;
 /// The largest magnitude: 26 digits before the point and 12 after it.
 const PARTS_MAX: i128 = 100_000_000_000_000_000_000_000_000_000_000_000_000 - 1;
-/// Exponents beyond this cannot give a value in range, however long the digits are.
-const EXPONENT_MAX: i64 = 2_000_000;
 
 /// A decimal with up to 26 digits before the point and 12 after it, kept as parts of 10⁻¹².
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -98,88 +98,18 @@ impl Quantity {
 
     /// Reads a JSON number; more than 12 places are rounded half up (away from zero), told by the flag.
     pub(crate) fn parse_rounding(text: &str) -> Result<(Self, bool), QuantityError> {
-        let (negative, unsigned) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (digits, exponent) = split_exponent(unsigned)?;
-        let (whole, fraction) = match digits.split_once('.') {
-            Some((_, "")) => return Err(QuantityError::Malformed),
-            Some(pair) => pair,
-            None => (digits, ""),
-        };
-        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
-            return Err(QuantityError::Malformed);
-        }
-        let (parts, rounded) = scale(whole, fraction, exponent)?;
-        let value = Self::from_parts(if negative { -parts } else { parts })?;
-        Ok((value, rounded))
+        let read = numeral::read(text, PLACES)?;
+        Ok((Self::from_parts(read.parts)?, read.rounded))
     }
 }
 
-pub(crate) fn split_exponent(text: &str) -> Result<(&str, i64), QuantityError> {
-    let Some(at) = text.find(['e', 'E']) else {
-        return Ok((text, 0));
-    };
-    let exponent = &text[at + 1..];
-    let unsigned = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-    if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(QuantityError::Malformed);
-    }
-    let magnitude = unsigned.parse::<i64>().unwrap_or(EXPONENT_MAX).min(EXPONENT_MAX);
-    Ok((
-        &text[..at],
-        if exponent.starts_with('-') {
-            -magnitude
-        } else {
-            magnitude
-        },
-    ))
-}
-
-/// The bytes of a text: beyond 63 bits there is no memory for one.
-pub(crate) fn length(text: &str) -> i64 {
-    i64::try_from(text.len()).unwrap_or(i64::MAX)
-}
-
-/// The parts of 10⁻¹² of `whole.fraction × 10^exponent`, and whether digits were rounded away.
-#[expect(
-    clippy::cast_possible_wrap,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a place in a text in memory fits 63 bits, and is one again"
-)]
-fn scale(whole: &str, fraction: &str, exponent: i64) -> Result<(i128, bool), QuantityError> {
-    let digits = || whole.bytes().chain(fraction.bytes());
-    // The number of leading digits that are kept as whole parts of 10⁻¹².
-    let kept = length(whole) + exponent + i64::from(PLACES);
-    let mut parts: i128 = 0;
-    for (at, digit) in digits().enumerate() {
-        let (at, digit) = (at as i64, i128::from(digit - b'0'));
-        if at < kept {
-            parts = parts
-                .checked_mul(10)
-                .and_then(|p| p.checked_add(digit))
-                .ok_or(QuantityError::Overflow)?;
-            if parts > PARTS_MAX {
-                return Err(QuantityError::Overflow);
-            }
-        } else {
-            let lost = digits().skip(at as usize).any(|d| d != b'0');
-            let up = at == kept && digit >= 5;
-            return Ok((parts + i128::from(up), lost));
+impl From<NumeralError> for QuantityError {
+    fn from(error: NumeralError) -> Self {
+        match error {
+            NumeralError::Malformed => Self::Malformed,
+            NumeralError::Overflow => Self::Overflow,
         }
     }
-    let missing = kept - length(whole) - length(fraction);
-    if parts == 0 {
-        return Ok((0, false));
-    }
-    let factor = u32::try_from(missing).ok().and_then(|m| 10i128.checked_pow(m));
-    let parts = factor
-        .and_then(|f| parts.checked_mul(f))
-        .ok_or(QuantityError::Overflow)?;
-    Ok((parts, false))
 }
 
 impl FromStr for Quantity {
@@ -200,20 +130,6 @@ impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_plain(f, self.0, PLACES)
     }
-}
-
-/// Writes `parts` of 10^-`places` as a plain decimal without zeros at its end.
-pub(crate) fn write_plain(f: &mut fmt::Formatter<'_>, parts: i128, places: u32) -> fmt::Result {
-    let unit = 10_u128.pow(places);
-    let (whole, rest) = (parts.unsigned_abs() / unit, parts.unsigned_abs() % unit);
-    if parts < 0 {
-        f.write_str("-")?;
-    }
-    if rest == 0 {
-        return write!(f, "{whole}");
-    }
-    let digits = format!("{rest:0width$}", width = places as usize);
-    write!(f, "{whole}.{}", digits.trim_end_matches('0'))
 }
 
 impl fmt::Debug for Quantity {

@@ -15,6 +15,7 @@ mod body;
 mod caller;
 mod change;
 mod cursor;
+mod decimal;
 mod failure;
 mod page;
 mod rate;
@@ -23,6 +24,7 @@ pub use body::{Idempotency, JsonBody, MaybeJson, Params, optional_time, parse_ti
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
 pub use cursor::Cursor;
+pub use decimal::SentDecimal;
 pub use failure::{Failure, ProblemBody, Reply};
 pub use page::{Page, PageQuery};
 pub use rate::Rates;

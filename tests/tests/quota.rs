@@ -49,8 +49,10 @@ fn consume(id: &str, customer: &str) -> Value {
 }
 
 /// What the oracle says once the grants are told to it, one behind the other: it grants each of them too and not one more,
-/// and the limit of the server stands where its own does.
-async fn assert_decided(caller: &Caller, customer: &str, granted: u64) {
+/// and the limit of the server stands where its own does. The limit is that of the first of `customers`; the others are
+/// below it.
+async fn assert_decided(caller: &Caller, customers: &[&str], granted: u64) {
+    let (owner, asking) = (customers[0], customers[customers.len() - 1]);
     let meter = OracleMeter {
         event_type: "call".into(),
         aggregation: "sum".into(),
@@ -58,8 +60,8 @@ async fn assert_decided(caller: &Caller, customer: &str, granted: u64) {
         ..OracleMeter::default()
     };
     let limit = OracleLimit {
-        customer: customer.to_owned(),
-        subjects: vec![customer.to_owned()],
+        customer: owner.to_owned(),
+        subjects: customers.iter().map(|&one| one.to_owned()).collect(),
         period: "ever".into(),
         limit: LIMIT.to_string(),
         mode: OracleMode::Hard,
@@ -70,14 +72,14 @@ async fn assert_decided(caller: &Caller, customer: &str, granted: u64) {
     let mut tell = |id: u64| {
         let ask = Ask {
             id: id.to_string(),
-            subject: customer.to_owned(),
+            subject: customers[id as usize % customers.len()].to_owned(),
             amount: "1".into(),
             at_us: us(START),
         };
         quota.consume(&mut oracle, &limits, &ask)
     };
     assert!((0..granted).all(&mut tell) && !tell(granted), "{granted} granted");
-    let check = json!({"customer": customer, "feature": "calls", "amount": "1"});
+    let check = json!({"customer": asking, "feature": "calls", "amount": "1"});
     let (status, answer) = caller.post("/v1/quota/check", &check).await;
     assert_eq!((status, &answer["allowed"]), (200, &json!(false)), "{answer}");
     // The hour's limit, too wide to matter, stands behind it.
@@ -87,8 +89,9 @@ async fn assert_decided(caller: &Caller, customer: &str, granted: u64) {
         quota.standing(&oracle, &limits, us(START)),
         "{answer}"
     );
-    let query = format!("customer={customer}&from=2020-01-01T00:00:00Z&to=2030-01-01T00:00:00Z");
-    assert_eq!(caller.total("calls", &query).await, Some(granted.to_string()));
+    // Nobody else uses anything.
+    let query = "from=2020-01-01T00:00:00Z&to=2030-01-01T00:00:00Z";
+    assert_eq!(caller.total("calls", query).await, Some(granted.to_string()));
 }
 
 /// Each client tries `tries` different ids; how many were granted.
@@ -123,7 +126,7 @@ async fn r10_exactly_the_limit_is_admitted() {
     let granted = race(&app.admin(), "racer", tries).await;
     println!("injected {} tries of 64 clients at once for {LIMIT}", 64 * tries);
     assert_eq!(granted, LIMIT);
-    assert_decided(&app.admin(), "racer", granted).await;
+    assert_decided(&app.admin(), &["racer"], granted).await;
     app.restart().await;
     let (_, answer) = app
         .admin()
@@ -137,15 +140,16 @@ async fn r10_exactly_the_limit_is_admitted() {
     assert_eq!(answer["used"], LIMIT.to_string());
     // What was granted answers as it did first; what was refused is decided anew.
     let granted = race(&app.admin(), "racer", tries).await;
-    assert_decided(&app.admin(), "racer", granted).await;
+    assert_decided(&app.admin(), &["racer"], granted).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r10_through_kills() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut app = App::start(BINARY, directory.path()).await;
-    catalog(&app.admin()).await;
-    customer(&app.admin(), "killed").await;
+/// In each of five rounds 64 clients consume, each for one of `customers`, until the server is killed; then every id of every
+/// round is asked for again. How many were granted.
+async fn kill_in_the_middle(app: &mut App, customers: &'static [&'static str]) -> u64 {
+    let ask = |round: u64, client: u64, number: u64| {
+        let customer = customers[client as usize % customers.len()];
+        consume(&format!("{round}-{client}-{number}"), customer)
+    };
     let mut kills = 0;
     for round in 0..5u64 {
         let mut clients = tokio::task::JoinSet::new();
@@ -153,7 +157,7 @@ async fn r10_through_kills() {
             let caller = app.admin();
             clients.spawn(async move {
                 for number in 0..4 {
-                    let body = consume(&format!("{round}-{client}-{number}"), "killed");
+                    let body = ask(round, client, number);
                     // No answer: the kill. Whether it was granted shows in the totals, and in the answer to a repeat.
                     let path = "/v1/quota/consume";
                     if caller
@@ -173,21 +177,46 @@ async fn r10_through_kills() {
         kills += u32::from(cut_off.count() > 0);
         app.restart().await;
     }
-    // Every id of every round again: those granted before answer so, the others take what is left.
-    let mut granted = 0;
-    for round in 0..5u64 {
-        for client in 0..64u64 {
-            for number in 0..4 {
-                let body = consume(&format!("{round}-{client}-{number}"), "killed");
-                let (_, answer) = app.admin().post("/v1/quota/consume", &body).await;
-                granted += u64::from(answer["allowed"] == true);
-            }
-        }
-    }
     println!("injected {kills} kills that cut clients off");
     assert!(kills > 2, "vacuous: {kills} kills cut a client off");
+    // Those granted before answer so, the others take what is left.
+    let mut granted = 0;
+    for (round, client, number) in (0..5 * 64 * 4).map(|n| (n / 256, n / 4 % 64, n % 4)) {
+        let body = ask(round, client, number);
+        let (_, answer) = app.admin().post("/v1/quota/consume", &body).await;
+        granted += u64::from(answer["allowed"] == true);
+    }
+    granted
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_through_kills() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = App::start(BINARY, directory.path()).await;
+    catalog(&app.admin()).await;
+    customer(&app.admin(), "killed").await;
+    let granted = kill_in_the_middle(&mut app, &["killed"]).await;
     assert_eq!(granted, LIMIT);
-    assert_decided(&app.admin(), "killed", granted).await;
+    assert_decided(&app.admin(), &["killed"], granted).await;
+}
+
+/// The same where the limit is of one and those below it, of two levels, use it up together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_through_kills_of_a_tree() {
+    const TREE: [&str; 4] = ["org", "team", "other", "user"];
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = App::start(BINARY, directory.path()).await;
+    let admin = app.admin();
+    catalog(&admin).await;
+    customer(&admin, "org").await;
+    for (key, parent) in [("team", "org"), ("other", "org"), ("user", "team")] {
+        admin
+            .put(&format!("/v1/customers/{key}"), &json!({ "parent": parent }))
+            .await;
+    }
+    let granted = kill_in_the_middle(&mut app, &TREE).await;
+    assert_eq!(granted, LIMIT);
+    assert_decided(&app.admin(), &TREE, granted).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -354,3 +354,123 @@ async fn damage_is_found_and_named_and_a_good_directory_is_called_good() {
     assert_eq!(oracle.len(), 1_000);
     verify(&app, &oracle).await;
 }
+
+/// The state of a dependency as `/readyz` tells it, and the whole answer.
+async fn dependency(app: &App, name: &str) -> (String, Value) {
+    let (_, body) = app.admin().get("/readyz").await;
+    let all = body["dependencies"].as_array().expect("dependencies");
+    let found = all.iter().find(|one| one["name"] == name).expect("it is named");
+    (found["state"].as_str().expect("a state").to_owned(), body)
+}
+
+/// Waits until a dependency is in a state: what is found is believed for some seconds.
+async fn becomes(app: &App, name: &str, state: &str) -> Value {
+    let begin = Instant::now();
+    loop {
+        let (found, body) = dependency(app, name).await;
+        if found == state {
+            return body;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "not {state}: {body}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_tells_of_a_full_disk_that_neither_events_nor_changes_are_kept() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let data = disk.path.join("data");
+    let app = App::start_with(AppOptions::small(BINARY, &data)).await;
+    declare(&app).await;
+    let (state, body) = dependency(&app, "sql").await;
+    assert_eq!(
+        (state.as_str(), body["state"].as_str()),
+        ("ready", Some("ready")),
+        "{body}"
+    );
+    let filler = disk.path.join("filler");
+    let full = std::fs::File::create(&filler).and_then(|mut file| {
+        let piece = [1; 4_096];
+        loop {
+            std::io::Write::write_all(&mut file, &piece)?;
+        }
+    });
+    let full: std::io::Result<()> = full;
+    assert_eq!(
+        full.err().map(|error| error.kind()),
+        Some(std::io::ErrorKind::StorageFull)
+    );
+    let customer = json!({"name": "x".repeat(200)});
+    let mut refused = None;
+    // What SQLite has reserved may hold some changes yet.
+    for at in 0..2_000 {
+        let path = format!("/v1/customers/c{at}");
+        let answer = app
+            .admin()
+            .send(reqwest::Method::PUT, &path, Some(&customer))
+            .await;
+        let (status, body) = answer.expect("an answer");
+        if status >= 300 {
+            refused = Some((status, body));
+            break;
+        }
+    }
+    let (status, body) = refused.expect("no change was refused on a full disk");
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (503, Some("storage_full")),
+        "{body}"
+    );
+    let told = [
+        body,
+        becomes(&app, "sql", "degraded").await,
+        becomes(&app, "log", "degraded").await,
+    ];
+    let place = disk.path.display().to_string();
+    for told in &told {
+        assert!(!told.to_string().contains(&place), "a path of the server: {told}");
+    }
+    std::fs::remove_file(&filler).expect("removed");
+    let body = becomes(&app, "sql", "ready").await;
+    assert_eq!(app.admin().get("/readyz").await.0, 200, "{body}");
+    app.admin().put("/v1/customers/after", &customer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_tells_of_damage_and_the_log_alone_where_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = App::start_with(AppOptions::small(BINARY, directory.path())).await;
+    declare(&app).await;
+    let (mut random, mut oracle) = (StdRng::seed_from_u64(6), Oracle::default());
+    for first in [0, 100, 200] {
+        let events = batch(&mut random, first, 100);
+        assert_eq!(send(&app, &mut oracle, &events, false).await.status, 200);
+    }
+    // What was read once is kept in memory: a process that has read no event yet meets the damage.
+    app.restart().await;
+    for segment in files(&directory.path().join("log")) {
+        if segment.extension().is_some_and(|end| end == "log") {
+            damage(&segment);
+        }
+    }
+    let (status, body) = app.admin().get("/v1/events?limit=1000").await;
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (503, Some("unavailable")),
+        "{body}"
+    );
+    let place = directory.path().display().to_string();
+    let told = body["detail"].as_str().expect("words");
+    assert!(
+        told.contains("damaged") && !body.to_string().contains(&place),
+        "{body}"
+    );
+    if std::env::var_os("TURNPIKE_TEST_SHOW").is_none() {
+        let id = body["request_id"].as_str().expect("an id").to_owned();
+        let log = app.log();
+        let named = log
+            .lines()
+            .any(|line| line.contains(&id) && line.contains(&place) && line.contains("log offset"));
+        assert!(named, "the log does not say where");
+    }
+}

@@ -91,8 +91,8 @@ struct Asked {
     get, path = "/api/v1/meters/{slug}/query", tag = "OpenMeter",
     params(
         ("slug" = String, Path, description = "The meter's key"),
-        ("from" = Option<String>, Query, description = "Start"),
-        ("to" = Option<String>, Query, description = "End; unless said the start of the minute after the one that is now"),
+        ("from" = Option<String>, Query, format = DateTime, description = "Start"),
+        ("to" = Option<String>, Query, format = DateTime, description = "End; unless said the start of the minute after the one that is now"),
         ("windowSize" = Option<String>, Query, description = "MINUTE, HOUR, DAY or MONTH"),
         ("windowTimeZone" = Option<String>, Query, description = "IANA zone; UTC unless said"),
         ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),

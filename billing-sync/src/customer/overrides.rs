@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use turnpike_domain::catalog::{Catalog, Findings, Override};
+use turnpike_domain::catalog::{Catalog, Customer, Findings, Override};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{ControlState, Effect};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
+use turnpike_domain::time::Timestamp;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, Page, PageQuery, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -120,6 +121,18 @@ impl Own for Override {
 
     fn customer_mut(&mut self) -> &mut String {
         &mut self.customer
+    }
+
+    fn complete(&mut self, before: Option<&Self>, now: Timestamp) {
+        self.follow(before, now);
+    }
+
+    /// What usage drew on grants while it stood stays as it was.
+    fn kept(&self, customer: &Customer, now: Timestamp) -> Option<Effect> {
+        let mut customer = customer.clone();
+        customer
+            .keep_override(self, now)
+            .then_some(Effect::Customer(customer))
     }
 
     fn check(&self, state: &dyn ControlState, tenant: TenantId) -> Result<(), Problem> {

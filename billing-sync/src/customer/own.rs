@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use serde::Serialize;
 use serde_json::Value;
+use turnpike_domain::catalog::Customer;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::port::control::{AuditNote, ControlState, Decision, Effect, answer_of};
 use turnpike_domain::port::directory::Directory;
@@ -51,6 +52,11 @@ pub(super) trait Own: Clone + PartialEq + Serialize + Send + 'static {
     /// An error when the customer cannot have one more.
     fn check_room(_: &dyn ControlState, _at: (TenantId, Timestamp), _customer: &str) -> Result<(), Problem> {
         Ok(())
+    }
+
+    /// What is kept with the customer of one that is replaced, or taken away, at `now`.
+    fn kept(&self, _customer: &Customer, _now: Timestamp) -> Option<Effect> {
+        None
     }
 
     /// Makes or replaces it.
@@ -126,15 +132,16 @@ pub(super) async fn remove<T: Own>(
     (customer, key): (String, String),
 ) -> Reply<Answered> {
     changing.require(Scope::Billing)?;
-    let tenant = changing.tenant();
+    let (tenant, now) = control.at(changing);
     control
         .change(changing, &(), move |state| {
-            if find::<T>(state, tenant, &customer, &key)?.is_none() {
-                return Err(Problem::not_found(T::NAME, &key));
-            }
+            let found = find::<T>(state, tenant, &customer, &key)?;
+            let found = found.ok_or_else(|| Problem::not_found(T::NAME, &key))?;
+            let whose = living_customer(state, tenant, &customer)?;
+            let kept = found.kept(&whose, now);
             let note = AuditNote::new(T::DELETE, format!("customer/{customer}/{}/{key}", T::OBJECT));
-            let effects = vec![T::remove(customer, key)];
-            Ok(Decision::changed(effects, note, 204, Value::Null))
+            let effects = [T::remove(customer, key)].into_iter().chain(kept);
+            Ok(Decision::changed(effects.collect(), note, 204, Value::Null))
         })
         .await
 }
@@ -162,15 +169,19 @@ fn decide_put<T: Own>(
     asked.complete(before.as_deref(), now);
     asked.check(state, tenant)?;
     let answer = answer_of(&asked)?;
-    let status = match before {
+    let (status, kept) = match before {
         Some(before) if *before == asked => return Ok(Decision::unchanged(answer)),
-        Some(_) => 200,
+        Some(before) => {
+            let whose = living_customer(state, tenant, customer)?;
+            (200, before.kept(&whose, now))
+        }
         None => {
             T::check_room(state, (tenant, now), customer)?;
-            201
+            (201, None)
         }
     };
     let object = format!("customer/{customer}/{}/{}", T::OBJECT, asked.key());
     let note = AuditNote::new(T::PUT, object);
-    Ok(Decision::changed(vec![asked.put()], note, status, answer))
+    let effects = [asked.put()].into_iter().chain(kept);
+    Ok(Decision::changed(effects.collect(), note, status, answer))
 }

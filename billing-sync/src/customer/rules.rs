@@ -63,9 +63,10 @@ pub(super) fn put(
     ))
 }
 
-/// Keeps whose usage its own counted for. A new customer never was without the parent that it begins with.
+/// Keeps whose usage its own counted for, and what it was entitled to. A new customer never was without the parent that it begins with.
 fn follow(customer: &mut Customer, before: Option<&Customer>, now: Timestamp) -> Result<(), Problem> {
     (customer.parent_since, customer.former_parents) = (None, Vec::new());
+    customer.former_overrides = Vec::new();
     if let Some(before) = before {
         customer.follow(before, now);
     }
@@ -237,6 +238,7 @@ pub(super) fn remove(
         name: "erased".to_owned(),
         email: None,
         metadata: BTreeMap::new(),
+        former_overrides: Vec::new(),
         erased_at: Some(now),
         ..Customer::clone(&customer)
     };

@@ -8,28 +8,28 @@ use turnpike_domain::money::{Currency, Money};
 use turnpike_domain::problem::{Code, FieldError, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::rating::{Matrix, Model, Price, PriceContext, Rated, RatedLine, Usage, rate, rate_step};
-use turnpike_http::{Caller, JsonBody, ProblemBody, Reply};
+use turnpike_http::{Caller, JsonBody, ProblemBody, Reply, SentDecimal};
 
 /// A price, and the usage to apply it to.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PricePreviewRequest {
     /// The currency of the price.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
     currency: Currency,
     /// The price; it needs no `key` and no `meter`.
     price: Price,
     /// How much was used. Not for `percentage`.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<SentDecimal>)]
     quantity: Option<Quantity>,
     /// For `percentage` and `graduated_percentage`: each event's amount, in order.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<SentDecimal>>)]
     amounts: Option<Vec<Quantity>>,
     /// For a bill in steps: what was billed before; `quantity` comes on top. 0: nothing was billed.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<SentDecimal>)]
     already_billed_quantity: Option<Quantity>,
     /// For `matrix`: the dimension values of `quantity`; one that is left out is empty.
     #[serde(default)]

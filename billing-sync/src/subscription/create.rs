@@ -28,15 +28,15 @@ pub struct NewSubscription {
     pub add_ons: Vec<String>,
     /// The currency to bill in; the customer's unless said, else the plan's.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
     pub currency: Option<Currency>,
     /// When it begins, past or future, cut to its minute; now unless said.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub start: Option<Timestamp>,
     /// The instant whose day and time of day its periods begin at; its start unless said, or the end of its trial.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub anchor: Option<Timestamp>,
     /// Days of trial; the plan's unless said.
     #[serde(default)]

@@ -225,7 +225,7 @@ async fn resume(
 /// Cancels a subscription, at the end of its period unless said. What was charged in advance stays charged.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{id}/cancel", tag = "Subscriptions", operation_id = "cancel_subscription",
-    params(SubscriptionPath), request_body = CancelRequest,
+    params(SubscriptionPath), request_body = Option<CancelRequest>,
     responses(Stepped), security(("api_key" = ["billing"]))
 )]
 async fn cancel(

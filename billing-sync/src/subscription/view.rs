@@ -19,26 +19,26 @@ pub struct SubscriptionView {
     /// Keys of its add-ons.
     pub add_ons: Vec<String>,
     /// The currency that it is billed in.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
     pub currency: Currency,
     /// Where it stands.
     pub status: SubscriptionStatus,
     /// When it began or begins.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub start: Timestamp,
     /// The instant whose day and time of day, in `timezone`, its periods begin at.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub anchor: Timestamp,
     /// The zone of its periods.
     pub timezone: String,
     /// When its trial ends.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub trial_end: Option<Timestamp>,
     /// The period that contains now; before the start the first one, after the end the last one.
     #[schema(value_type = Object)]
     pub current_period: TimeRange,
     /// When it ended or will end.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub ends_at: Option<Timestamp>,
     /// What it changes to.
     pub scheduled_change: Option<ScheduledChange>,
@@ -48,7 +48,7 @@ pub struct SubscriptionView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ScheduledChange {
     /// When it takes effect.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// The plan's key.
     pub plan: String,

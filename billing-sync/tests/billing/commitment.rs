@@ -151,3 +151,33 @@ async fn a_commitment_that_was_meddled_with_does_not_verify() {
         );
     }
 }
+
+/// An amount is read as any decimal is; it is of the plan's own currency, and holds for nobody who pays in another.
+#[tokio::test]
+async fn a_commitment_is_an_amount_of_the_plans_own_currency() {
+    for spelled in [json!("1e2"), json!(1e2), json!("100"), json!("100.00")] {
+        let app = App::start().await;
+        let unit = json!([{"key": "units", "meter": "tokens", "model": "per_unit", "unit_amount": "1e-2"}]);
+        let plan = json!({"currency": "USD", "minimum_commitment": spelled, "prices": unit,
+            "prices_by_currency": {"EUR": unit}});
+        app.catalog(plan, "UTC").await;
+        let plan = app.get("/v1/plans/pro").await;
+        assert_eq!(plan["minimum_commitment"], "100.00", "{spelled}");
+        app.put("/v1/customers/euro", json!({"currency": "EUR"})).await;
+        for customer in ["acme", "euro"] {
+            app.subscribe(json!({ "customer": customer })).await;
+            app.usage.add(customer, "2026-01-05T00:00:00Z", "250");
+        }
+        app.at("2026-02-02T00:00:00Z");
+        app.run("2026-02-01T00:00:00Z").await;
+        for invoice in app.invoices().await {
+            let (minimum, total) = match invoice["currency"].as_str() {
+                Some("USD") => (vec!["97.50"], "100.00"),
+                _ => (vec![], "2.50"),
+            };
+            assert_eq!(amounts(&invoice, "minimum"), minimum, "{invoice}");
+            assert_eq!(invoice["total"], total);
+            assert_eq!(app.verify(&invoice).await["verified"], true);
+        }
+    }
+}

@@ -214,6 +214,45 @@ async fn erasing_keeps_what_was_billed_and_nothing_of_the_person() {
 }
 
 #[tokio::test]
+async fn overrides_are_kept_and_cannot_be_told_by_callers() {
+    let app = App::with_catalog().await;
+    let path = "/v1/customers/acme/overrides/tokens";
+    let limits = |limit: &str| json!([{"limit": limit, "period": "day", "mode": "hard"}]);
+    let forged = json!({"limits": limits("5"), "since": "2020-01-01T00:00:00Z"});
+    let made = app.put(path, forged.clone()).await.is(201, "");
+    assert_eq!(made["since"], "2026-01-15T10:00:00Z", "cut to its minute");
+    app.clock.pass(3_600_000_000);
+    assert_eq!(app.put(path, forged).await.is(200, ""), made, "nothing changed");
+    app.put(path, json!({"limits": limits("6")})).await.is(200, "");
+    // One that does not stand for a minute leaves no trace.
+    app.put(path, json!({"revoked": true})).await.is(200, "");
+    app.clock.pass(3_600_000_000);
+    app.delete(path).await.is(204, "");
+    let customer = app.get("/v1/customers/acme").await.is(200, "");
+    let mut first = made.clone();
+    first["until"] = "2026-01-15T11:00:00Z".into();
+    let former = customer["former_overrides"].as_array().unwrap();
+    assert_eq!((former.len(), &former[0]), (2, &first));
+    assert_eq!(
+        (&former[1]["revoked"], &former[1]["since"], &former[1]["until"]),
+        (
+            &json!(true),
+            &json!("2026-01-15T11:00:00Z"),
+            &json!("2026-01-15T12:00:00Z")
+        )
+    );
+    // What GET shows can be sent back, and what is sent instead changes nothing of it.
+    let back = app.put("/v1/customers/acme", customer.clone()).await.is(200, "");
+    assert_eq!(back, customer);
+    let mut without = customer.clone();
+    without.as_object_mut().unwrap().remove("former_overrides");
+    assert_eq!(app.put("/v1/customers/acme", without).await.is(200, ""), customer);
+    let new = json!({ "former_overrides": former });
+    let made = app.put("/v1/customers/fresh", new).await.is(201, "");
+    assert_eq!(made.get("former_overrides"), None);
+}
+
+#[tokio::test]
 async fn overrides_and_grants_are_put_and_taken_back() {
     let app = App::with_catalog().await;
     let more = json!({"feature": "tokens", "limits": [{"limit": "500", "period": "day"}]});

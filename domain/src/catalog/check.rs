@@ -168,10 +168,6 @@ impl Plan {
         check_entitlements(&self.entitlements, catalog, &mut findings);
         if let Some(amount) = &self.minimum_commitment {
             check_amount("/minimum_commitment", amount, self.currency, &mut findings);
-            if !self.prices_by_currency.is_empty() {
-                let detail = "is an amount of one currency, and the plan has prices in several: make a plan for each currency";
-                findings.add("/minimum_commitment", detail);
-            }
         }
         if self.credits.is_some() {
             let detail = "cannot be given by a plan yet, they come with a later release: leave them out";

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entitlement, Limit, LimitPeriod};
+use super::{FormerOverride, LimitPeriod};
 use crate::money::Currency;
 use crate::quantity::Quantity;
 use crate::time::{TimeRange, Timestamp};
@@ -22,7 +22,7 @@ pub struct Customer {
     pub email: Option<String>,
     /// The currency it pays in; its plan's unless said.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
     pub currency: Option<Currency>,
     /// Its IANA time zone; the tenant's unless said.
     #[serde(default)]
@@ -33,12 +33,17 @@ pub struct Customer {
     /// Since when it has had this parent: usage timed before does not count for the parent. None where it never was
     /// without it. Given by the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, read_only)]
+    #[schema(value_type = Option<String>, read_only, format = DateTime)]
     pub parent_since: Option<Timestamp>,
     /// The parents that it had before, oldest first: usage timed then counts for them for good. Given by the engine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(read_only)]
     pub former_parents: Vec<FormerParent>,
+    /// The overrides that it had before, as far back as is kept: what usage drew on grants then is told by them. Given by
+    /// the engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(read_only)]
+    pub former_overrides: Vec<FormerOverride>,
     /// The subjects whose events are its own; its key unless said.
     #[serde(default)]
     pub subjects: Vec<String>,
@@ -50,7 +55,7 @@ pub struct Customer {
     pub metadata: BTreeMap<String, String>,
     /// When it was erased: its personal data is gone, its usage and invoices stay, with the names on those that are final. Given by the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, read_only)]
+    #[schema(value_type = Option<String>, read_only, format = DateTime)]
     pub erased_at: Option<Timestamp>,
 }
 
@@ -62,10 +67,10 @@ pub struct FormerParent {
     pub parent: String,
     /// From when on; none where it never was without it before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
     /// Until when.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
 }
 
@@ -92,10 +97,11 @@ impl Customer {
         self.parents().next().is_some()
     }
 
-    /// Takes over the parents of `before`, the same customer as it was, and notes at the minute of `now` that the parent
+    /// Takes over the former overrides and the parents of `before`, the same customer as it was, and notes at the minute of `now` that the parent
     /// is another one. A parent that it did not have for a minute leaves no trace, and one that it leaves and comes back
     /// to within a minute was never left.
     pub fn follow(&mut self, before: &Self, now: Timestamp) {
+        self.former_overrides.clone_from(&before.former_overrides);
         self.former_parents.clone_from(&before.former_parents);
         self.parent_since = before.parent_since;
         if before.parent == self.parent {
@@ -125,58 +131,6 @@ impl Customer {
     }
 }
 
-/// What replaces a plan's entitlement for one customer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(from = "FlatOverride", deny_unknown_fields)]
-pub struct Override {
-    /// The customer's key; taken from the path.
-    #[serde(default)]
-    pub customer: String,
-    /// What it is entitled to instead of plan and add-ons; one per feature.
-    #[serde(flatten)]
-    pub entitlement: Entitlement,
-    /// Whether the feature is taken away altogether.
-    #[serde(default)]
-    pub revoked: bool,
-}
-
-/// An override as it is read: field by field, for serde's `flatten` forgets where in the text a wrong one stood.
-#[derive(Deserialize)]
-#[serde(rename = "Override", deny_unknown_fields)]
-struct FlatOverride {
-    #[serde(default)]
-    customer: String,
-    #[serde(default)]
-    feature: String,
-    #[serde(default)]
-    limits: Vec<Limit>,
-    #[serde(default)]
-    value: Option<String>,
-    #[serde(default)]
-    revoked: bool,
-}
-
-impl From<FlatOverride> for Override {
-    fn from(flat: FlatOverride) -> Self {
-        let FlatOverride {
-            customer,
-            feature,
-            limits,
-            value,
-            revoked,
-        } = flat;
-        Self {
-            customer,
-            entitlement: Entitlement {
-                feature,
-                limits,
-                value,
-            },
-            revoked,
-        }
-    }
-}
-
 /// An amount of a feature given to one customer on top.
 ///
 /// It raises the longest of the feature's limits that lasts a day or more; limits of a second, a minute or an hour bound the
@@ -201,11 +155,11 @@ pub struct Grant {
     pub priority: u8,
     /// From when it counts; now unless said. Not before 2000.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub effective_at: Option<Timestamp>,
     /// When it ends; never unless said.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// How often it is given anew: `hour` (at most 366 days long), `day`, `week`, `month` or `billing`; once unless said.
     #[serde(default)]

@@ -35,7 +35,7 @@ pub struct Plan {
     #[serde(default)]
     pub version: u32,
     /// The currency of `prices`.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
     pub currency: Currency,
     /// The unit of the billing interval.
     #[serde(default)]
@@ -55,7 +55,7 @@ pub struct Plan {
     /// What it entitles to.
     #[serde(default)]
     pub entitlements: Vec<Entitlement>,
-    /// The least total of a period, a decimal of the plan's currency.
+    /// The least total of a period, a decimal of the plan's currency. Subscriptions in another currency have none.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -93,7 +93,7 @@ pub struct AddOn {
     #[serde(default)]
     pub version: u32,
     /// The currency of its prices.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
     pub currency: Currency,
     /// What it costs.
     #[serde(default)]

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::quantity::length;
+use crate::numeral::length;
 use crate::record::EventRecord;
 
 /// Whether two events of one name carry the same payload: type, subject, time as sent (absent is a value), and `data`

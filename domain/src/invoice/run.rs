@@ -25,13 +25,13 @@ pub struct BillingRun {
     /// Where it stands.
     pub status: RunStatus,
     /// Periods that ended by then are billed.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub period_end: Timestamp,
     /// When it was asked for.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// When it was over.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished: Option<Timestamp>,
     /// Subscriptions looked at so far.
     pub subscriptions: u64,

@@ -11,10 +11,10 @@ use crate::time::{TimeRange, Timestamp};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PeriodView {
     /// The first instant.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub start: Timestamp,
     /// The instant behind the last.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub end: Timestamp,
 }
 
@@ -72,7 +72,7 @@ pub struct InvoiceView {
     /// Where it stands.
     pub status: InvoiceStatus,
     /// The currency.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[A-Z]{3}$")]
     pub currency: Currency,
     /// The period that it closes.
     pub period: PeriodView,
@@ -99,13 +99,13 @@ pub struct InvoiceView {
     /// The hash of the invoice; null before it is final.
     pub hash: Option<String>,
     /// When it was made.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// Until when late usage still changes a draft.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub locks_at: Timestamp,
     /// When it became final.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finalized: Option<Timestamp>,
 }
 

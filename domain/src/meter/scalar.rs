@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 
-use crate::quantity::{Quantity, QuantityError, length};
+use crate::numeral::length;
+use crate::quantity::{Quantity, QuantityError};
 
 /// A JSON value as its text in `data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

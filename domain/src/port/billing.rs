@@ -130,7 +130,7 @@ pub struct BilledFilter {
 }
 
 /// An instant at which a subscription is billed once.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Boundary {
     /// The subscription.
     pub subscription: String,
@@ -138,6 +138,17 @@ pub struct Boundary {
     pub at: Timestamp,
     /// 0 for the invoice of the period; see [`Invoice::round`].
     pub round: u32,
+}
+
+impl Boundary {
+    /// Where an invoice stands.
+    pub fn of(invoice: &Invoice) -> Self {
+        Self {
+            subscription: invoice.subscription.clone(),
+            at: invoice.boundary(),
+            round: invoice.round,
+        }
+    }
 }
 
 /// What becomes of a period.

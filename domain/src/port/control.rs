@@ -246,7 +246,7 @@ pub struct AuditEntry {
     /// Its number, ascending.
     pub id: u64,
     /// When.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// The API key that asked, or the part of the engine that acted by itself.
     pub actor: String,

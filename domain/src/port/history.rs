@@ -150,7 +150,7 @@ pub struct Backfill {
     pub complete: bool,
     /// Events timed before this may be missing: they had been deleted by retention when the meter was made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub lacks_before: Option<Timestamp>,
     /// Bytes of the log that were there before the meter.
     pub total_bytes: u64,

@@ -38,14 +38,26 @@ pub enum StoreError {
 }
 
 impl From<StoreError> for crate::problem::Problem {
+    /// Callers are told what it means to them; files and offsets are for the one who runs the server.
     fn from(error: StoreError) -> Self {
         use crate::problem::Code;
-        let code = match &error {
-            StoreError::Full(_) => Code::StorageFull,
-            StoreError::Poisoned(_) => Code::StoragePoisoned,
-            StoreError::Taken(_) => Code::AlreadyExists,
-            StoreError::Damaged(_) | StoreError::Gone(_) | StoreError::Failed(_) => Code::Unavailable,
+        let (code, detail) = match &error {
+            StoreError::Full(_) => (
+                Code::StorageFull,
+                "storage is full: calls that write are taken again once there is space",
+            ),
+            StoreError::Poisoned(_) => (
+                Code::StoragePoisoned,
+                "storage takes nothing more after an earlier failure, until the server is started anew",
+            ),
+            StoreError::Damaged(_) => (
+                Code::Unavailable,
+                "damaged data: a part of what is stored is not what was written; the server's log names it",
+            ),
+            StoreError::Failed(_) => (Code::Unavailable, "storage failed; the server's log tells how"),
+            StoreError::Gone(_) => (Code::Unavailable, "what is asked for is no longer kept"),
+            StoreError::Taken(_) => (Code::AlreadyExists, "something else has the same key"),
         };
-        Self::new(code, error.to_string())
+        Self::new(code, detail).because(error.to_string())
     }
 }

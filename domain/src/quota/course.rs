@@ -67,16 +67,17 @@ impl LevelCourse {
     pub fn new(directory: &dyn Directory, tenant: TenantId, level: &Level, feature: &str) -> Self {
         let customer = &level.customer;
         let standing = directory.overrides(tenant, &customer.key).into_iter();
-        let standing = standing
-            .filter(|over| over.entitlement.feature == feature)
-            .map(|over| (TimeRange::ALL, Override::clone(&over)));
+        let standing = standing.map(|over| (over.time(), Override::clone(&over)));
+        let former = customer.former_overrides.iter();
+        let former = former.map(|former| (former.time(), former.said.clone()));
+        let ours = |(_, over): &(TimeRange, Override)| over.entitlement.feature == feature;
         Self {
             catalog: directory.catalog(tenant),
             feature: feature.to_owned(),
             zone: level.zone.clone(),
             subscriptions: directory.subscriptions(tenant, &customer.key),
             inherited: level.subscription.clone(),
-            overrides: standing.collect(),
+            overrides: former.chain(standing).filter(ours).collect(),
         }
     }
 

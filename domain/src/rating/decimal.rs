@@ -3,13 +3,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::numeral::{self, NumeralError, write_plain};
 use crate::quantity::wire::decimal_text;
-use crate::quantity::{split_exponent, write_plain};
 
 /// Decimal places of a [`Decimal`].
 pub(crate) const DECIMAL_PLACES: u32 = 15;
-/// Digits that a [`Decimal`] may have before its point.
-const WHOLE_DIGITS_MAX: i64 = 18;
+/// The largest magnitude: 18 digits before the point and 15 after it.
+const PARTS_MAX: u128 = 10_u128.pow(18 + DECIMAL_PLACES) - 1;
 
 /// A unit price, an amount or a rate of a price: a decimal with up to 18 digits before the point and 15 after it,
 /// kept as parts of 10⁻¹⁵. Amounts are in major units of the price's currency.
@@ -54,47 +54,20 @@ impl Decimal {
         places >= DECIMAL_PLACES || self.0 % 10i128.pow(DECIMAL_PLACES - places) == 0
     }
 
-    /// Reads a decimal; an exponent is fine (`1e-05`, as some encoders of JSON write small numbers).
+    /// Reads a decimal.
     pub fn parse(text: &str) -> Result<Self, DecimalError> {
-        let (negative, unsigned) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (plain, exponent) = split_exponent(unsigned).map_err(|_| DecimalError::Malformed)?;
-        let (whole, fraction) = match plain.split_once('.') {
-            Some((_, "")) => return Err(DecimalError::Malformed),
-            Some(pair) => pair,
-            None => (plain, ""),
-        };
-        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
-            return Err(DecimalError::Malformed);
-        }
-        let digits = format!("{whole}{fraction}");
-        let significant = digits.trim_start_matches('0');
-        // Digits before the point, once the exponent has moved it.
-        let before = length(whole) - (length(&digits) - length(significant)) + exponent;
-        let significant = significant.trim_end_matches('0');
-        if significant.is_empty() {
-            return Ok(Self::ZERO);
-        }
-        if before > WHOLE_DIGITS_MAX {
+        let read = numeral::read(text, DECIMAL_PLACES).map_err(|error| match error {
+            NumeralError::Malformed => DecimalError::Malformed,
+            NumeralError::Overflow => DecimalError::Overflow,
+        })?;
+        if read.parts.unsigned_abs() > PARTS_MAX {
             return Err(DecimalError::Overflow);
         }
-        let behind = length(significant) - before;
-        let scale = i64::from(DECIMAL_PLACES) - behind;
-        let scale = u32::try_from(scale).map_err(|_| DecimalError::TooPrecise)?;
-        let parts: i128 = significant.parse().map_err(|_| DecimalError::Overflow)?;
-        let parts = parts
-            .checked_mul(10i128.pow(scale))
-            .ok_or(DecimalError::Overflow)?;
-        Ok(Self(if negative { -parts } else { parts }))
+        if read.rounded {
+            return Err(DecimalError::TooPrecise);
+        }
+        Ok(Self(read.parts))
     }
-}
-
-/// Digits of a text, which is far shorter than 2⁶³.
-fn length(digits: &str) -> i64 {
-    i64::try_from(digits.len()).unwrap_or(i64::MAX)
 }
 
 impl FromStr for Decimal {

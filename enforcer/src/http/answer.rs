@@ -38,12 +38,12 @@ pub(super) struct QuotaAnswer {
     #[schema(value_type = Option<String>)]
     pub(super) overage: Option<Quantity>,
     /// When its window ends; null for never.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub(super) resets_at: Option<Timestamp>,
     /// Why.
     pub(super) reason: Reason,
     /// When the figures stood so.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub(super) as_of: Timestamp,
     /// By how much more than the limits could be granted; 0, for one engine decides.
     pub(super) max_overshoot: String,
@@ -85,7 +85,7 @@ pub(super) struct QuotaLimit {
     #[schema(value_type = String)]
     pub(super) overage: Quantity,
     /// When its window ends; null for never.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub(super) resets_at: Option<Timestamp>,
 }
 
@@ -110,7 +110,7 @@ pub(super) struct QuotaReservation {
     /// `open`, `committed`, `released` or `expired`.
     pub(super) status: &'static str,
     /// When it ends by itself, or would have.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub(super) expires_at: Timestamp,
 }
 

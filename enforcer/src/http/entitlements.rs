@@ -52,7 +52,7 @@ pub(super) struct EntitlementGrant {
     #[schema(value_type = String)]
     balance: Quantity,
     /// When it ends; null for never.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
 }
 

@@ -10,7 +10,7 @@ use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::{JSON_DEPTH_MAX, QUOTA_BATCH_MAX};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
-use turnpike_http::{Caller, JsonBody, Params, ProblemBody, Reply};
+use turnpike_http::{Caller, JsonBody, Params, ProblemBody, Reply, SentDecimal};
 
 use super::answer::{QuotaAnswer, respond};
 use crate::Enforcer;
@@ -53,7 +53,7 @@ pub(super) struct CheckBody {
     feature: String,
     /// How much; 1 unless said, 0 to see the figures.
     #[serde(default = "one")]
-    #[schema(value_type = String, default = "1")]
+    #[schema(value_type = SentDecimal)]
     amount: Quantity,
 }
 
@@ -80,7 +80,7 @@ pub(super) struct ConsumeBody {
     feature: String,
     /// How much, above 0; 1 unless said.
     #[serde(default = "one")]
-    #[schema(value_type = String, default = "1")]
+    #[schema(value_type = SentDecimal)]
     amount: Quantity,
     /// The event's other data.
     #[serde(default)]

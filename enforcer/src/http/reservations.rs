@@ -9,7 +9,7 @@ use turnpike_domain::identity::Scope;
 use turnpike_domain::limits::RESERVATION_TTL_S_DEFAULT;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
-use turnpike_http::{Caller, JsonBody, MaybeJson, Params, ProblemBody, Reply};
+use turnpike_http::{Caller, JsonBody, MaybeJson, Params, ProblemBody, Reply, SentDecimal};
 
 use super::answer::{QuotaAnswer, respond};
 use super::quota::{StatusQuery, object, one};
@@ -29,10 +29,11 @@ pub(super) struct ReserveBody {
     feature: String,
     /// How much is held, above 0; 1 unless said.
     #[serde(default = "one")]
-    #[schema(value_type = String, default = "1")]
+    #[schema(value_type = SentDecimal)]
     amount: Quantity,
     /// For how many seconds: 1 to 86,400; 60 unless said.
     #[serde(default = "ttl")]
+    #[schema(minimum = 1, maximum = 86_400)]
     ttl_s: u32,
     /// The other data of the event that its commit becomes.
     #[serde(default)]
@@ -50,7 +51,7 @@ const fn ttl() -> u32 {
 pub(super) struct CommitBody {
     /// How much: less, the same, or more within the limits; what was reserved unless said.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<SentDecimal>)]
     amount: Option<Quantity>,
 }
 
@@ -109,7 +110,7 @@ pub(super) async fn reserve(
 /// Turns a reservation into usage: less, the same, or more within the limits. After its end it is decided anew.
 #[utoipa::path(
     post, path = "/v1/quota/reservations/{id}/commit", tag = "Quotas",
-    params(("id" = String, Path, description = "The reservation"), StatusQuery), request_body = CommitBody,
+    params(("id" = String, Path, description = "The reservation"), StatusQuery), request_body = Option<CommitBody>,
     responses(
         (status = 200, description = "The decision; granted means durable", body = QuotaAnswer),
         (status = 404, description = "No such reservation", body = ProblemBody),

@@ -79,7 +79,7 @@ async fn a_pause_suspends_and_moves_no_window() {
         texts(&given, &["reason", "limit", "used", "resets_at"]),
         ["within_limit", "11", "4", "2026-02-07T09:30:00Z"]
     );
-    world.remove_overrides("acme");
+    world.remove_override("acme", "tokens");
     assert_eq!(world.check("acme", "tokens", "1").await["reason"], "suspended");
     world.directory.edit_subscription("acme", |s| s.pauses.clear());
     world.told(DirectoryChange::Customer(TENANT, "acme".to_owned()));

@@ -344,3 +344,42 @@ async fn a_smaller_plan_in_the_minute_of_a_use_draws_nothing_that_was_covered() 
     world.clock.set("2026-01-10T12:05:00Z");
     assert_eq!(world.figures("acme").await, ["9", "0", "5"]);
 }
+
+#[tokio::test]
+async fn an_override_draws_from_when_it_was_set_and_until_it_was_taken_away() {
+    let world = ten_and_a_grant_of_five().await;
+    world.log.tokens("acme", at("2026-01-05T00:00:00Z"), 12);
+    assert_eq!(balances(&world).await, ["3"]);
+    // 20 a month instead: what was drawn before stays drawn.
+    let limits = |limit: &str| json!({"feature": "tokens", "limits": [{"limit": limit, "period": "month"}]});
+    world.put_override("acme", limits("20"));
+    assert_eq!(balances(&world).await, ["3"]);
+    world.clock.set("2026-01-11T00:00:00Z");
+    assert_eq!(world.consume("a", "acme", "8").await["allowed"], true);
+    assert_eq!(balances(&world).await, ["3"], "20 of 20");
+    // 1 a month: what the other override covered stays covered, and so it does when none stands.
+    world.put_override("acme", limits("1"));
+    assert_eq!(balances(&world).await, ["3"]);
+    world.clock.set("2026-01-12T00:00:00Z");
+    world.remove_override("acme", "tokens");
+    assert_eq!(balances(&world).await, ["3"]);
+    world.clock.set("2026-01-13T00:00:00Z");
+    assert_eq!(world.figures("acme").await, ["20", "0", "3"]);
+    assert_eq!(world.consume("b", "acme", "2").await["allowed"], true);
+    // A late event of the time of the second override draws beyond its limit.
+    world.log.tokens("acme", at("2026-01-11T12:00:00Z"), 1);
+    assert_eq!(balances(&world).await, ["0"]);
+    world.log.tokens("acme", at("2026-01-11T12:00:00Z"), -1);
+    assert_eq!(balances(&world.restart().await).await, ["1"]);
+}
+
+#[tokio::test]
+async fn what_comes_while_a_feature_is_taken_away_draws_on_nothing() {
+    let world = ten_and_a_grant_of_five().await;
+    world.put_override("acme", json!({"feature": "tokens", "revoked": true}));
+    world.clock.set("2026-01-11T00:00:00Z");
+    world.log.tokens("acme", at("2026-01-10T18:00:00Z"), 13);
+    world.remove_override("acme", "tokens");
+    assert_eq!(world.figures("acme").await, ["13", "0", "5"]);
+    assert_eq!(balances(&world).await, ["5"]);
+}

@@ -145,14 +145,13 @@ impl FakeDirectory {
         self.put_subscription(subscription);
     }
 
-    pub fn put_override(&self, customer: &str, mut body: Value) {
-        body["customer"] = customer.into();
-        let over = Arc::new(read(body));
-        self.change(|state| state.overrides.entry(customer.to_owned()).or_default().push(over));
-    }
-
-    pub fn remove_overrides(&self, customer: &str) {
-        self.change(|state| drop(state.overrides.remove(customer)));
+    /// Replaces the override of a feature.
+    pub fn set_override(&self, customer: &str, feature: &str, over: Option<Override>) {
+        self.change(|state| {
+            let all = state.overrides.entry(customer.to_owned()).or_default();
+            all.retain(|one| one.entitlement.feature != feature);
+            all.extend(over.map(Arc::new));
+        });
     }
 
     pub fn put_grant(&self, customer: &str, mut body: Value) {

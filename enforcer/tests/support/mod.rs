@@ -17,7 +17,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
-use turnpike_domain::catalog::Customer;
+use turnpike_domain::catalog::{Customer, Override};
 use turnpike_domain::identity::{NameKey, Scope, TenantId};
 use turnpike_domain::port::directory::{Directory as _, DirectoryChange, DirectoryListener as _};
 use turnpike_domain::time::{Clock, Timestamp};
@@ -160,13 +160,33 @@ impl World {
         self.told(DirectoryChange::Customer(TENANT, customer.to_owned()));
     }
 
-    pub fn put_override(&self, customer: &str, body: Value) {
-        self.directory.put_override(customer, body);
-        self.told(DirectoryChange::Customer(TENANT, customer.to_owned()));
+    /// Gives the customer an override of a feature in place of the one that it has, as the control store does.
+    pub fn put_override(&self, customer: &str, mut body: Value) {
+        body["customer"] = customer.into();
+        let next: Override = serde_json::from_value(body).unwrap();
+        let feature = next.entitlement.feature.clone();
+        self.change_override(customer, &feature, Some(next));
     }
 
-    pub fn remove_overrides(&self, customer: &str) {
-        self.directory.remove_overrides(customer);
+    pub fn remove_override(&self, customer: &str, feature: &str) {
+        self.change_override(customer, feature, None);
+    }
+
+    fn change_override(&self, customer: &str, feature: &str, mut next: Option<Override>) {
+        let now = self.clock.machine_now();
+        let standing = self.directory.overrides(TENANT, customer).into_iter();
+        let before = standing
+            .into_iter()
+            .find(|over| over.entitlement.feature == feature);
+        if let Some(next) = &mut next {
+            next.follow(before.as_deref(), now);
+        }
+        if let Some(before) = &before {
+            let mut whose = Customer::clone(&self.directory.customer(TENANT, customer).unwrap());
+            whose.keep_override(before, now);
+            self.directory.set_customer(whose);
+        }
+        self.directory.set_override(customer, feature, next);
         self.told(DirectoryChange::Customer(TENANT, customer.to_owned()));
     }
 

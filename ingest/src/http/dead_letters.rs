@@ -71,10 +71,10 @@ pub(crate) struct ReplayInput {
 /// A position as a list shows it: decimal digits, as a string or a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "Digits")]
-#[schema(value_type = String)]
+#[schema(value_type = Digits)]
 struct PositionText(u64);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 enum Digits {
     Number(u64),

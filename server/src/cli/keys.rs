@@ -115,6 +115,6 @@ fn show(rows: &[Value]) -> String {
     output::table(
         &names,
         rows.iter()
-            .map(|row| names.iter().map(|name| output::cell(&row[*name])).collect()),
+            .map(|row| names.iter().map(|name| output::instant(&row[*name])).collect()),
     )
 }

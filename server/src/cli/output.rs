@@ -84,6 +84,25 @@ pub(crate) fn cell(value: &Value) -> String {
     }
 }
 
+/// An instant as a cell: to the second, which is enough to look at.
+pub(crate) fn instant(value: &Value) -> String {
+    let text = cell(value);
+    match text.split_once('.') {
+        Some((second, fraction)) if fraction.ends_with('Z') => format!("{second}Z"),
+        _ => text,
+    }
+}
+
+/// From when until before when something counts: as dates where both are the beginning of a day in UTC.
+pub(crate) fn period(of: &Value) -> String {
+    const MIDNIGHT: &str = "T00:00:00Z";
+    let [start, end] = ["start", "end"].map(|name| cell(&of[name]));
+    match (start.strip_suffix(MIDNIGHT), end.strip_suffix(MIDNIGHT)) {
+        (Some(start), Some(end)) => format!("{start} – {end}"),
+        _ => format!("{start} – {end}"),
+    }
+}
+
 /// A whole number with its thousands apart: 1234567 as `1,234,567`.
 pub(crate) fn thousands(number: u64) -> String {
     grouped(&number.to_string())
@@ -182,6 +201,23 @@ mod tests {
             assert_eq!(grouped(given), expected);
         }
         assert_eq!(thousands(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn times_are_as_short_as_they_can_be() {
+        use serde_json::json;
+
+        for (given, expected) in [
+            ("2026-01-01T00:00:00.063527Z", "2026-01-01T00:00:00Z"),
+            ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(instant(&json!(given)), expected);
+        }
+        assert_eq!(instant(&Value::Null), "–");
+        let days = json!({"start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"});
+        assert_eq!(period(&days), "2026-01-01 – 2026-02-01");
+        let hours = json!({"start": "2026-01-01T00:00:00Z", "end": "2026-01-31T22:00:00Z"});
+        assert_eq!(period(&hours), "2026-01-01T00:00:00Z – 2026-01-31T22:00:00Z");
     }
 
     #[test]

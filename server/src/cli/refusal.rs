@@ -11,15 +11,20 @@ use crate::config::did_you_mean;
 
 /// Keys that are listed where none is near to what was meant.
 const LISTED_MAX: usize = 10;
-/// Where the keys of each kind are listed.
-const COLLECTIONS: [(&str, &str); 6] = [
-    ("meter", "/v1/meters"),
-    ("feature", "/v1/features"),
-    ("plan", "/v1/plans"),
-    ("customer", "/v1/customers"),
-    ("invoice", "/v1/invoices"),
-    ("key", "/v1/keys"),
+/// Where the keys of each kind are listed, and how the first one comes to be.
+const COLLECTIONS: [(&str, &str, &str); 6] = [
+    ("meter", "/v1/meters", DECLARED),
+    ("feature", "/v1/features", DECLARED),
+    ("plan", "/v1/plans", DECLARED),
+    ("customer", "/v1/customers", "PUT /v1/customers/KEY makes one."),
+    (
+        "invoice",
+        "/v1/invoices",
+        "turnpike invoice run bills what has ended.",
+    ),
+    ("key", "/v1/keys", "turnpike keys create makes one."),
 ];
+const DECLARED: &str = "turnpike apply declares them.";
 
 /// The refusal of a call, with a hint where one can be found.
 pub(super) async fn refused(
@@ -89,7 +94,7 @@ fn missing(detail: &str) -> Option<(&str, &str)> {
 
 /// What was perhaps meant; nothing where that cannot be seen.
 async fn near(client: &Client, kind: &str, key: &str) -> Option<String> {
-    let (_, path) = COLLECTIONS.iter().find(|(one, _)| *one == kind)?;
+    let (_, path, first) = COLLECTIONS.iter().find(|(one, ..)| *one == kind)?;
     let path = format!("{path}?limit=1000");
     let listed = client.send(Method::GET, &path, Body::None).await.ok()?;
     let page: Value = listed.json().await.ok()?;
@@ -107,7 +112,7 @@ async fn near(client: &Client, kind: &str, key: &str) -> Option<String> {
         return Some(format!("Did you mean \"{near}\"?"));
     }
     Some(match keys.len() {
-        0 => format!("There is no {kind} at all yet."),
+        0 => format!("There is no {kind} at all yet: {first}"),
         1..=LISTED_MAX => format!("There are: {}.", keys.join(", ")),
         many => format!(
             "There are {many}; GET {} lists them.",

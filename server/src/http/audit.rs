@@ -34,11 +34,11 @@ struct AuditQuery {
     /// To one object, such as `plan/pro`.
     object: Option<String>,
     /// From this instant on.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = DateTime)]
     #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     from: Option<Timestamp>,
     /// Before this instant.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = DateTime)]
     #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     to: Option<Timestamp>,
 }

@@ -10,7 +10,7 @@ use turnpike_domain::limits::{IDEMPOTENCY_KEY_CHARS_MAX, IDEMPOTENT_ANSWER_DAYS}
 use turnpike_http::ProblemBody;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Tag};
 
@@ -67,6 +67,7 @@ pub(crate) fn complete(document: &mut OpenApi) {
                 take_idempotency_key(operation);
             }
             once_each(operation);
+            leave_out_null(operation);
             add_failures(operation);
             describe_answers(operation);
         }
@@ -92,6 +93,22 @@ fn once_each(operation: &mut Operation) {
     });
 }
 
+/// A body that may be left out is described as one that may be null; sent as null it is refused.
+fn leave_out_null(operation: &mut Operation) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else {
+        return;
+    };
+    for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
+        let Some(RefOr::T(Schema::OneOf(either))) = &content.schema else {
+            continue;
+        };
+        if let [RefOr::Ref(one), _] | [_, RefOr::Ref(one)] = &either.items[..] {
+            content.schema = Some(RefOr::Ref(one.clone()));
+        }
+    }
+}
+
 /// Calls that are sent like changing ones and change nothing.
 const READING: &[&str] = &[
     "/v1/quota/check",
@@ -115,6 +132,7 @@ fn take_idempotency_key(operation: &mut Operation) {
         .schema_type(Type::String)
         .min_length(Some(1))
         .max_length(Some(IDEMPOTENCY_KEY_CHARS_MAX))
+        .pattern(Some("^[ -~]+$"))
         .build();
     let header = ParameterBuilder::new()
         .name("Idempotency-Key")

@@ -30,6 +30,9 @@ async fn problem(mut response: Response, id: &RequestId) -> Response {
         return response;
     }
     if let Some(Failure(problem)) = response.extensions_mut().remove::<Failure>() {
+        if let Some(internal) = &problem.internal {
+            tracing::error!(request_id = %id.0, code = problem.code.slug(), internal, "a call met a failure of what it stands on");
+        }
         return with_body(response, &ProblemBody::new(&problem, Some(id.0.to_string())));
     }
     let kind = response

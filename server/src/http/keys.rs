@@ -42,13 +42,13 @@ struct KeyView {
     /// What it may do.
     scopes: BTreeSet<Scope>,
     /// When it was made.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     created: Timestamp,
     /// When it ends.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires: Option<Timestamp>,
     /// When it was revoked.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     revoked: Option<Timestamp>,
     /// Calls per second at the most; null: no limit of its own.
     calls_per_second: Option<u32>,
@@ -60,7 +60,7 @@ struct KeyView {
     replaces: Option<String>,
     /// When the key in whose place it was made ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     replaced_until: Option<Timestamp>,
 }
 
@@ -89,13 +89,15 @@ struct NewApiKey {
     #[serde(default)]
     name: String,
     /// What it may do; at least one.
+    #[schema(min_items = 1)]
     scopes: BTreeSet<Scope>,
     /// When it ends; never unless said.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires: Option<Timestamp>,
     /// Calls per second at the most; no limit of its own unless said.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     calls_per_second: Option<u32>,
     /// The tenant's key; the caller's own unless said. Only the tenant `default` can name another.
     #[serde(default)]
@@ -108,6 +110,7 @@ struct NewApiKey {
 struct Rotation {
     /// Seconds for which the old key goes on; a day unless said.
     #[serde(default)]
+    #[schema(maximum = 2_592_000)]
     grace_s: Option<u32>,
 }
 
@@ -248,7 +251,7 @@ async fn get(
 /// Makes a key in the place of another, which goes on for a time of grace.
 #[utoipa::path(
     post, path = "/v1/keys/{id}/rotate", tag = "Keys", operation_id = "rotate_key", params(("id" = String, Path)),
-    request_body = Rotation,
+    request_body = Option<Rotation>,
     responses(
         (status = 201, body = KeyView), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
         (status = 422, body = ProblemBody),

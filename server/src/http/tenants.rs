@@ -38,7 +38,7 @@ struct TenantView {
     test: bool,
     /// What its own clock shows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     clock: Option<Timestamp>,
     /// Whether its calls are refused.
     suspended: bool,
@@ -80,13 +80,14 @@ struct NewTenant {
     test: bool,
     /// What its own clock shows at first; now unless said.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     clock: Option<Timestamp>,
     /// Its IANA time zone; UTC unless said.
     #[serde(default)]
     timezone: Option<String>,
     /// Calls per second at the most; no limit of its own unless said.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     calls_per_second: Option<u32>,
 }
 
@@ -105,6 +106,7 @@ struct TenantChange {
     timezone: Option<String>,
     /// Calls per second at the most; no limit of its own unless said.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     calls_per_second: Option<u32>,
 }
 

@@ -31,7 +31,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Administration>> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 struct ClockView {
     /// Now.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     now: Timestamp,
 }
 
@@ -39,7 +39,7 @@ struct ClockView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 struct Advanced {
     /// Now.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     now: Timestamp,
     /// Number of subscriptions that fell due and could not be billed. They are tried again when the clock is moved next.
     failed: u64,
@@ -52,7 +52,7 @@ struct Advanced {
 #[serde(deny_unknown_fields)]
 struct Advance {
     /// An instant that is not before what the clock shows.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     to: Timestamp,
 }
 

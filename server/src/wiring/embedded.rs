@@ -66,7 +66,7 @@ pub(crate) enum StartError {
     #[error("a part of the engine did not start: {0}")]
     Thread(String),
     /// A service.
-    #[error("{}", .0.detail)]
+    #[error("{}", .0.for_operator())]
     Service(Problem),
 }
 
@@ -115,7 +115,9 @@ impl Engine {
         let state = Arc::new(EngineState {
             sql: stores.sql.clone(),
             log: stores.log.clone(),
+            clock: Arc::clone(&parts.clock),
             closing: AtomicBool::new(false),
+            probed: tokio::sync::Mutex::default(),
         });
         let (log, views) = (Arc::clone(&stores.log), stores.views());
         let aggregator = Arc::clone(&services.aggregator);

@@ -123,15 +123,15 @@ fn a_billing_run_shows_its_invoices() {
     assert_snapshot!(masked(&server.call(&run).succeeded()), @"
     3 invoices, of what ended by 2025-03-01T00:00:00Z:
 
-    NUMBER      CUSTOMER  PERIOD                                        TOTAL  CURRENCY
-    INV-000001  acme      2025-01-01T00:00:00Z – 2025-01-01T00:00:00Z   29.00  USD
-    INV-000002  acme      2025-01-01T00:00:00Z – 2025-02-01T00:00:00Z   46.20  USD
-    INV-000003  acme      2025-02-01T00:00:00Z – 2025-03-01T00:00:00Z   29.00  USD
-    total                                                              104.20  USD
+    NUMBER      CUSTOMER  PERIOD                    TOTAL  CURRENCY
+    INV-000001  acme      2025-01-01 – 2025-01-01   29.00  USD
+    INV-000002  acme      2025-01-01 – 2025-02-01   46.20  USD
+    INV-000003  acme      2025-02-01 – 2025-03-01   29.00  USD
+    total                                          104.20  USD
     ");
     assert_snapshot!(masked(&server.call(&run).succeeded()), @"No invoice: nothing that ended by 2025-03-01T00:00:00Z was left to bill.");
     assert_snapshot!(server.call(&["invoice", "show", "INV-000001"]).succeeded(), @"
-    Invoice INV-000001 for acme: open, 2025-01-01T00:00:00Z – 2025-01-01T00:00:00Z, USD
+    Invoice INV-000001 for acme: open, 2025-01-01 – 2025-01-01, USD
 
     LINE       QUANTITY  AMOUNT
     Pro: base         1   29.00
@@ -144,10 +144,10 @@ fn a_billing_run_shows_its_invoices() {
     amount due  29.00
     ");
     assert_snapshot!(masked(&server.call(&["invoice", "list"]).succeeded()), @"
-    ID                                    NUMBER      CUSTOMER  STATUS  PERIOD                                       TOTAL  CURRENCY
-    <id>  INV-000003  acme      open    2025-02-01T00:00:00Z – 2025-03-01T00:00:00Z  29.00  USD
-    <id>  INV-000002  acme      open    2025-01-01T00:00:00Z – 2025-02-01T00:00:00Z  46.20  USD
-    <id>  INV-000001  acme      open    2025-01-01T00:00:00Z – 2025-01-01T00:00:00Z  29.00  USD
+    INVOICE     CUSTOMER  STATUS  PERIOD                   TOTAL  CURRENCY
+    INV-000003  acme      open    2025-02-01 – 2025-03-01  29.00  USD
+    INV-000002  acme      open    2025-01-01 – 2025-02-01  46.20  USD
+    INV-000001  acme      open    2025-01-01 – 2025-01-01  29.00  USD
     ");
     assert_snapshot!(server.call(&["verify"]).succeeded(), @"
     INVOICE     DERIVED AGAIN

@@ -154,15 +154,7 @@ impl BillingStore for SqlStore {
     fn invoices_of(&self, tenant: TenantId, boundaries: Vec<Boundary>) -> Stored<'_, Vec<Option<Invoice>>> {
         Box::pin(async move {
             let found = self
-                .read(move |c| {
-                    Box::pin(async move {
-                        let mut found = Vec::with_capacity(boundaries.len());
-                        for boundary in &boundaries {
-                            found.push(read::of_boundary(c, tenant, boundary).await);
-                        }
-                        Ok(found.into_iter().collect::<Result<_, _>>())
-                    })
-                })
+                .read(move |c| Box::pin(async move { Ok(read::of_boundaries(c, tenant, &boundaries).await) }))
                 .await?;
             Ok(found?)
         })

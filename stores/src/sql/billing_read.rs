@@ -1,5 +1,7 @@
 //! Rows of invoices and their lines.
 
+use std::collections::HashMap;
+
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use turnpike_domain::identity::TenantId;
@@ -19,7 +21,7 @@ use crate::width::integer;
 
 const INVOICE: &str = "SELECT id, number, customer, subscription, status, currency, period_start_us, period_end_us, round, \
      subtotal, discount, credits, tax, total, watermark, catalog_version, previous_hash, hash, created_us, locks_us, \
-     finalized_us, parties FROM invoices";
+     finalized_us, parties";
 
 const LINE: &str = "SELECT l.kind, l.source, l.price, l.meter, l.description, l.quantity, l.amount, l.period_start_us, \
      l.period_end_us, l.basis, l.hash, l.invoice";
@@ -180,36 +182,53 @@ fn lines(rows: &[SqliteRow]) -> Result<Vec<Line>, Difference> {
     rows.iter().enumerate().map(read).collect()
 }
 
+/// Texts as one parameter, for `json_each`: a statement for each would cost far more than what it does.
+pub(super) fn list_of<T: serde::Serialize>(values: impl Iterator<Item = T>) -> Result<String, StoreError> {
+    write_body(&values.collect::<Vec<T>>()).map_err(lost)
+}
+
+/// The invoices of these rows, their lines read together.
 async fn with_lines(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     rows: &[SqliteRow],
 ) -> Result<Vec<Result<Invoice, Broken>>, StoreError> {
-    let mut invoices = Vec::with_capacity(rows.len());
-    for row in rows {
-        let id: String = row.try_get_unchecked(0).unwrap_or_default();
-        let sql =
-            format!("{LINE} FROM invoice_lines l WHERE l.tenant = $1 AND l.invoice = $2 ORDER BY l.line");
-        let found = sqlx::query(sqlx::AssertSqlSafe(sql))
+    let id_of = |row: &SqliteRow| -> String { row.try_get_unchecked(0).unwrap_or_default() };
+    let sql = format!(
+        "{LINE} FROM invoice_lines l WHERE l.tenant = $1 AND l.invoice IN (SELECT value FROM json_each($2)) \
+         ORDER BY l.invoice, l.line"
+    );
+    let found = match rows {
+        [] => Vec::new(),
+        _ => sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(i64::from(tenant.0))
-            .bind(&id)
-            .fetch_all(&mut *connection)
+            .bind(list_of(rows.iter().map(id_of))?)
+            .fetch_all(connection)
             .await
-            .map_err(lost)?;
-        let invoice = head(row).and_then(|head| {
+            .map_err(lost)?,
+    };
+    let mut lines_of: HashMap<String, Vec<SqliteRow>> = HashMap::new();
+    for line in found {
+        let invoice = line.try_get(11).map_err(lost)?;
+        lines_of.entry(invoice).or_default().push(line);
+    }
+    let invoice = |row: &SqliteRow| {
+        let id = id_of(row);
+        let found = lines_of.remove(&id).unwrap_or_default();
+        let read = head(row).and_then(|head| {
             Ok(Invoice {
                 lines: lines(&found)?,
                 ..head
             })
         });
         let number = row.try_get::<Option<i64>, _>(1).ok().flatten();
-        invoices.push(invoice.map_err(|field| Broken {
+        read.map_err(|field| Broken {
             id,
             number: number.and_then(|number| u64::try_from(number).ok()),
             field,
-        }));
-    }
-    Ok(invoices)
+        })
+    };
+    Ok(rows.iter().map(invoice).collect())
 }
 
 /// For those who can do nothing with an invoice that is not whole.
@@ -239,7 +258,7 @@ async fn by_name(
         InvoiceName::Id(id) => ("id", Some(id), None),
         InvoiceName::Number(number) => ("number", None, Some(integer(*number))),
     };
-    let sql = format!("{INVOICE} WHERE tenant = $1 AND {column} = COALESCE($2, $3)");
+    let sql = format!("{INVOICE} FROM invoices WHERE tenant = $1 AND {column} = COALESCE($2, $3)");
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(i64::from(tenant.0))
         .bind(id)
@@ -295,22 +314,52 @@ pub(super) async fn series(
     })
 }
 
-pub(super) async fn of_boundary(
+/// The invoices with these ids, in their order; those that are unknown left out.
+pub(super) async fn by_ids(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    boundary: &Boundary,
-) -> Result<Option<Invoice>, StoreError> {
+    ids: &[String],
+) -> Result<Vec<Invoice>, StoreError> {
     let sql =
-        format!("{INVOICE} WHERE tenant = $1 AND subscription = $2 AND period_end_us = $3 AND round = $4");
+        format!("{INVOICE} FROM invoices WHERE tenant = $1 AND id IN (SELECT value FROM json_each($2))");
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(i64::from(tenant.0))
-        .bind(&boundary.subscription)
-        .bind(boundary.at.micros())
-        .bind(i64::from(boundary.round))
+        .bind(list_of(ids.iter())?)
         .fetch_all(&mut *connection)
         .await
         .map_err(lost)?;
-    Ok(whole(with_lines(connection, tenant, &rows).await?)?.pop())
+    let found = whole(with_lines(connection, tenant, &rows).await?)?;
+    let mut found: HashMap<String, Invoice> = found
+        .into_iter()
+        .map(|invoice| (invoice.id.clone(), invoice))
+        .collect();
+    Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+}
+
+/// What stands at these boundaries, in their order.
+pub(super) async fn of_boundaries(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    boundaries: &[Boundary],
+) -> Result<Vec<Option<Invoice>>, StoreError> {
+    let sql = format!(
+        // The order of a cross join is kept: from each boundary to its invoice, however many the subscription has.
+        "{INVOICE} FROM (SELECT json_extract(value, '$[0]') AS at_subscription, json_extract(value, '$[1]') AS at_end, \
+         json_extract(value, '$[2]') AS at_round FROM json_each($2)) CROSS JOIN invoices \
+         WHERE tenant = $1 AND subscription = at_subscription AND period_end_us = at_end AND round = at_round"
+    );
+    let asked = boundaries.iter();
+    let asked = asked.map(|boundary| (&boundary.subscription, boundary.at.micros(), boundary.round));
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(i64::from(tenant.0))
+        .bind(list_of(asked)?)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(lost)?;
+    let found = whole(with_lines(connection, tenant, &rows).await?)?.into_iter();
+    let mut found: HashMap<Boundary, Invoice> =
+        found.map(|invoice| (Boundary::of(&invoice), invoice)).collect();
+    Ok(boundaries.iter().map(|boundary| found.remove(boundary)).collect())
 }
 
 pub(super) async fn list(
@@ -321,7 +370,7 @@ pub(super) async fn list(
 ) -> Result<Vec<Invoice>, StoreError> {
     let ends = filter.ends.unwrap_or(TimeRange::ALL);
     let sql = format!(
-        "{INVOICE} WHERE tenant = $1 AND ($2 IS NULL OR id < $2) AND ($3 IS NULL OR customer = $3) \
+        "{INVOICE} FROM invoices WHERE tenant = $1 AND ($2 IS NULL OR id < $2) AND ($3 IS NULL OR customer = $3) \
          AND ($4 IS NULL OR subscription = $4) AND ($5 IS NULL OR status = $5) \
          AND period_end_us >= $6 AND period_end_us < $7 ORDER BY id DESC LIMIT $8"
     );
@@ -376,18 +425,22 @@ pub(super) async fn closed_until(
     tenant: TenantId,
     subscriptions: &[String],
 ) -> Result<Vec<Option<Timestamp>>, sqlx::Error> {
-    let mut until = Vec::with_capacity(subscriptions.len());
-    for subscription in subscriptions {
-        let last: Option<i64> = sqlx::query_scalar(
-            "SELECT MAX(period_end_us) FROM closings WHERE tenant = $1 AND subscription = $2",
-        )
-        .bind(i64::from(tenant.0))
-        .bind(subscription)
-        .fetch_one(&mut *connection)
-        .await?;
-        until.push(last.map(time));
+    let rows = sqlx::query(
+        "SELECT subscription, MAX(period_end_us) FROM closings \
+         WHERE tenant = $1 AND subscription IN (SELECT value FROM json_each($2)) GROUP BY subscription",
+    )
+    .bind(i64::from(tenant.0))
+    .bind(write_body(&subscriptions)?)
+    .fetch_all(connection)
+    .await?;
+    let mut until: HashMap<String, Timestamp> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        until.insert(row.try_get(0)?, time(row.try_get(1)?));
     }
-    Ok(until)
+    let in_order = subscriptions.iter();
+    Ok(in_order
+        .map(|subscription| until.get(subscription).copied())
+        .collect())
 }
 
 pub(super) async fn finalizing(

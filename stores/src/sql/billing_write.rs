@@ -1,7 +1,8 @@
 //! What billing writes, each inside one transaction.
 
 use serde_json::json;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::QueryBuilder;
+use sqlx::sqlite::{Sqlite, SqliteConnection};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{
     BillingRun, Invoice, InvoiceStatus, InvoiceStep, InvoiceView, Line, number_text,
@@ -16,6 +17,9 @@ use super::billing_read as read;
 use super::connect::lost;
 use super::{read_body, settings, write_body};
 use crate::width::integer;
+
+/// Lines written with one statement: SQLite takes 32,766 parameters in one.
+const LINES_INSERTED_MAX: usize = 1_000;
 
 /// What was closed.
 #[derive(Default)]
@@ -36,8 +40,13 @@ pub(super) async fn close_all<'c>(
     at: Timestamp,
 ) -> Result<Vec<(&'c str, Timestamp)>, Problem> {
     let mut closed = Closed::default();
+    let boundaries: Vec<Boundary> = closings.closings.iter().filter_map(boundary).collect();
+    let mut standing = read::of_boundaries(connection, tenant, &boundaries)
+        .await?
+        .into_iter();
     for closing in &closings.closings {
-        close(connection, tenant, (closing, at), &mut closed).await?;
+        let standing = boundary(closing).and_then(|_| standing.next().flatten());
+        close(connection, tenant, (closing, standing, at), &mut closed).await?;
     }
     if let Some(run) = &closings.run {
         sqlx::query(
@@ -55,10 +64,18 @@ pub(super) async fn close_all<'c>(
     Ok(closed.billed)
 }
 
+/// Where the invoice of a period is to stand.
+fn boundary(closing: &Closing) -> Option<Boundary> {
+    match closing {
+        Closing::Empty { .. } => None,
+        Closing::Draft(invoice) | Closing::Locked(invoice) => Some(Boundary::of(invoice)),
+    }
+}
+
 async fn close<'c>(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    (closing, at): (&'c Closing, Timestamp),
+    (closing, standing, at): (&'c Closing, Option<Invoice>, Timestamp),
     closed: &mut Closed<'c>,
 ) -> Result<(), Problem> {
     match closing {
@@ -68,10 +85,11 @@ async fn close<'c>(
             closed.billed.push((subscription, period.end));
         }
         Closing::Draft(draft) => {
-            put(connection, tenant, draft, InvoiceStatus::Draft).await?;
+            put(connection, tenant, (draft, standing), InvoiceStatus::Draft).await?;
         }
         Closing::Locked(invoice) => {
-            if let Some(id) = put(connection, tenant, invoice, InvoiceStatus::Finalizing).await? {
+            let put = put(connection, tenant, (invoice, standing), InvoiceStatus::Finalizing).await?;
+            if let Some(id) = put {
                 closed.locked += 1;
                 if invoice.round == 0 {
                     let period = (invoice.subscription.as_str(), invoice.period, Some(id.as_str()));
@@ -107,20 +125,15 @@ async fn note_closing(
     Ok(())
 }
 
-/// Keeps an invoice that has no number yet, or replaces the draft of its boundary. Answers the id that it is kept under;
+/// Keeps an invoice that has no number yet, or replaces the draft that stands at its boundary. Answers the id that it is kept under;
 /// `None` where one is locked already.
 async fn put(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    invoice: &Invoice,
+    (invoice, standing): (&Invoice, Option<Invoice>),
     status: InvoiceStatus,
 ) -> Result<Option<String>, Problem> {
-    let boundary = Boundary {
-        subscription: invoice.subscription.clone(),
-        at: invoice.boundary(),
-        round: invoice.round,
-    };
-    let id = match read::of_boundary(connection, tenant, &boundary).await? {
+    let id = match standing {
         None => {
             insert(connection, tenant, invoice).await?;
             invoice.id.clone()
@@ -131,10 +144,8 @@ async fn put(
         }
         Some(_) => return Ok(None),
     };
-    for (at, line) in invoice.lines.iter().enumerate() {
-        let written = insert_line(connection, tenant, (&id, at), line).await;
-        written.map_err(lost)?;
-    }
+    let written = insert_lines(connection, tenant, &id, &invoice.lines).await;
+    written.map_err(lost)?;
     let locked = status == InvoiceStatus::Finalizing;
     let kept = Invoice {
         id,
@@ -224,33 +235,40 @@ async fn remove_lines(connection: &mut SqliteConnection, tenant: TenantId, id: &
     Ok(())
 }
 
-async fn insert_line(
+async fn insert_lines(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    (invoice, at): (&str, usize),
-    line: &Line,
+    invoice: &str,
+    lines: &[Line],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO invoice_lines (tenant, invoice, line, kind, source, price, meter, description, quantity, amount, \
-         period_start_us, period_end_us, basis, hash) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-    )
-    .bind(i64::from(tenant.0))
-    .bind(invoice)
-    .bind(integer(at))
-    .bind(line.kind.as_str())
-    .bind(&line.source)
-    .bind(&line.price)
-    .bind(line.meter.as_deref())
-    .bind(&line.description)
-    .bind(line.quantity.to_string())
-    .bind(line.amount)
-    .bind(line.period.start.micros())
-    .bind(line.period.end.micros())
-    .bind(write_body(&line.basis)?)
-    .bind(&line.hash)
-    .execute(connection)
-    .await?;
+    let bases: Vec<String> = lines
+        .iter()
+        .map(|line| write_body(&line.basis))
+        .collect::<Result<_, _>>()?;
+    let rows: Vec<(usize, (&Line, &String))> = lines.iter().zip(&bases).enumerate().collect();
+    for rows in rows.chunks(LINES_INSERTED_MAX) {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO invoice_lines (tenant, invoice, line, kind, source, price, meter, description, quantity, amount, \
+             period_start_us, period_end_us, basis, hash) ",
+        );
+        insert.push_values(rows, |mut row, (at, (line, basis))| {
+            row.push_bind(i64::from(tenant.0))
+                .push_bind(invoice)
+                .push_bind(integer(*at))
+                .push_bind(line.kind.as_str())
+                .push_bind(&line.source)
+                .push_bind(&line.price)
+                .push_bind(line.meter.as_deref())
+                .push_bind(&line.description)
+                .push_bind(line.quantity.to_string())
+                .push_bind(line.amount)
+                .push_bind(line.period.start.micros())
+                .push_bind(line.period.end.micros())
+                .push_bind(*basis)
+                .push_bind(&line.hash);
+        });
+        insert.build().execute(&mut *connection).await?;
+    }
     Ok(())
 }
 
@@ -296,11 +314,8 @@ pub(super) async fn finish_all(
 ) -> Result<Decision, Problem> {
     let mut series = Series::read(connection, tenant).await?;
     let mut notes = Vec::with_capacity(ids.len());
-    for id in ids {
-        let found = read::by_id(connection, tenant, id).await?;
-        let Some(invoice) = found.filter(|found| found.status == InvoiceStatus::Finalizing) else {
-            continue;
-        };
+    let found = read::by_ids(connection, tenant, ids).await?.into_iter();
+    for invoice in found.filter(|found| found.status == InvoiceStatus::Finalizing) {
         let invoice = series.number(invoice, at);
         update(connection, tenant, &invoice).await?;
         notes.push(noted("invoice.finalize", &invoice));

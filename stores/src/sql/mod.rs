@@ -34,7 +34,7 @@ use turnpike_domain::identity::{NameKey, TenantId};
 use turnpike_domain::port::directory::DirectoryListener;
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::problem::Problem;
-use turnpike_domain::time::Randomness;
+use turnpike_domain::time::{Clock as _, Randomness};
 
 pub use connect::SqlPlace;
 pub use first_start::FirstKey;
@@ -139,6 +139,17 @@ impl SqlStore {
         Ok(settings::reach_log_end(&mut connection, offset)
             .await
             .map_err(lost)?)
+    }
+
+    /// Whether changes can be kept, by keeping one that nobody reads. Whoever is changing something meanwhile finds out
+    /// without it.
+    pub async fn probe(&self) -> Result<(), Problem> {
+        let Ok(mut connection) = self.inner.writer.try_lock() else {
+            return Ok(());
+        };
+        self.inner.check_health()?;
+        let at = self.inner.clocks.machine_now();
+        Ok(settings::probe(&mut connection, at).await.map_err(lost)?)
     }
 
     /// Tells `listener` of every change from now on.

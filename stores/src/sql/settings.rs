@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::identity::NameKey;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::time::Randomness;
+use turnpike_domain::time::{Randomness, Timestamp};
 
 use super::connect::lost;
 use super::directory::MemoryDirectory;
@@ -78,6 +78,12 @@ pub struct Installation {
 const INSTALLATION: &str = "installation";
 const GENERATION: &str = "generation";
 const LOG_END: &str = "log_end";
+const PROBED: &str = "probed";
+
+/// Writes what nobody reads, to see whether anything can be written. A value that stays the same would not be.
+pub(super) async fn probe(connection: &mut SqliteConnection, at: Timestamp) -> Result<(), sqlx::Error> {
+    set(connection, PROBED, &at.micros().to_string()).await
+}
 
 /// Changes that were kept so far. Each is kept together with its own number, so that a copy of the database tells its age.
 pub(super) async fn generation(connection: &mut SqliteConnection) -> Result<u64, StoreError> {

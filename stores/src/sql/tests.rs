@@ -224,6 +224,7 @@ fn any_effect(kind: u8, a: u8, b: u8, store: &SqlStore, tenant: TenantId) -> Eff
             customer: key,
             entitlement: entitlement(&other),
             revoked: b & 16 != 0,
+            since: (b & 32 != 0).then(|| Timestamp::from_minute(u32::from(a))),
         }),
         10 => Effect::RemoveOverride {
             customer: key,

@@ -71,6 +71,78 @@ fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     all
 }
 
+/// A schema with its references followed, and without the null of what may be left out.
+fn meant<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
+    let schema = match schema["$ref"].as_str() {
+        Some(reference) => document.pointer(&reference[1..]).expect("a schema"),
+        None => schema,
+    };
+    match schema["oneOf"].as_array() {
+        Some(either) if either.len() == 2 && either.iter().any(|one| one["type"] == "null") => {
+            let other = either.iter().find(|one| one["type"] != "null");
+            meant(document, other.expect("another"))
+        }
+        _ => schema,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_is_described_as_it_is_taken() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let (_, document) = app.caller("none").get("/openapi.json").await;
+    let (mut times, mut cursors) = (0, 0);
+    for (path, method, operation) in operations(&document) {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            match parameter["name"].as_str() {
+                Some("from" | "to") => {
+                    times += 1;
+                    assert_eq!(parameter["schema"]["format"], "date-time", "{method} {path}");
+                }
+                Some("cursor") => {
+                    cursors += 1;
+                    assert!(parameter["schema"]["pattern"].is_string(), "{method} {path}");
+                }
+                _ => {}
+            }
+        }
+        let body = &operation["requestBody"];
+        let schema = &body["content"]["application/json"]["schema"];
+        let nullable = schema["oneOf"].as_array().into_iter().flatten();
+        assert!(
+            nullable.into_iter().all(|one| one["type"] != "null"),
+            "{method} {path}: null is refused as a body"
+        );
+    }
+    println!("{times} times, {cursors} cursors");
+    assert!(times > 10 && cursors > 10, "{times} {cursors}");
+    for (schema, field) in [
+        ("CheckBody", "amount"),
+        ("ConsumeBody", "amount"),
+        ("ReserveBody", "amount"),
+        ("CommitBody", "amount"),
+        ("PricePreviewRequest", "quantity"),
+    ] {
+        let field = &document["components"]["schemas"][schema]["properties"][field];
+        let kinds: Vec<&Value> = meant(&document, field)["oneOf"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| &one["type"])
+            .collect();
+        assert_eq!(kinds, ["string", "number"], "{schema}: {field}");
+    }
+    for body in [
+        "/v1/events/dead-letters/replay",
+        "/v1/subscriptions/{id}/cancel",
+        "/v1/keys/{id}/rotate",
+        "/v1/quota/reservations/{id}/commit",
+    ] {
+        let body = &document["paths"][body]["post"]["requestBody"];
+        assert_ne!(body["required"], true, "{body}");
+    }
+}
+
 /// A cursor that the list of features gave.
 async fn cursor_of_features(app: &App) -> String {
     for key in ["a", "b"] {

@@ -35,11 +35,11 @@ pub(super) struct InvoiceQuery {
     /// In one state.
     status: Option<InvoiceStatus>,
     /// Whose period ends then or later.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = DateTime)]
     #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     from: Option<Timestamp>,
     /// Whose period ends before then.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, format = DateTime)]
     #[serde(default, deserialize_with = "turnpike_http::optional_time")]
     to: Option<Timestamp>,
 }

@@ -16,7 +16,7 @@ use crate::invoice::engine::BillingSync;
 #[serde(deny_unknown_fields)]
 pub(super) struct BillingRunRequest {
     /// All unbilled periods that ended by then; any instant. One that lies in the future bills what has ended by now.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     period_end: Timestamp,
 }
 

@@ -24,6 +24,7 @@ pub(super) struct VerifyRequest {
     /// Ids or numbers of final invoices: 1 to 1,000. Without it all numbers that were given, in their order, 1,000 to an
     /// answer.
     #[serde(default)]
+    #[schema(min_items = 1, max_items = 1000)]
     invoices: Option<Vec<String>>,
     /// `next_cursor` of the answer before, without `invoices`.
     #[serde(default)]

@@ -119,7 +119,10 @@ fn declared<'c>(source: &str, currency: Currency, catalog: &'c Catalog) -> Optio
         let plan = catalog.plan(key, version)?;
         return Some(Declared {
             prices: plan_prices(plan, currency)?,
-            commitment: plan.minimum_commitment.as_deref(),
+            commitment: plan
+                .minimum_commitment
+                .as_deref()
+                .filter(|_| plan.currency == currency),
         });
     }
     let add_on = catalog.add_on(what.strip_prefix("add_on/")?, version)?;

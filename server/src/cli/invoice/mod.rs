@@ -130,19 +130,18 @@ async fn list(client: &Client, customer: Option<&str>, json: bool) -> Result<(),
         );
     }
     let cells = rows.iter().map(|row| {
-        let mut cells: Vec<String> = ["id", "number", "customer", "status"]
-            .iter()
-            .map(|name| output::cell(&row[*name]))
-            .collect();
-        cells.push(period(row));
+        // Commands take either; a draft has no number yet.
+        let name = if row["number"].is_null() { "id" } else { "number" };
+        let mut cells = [name, "customer", "status"]
+            .map(|name| output::cell(&row[name]))
+            .to_vec();
+        cells.push(output::period(&row["period"]));
         cells.push(amount(&row["total"]));
         cells.push(output::cell(&row["currency"]));
         cells
     });
     output::line(&output::table(
-        &[
-            "id", "number", "customer", "status", "period", "#total", "currency",
-        ],
+        &["invoice", "customer", "status", "period", "#total", "currency"],
         cells,
     ))
 }
@@ -153,12 +152,6 @@ fn shown(invoice: Value, json: bool) -> Result<(), CommandError> {
     } else {
         output::line(&show(&invoice))
     }
-}
-
-/// From when until before when something counts.
-fn period(of: &Value) -> String {
-    let get = |name: &str| output::cell(&of["period"][name]);
-    format!("{} – {}", get("start"), get("end"))
 }
 
 /// An amount, whether plain or with its currency.
@@ -191,7 +184,11 @@ pub(crate) fn show(invoice: &Value) -> String {
         Some(number) => format!("Invoice {number} for {}: {}", get("customer"), get("status")),
         None => format!("Draft for {}", get("customer")),
     };
-    let mut text = format!("{title}, {}, {}\n\n{table}\n", period(invoice), get("currency"));
+    let mut text = format!(
+        "{title}, {}, {}\n\n{table}\n",
+        output::period(&invoice["period"]),
+        get("currency")
+    );
     let sums = ["subtotal", "discount", "credits", "tax", "total", "amount_due"];
     let sums = sums.iter().filter(|name| !invoice[**name].is_null());
     let sums = output::table(
@@ -272,7 +269,7 @@ mod tests {
                       {"description": "Tokens", "quantity": "1234567.5", "amount": "1204.50"}],
             "subtotal": "1233.50", "tax": null, "total": "1233.50", "amount_due": "1233.50"});
         insta::assert_snapshot!(show(&invoice), @r"
-        Invoice INV-000001 for acme: open, 2026-01-01T00:00:00Z – 2026-02-01T00:00:00Z, USD
+        Invoice INV-000001 for acme: open, 2026-01-01 – 2026-02-01, USD
 
         LINE         QUANTITY    AMOUNT
         Base fee            –     29.00
@@ -288,7 +285,7 @@ mod tests {
         let draft = json!({"number": null, "customer": "acme", "status": "draft", "currency": "USD",
             "period": {"start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"}, "lines": [], "total": "0.00"});
         insta::assert_snapshot!(show(&draft), @r"
-        Draft for acme, 2026-01-01T00:00:00Z – 2026-02-01T00:00:00Z, USD
+        Draft for acme, 2026-01-01 – 2026-02-01, USD
 
         Nothing to bill.
 

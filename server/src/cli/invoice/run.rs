@@ -7,7 +7,7 @@ use turnpike_domain::quantity::Quantity;
 
 use super::super::client::{Client, encode};
 use super::super::{CommandError, output};
-use super::{amount, period};
+use super::amount;
 
 /// Invoices that are shown; all are in the totals.
 const SHOWN_MAX: usize = 20;
@@ -139,7 +139,11 @@ fn show_invoices(invoices: &[Value]) -> String {
             .iter()
             .map(|name| output::cell(&one[*name]))
             .collect();
-        cells.extend([period(one), amount(&one["total"]), output::cell(&one["currency"])]);
+        cells.extend([
+            output::period(&one["period"]),
+            amount(&one["total"]),
+            output::cell(&one["currency"]),
+        ]);
         cells
     };
     let mut rows: Vec<Vec<String>> = invoices.iter().take(SHOWN_MAX).map(cells).collect();
@@ -222,12 +226,12 @@ mod tests {
         insta::assert_snapshot!(show(&run, &invoices), @r"
         3 invoices, of what ended by 2026-02-01T00:00:00Z:
 
-        NUMBER      CUSTOMER  PERIOD                                          TOTAL  CURRENCY
-        INV-000001  acme      2026-01-01T00:00:00Z – 2026-02-01T00:00:00Z  1,234.50  USD
-        INV-000002  acme      2026-01-01T00:00:00Z – 2026-02-01T00:00:00Z      0.50  USD
-        INV-000003  acme      2026-01-01T00:00:00Z – 2026-02-01T00:00:00Z       700  JPY
-        total                                                                   700  JPY
-        total                                                              1,235.00  USD
+        NUMBER      CUSTOMER  PERIOD                      TOTAL  CURRENCY
+        INV-000001  acme      2026-01-01 – 2026-02-01  1,234.50  USD
+        INV-000002  acme      2026-01-01 – 2026-02-01      0.50  USD
+        INV-000003  acme      2026-01-01 – 2026-02-01       700  JPY
+        total                                               700  JPY
+        total                                          1,235.00  USD
         1 draft left, for the grace time is not over.
         2 periods closed without anything to charge.
         ");

@@ -28,9 +28,8 @@ impl Space {
         let used = total.saturating_sub(free);
         let line = total / 100 * DISK_USED_PERCENT_MAX;
         let full = format!(
-            "{used} of {total} bytes are used where {} lies; events are taken below {DISK_USED_PERCENT_MAX} %: \
-             free some space or move the data directory to a larger disk",
-            self.directory.display()
+            "{used} of {total} bytes of the data directory's disk are used; events are taken below \
+             {DISK_USED_PERCENT_MAX} %: free some space or move the data directory to a larger disk"
         );
         Ok((line.saturating_sub(used), full))
     }
