@@ -24,8 +24,8 @@ pub const JSON_DEPTH_MAX: usize = 64;
 pub const EVENT_FUTURE_US_MAX: i64 = 5 * 60 * 1_000_000;
 /// Attributes of one event beyond those that the engine reads.
 pub const EVENT_EXTENSIONS_MAX: usize = 64;
-/// Refused and conflicting events that an answer lists one by one; all are counted. Of one body, or of one piece of a
-/// stream, no more refused events can become dead letters.
+/// Refused and conflicting events that an answer lists one by one; all are counted. Of one body no more refused events can
+/// become dead letters.
 pub const EVENT_ERRORS_LISTED_MAX: usize = 1_000;
 /// Events, refused ones too, after which a piece of a stream is handed on.
 pub const STREAM_PIECE_EVENTS: usize = 1_000;

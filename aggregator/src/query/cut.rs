@@ -209,6 +209,10 @@ fn cells<'m>(minutes: impl Iterator<Item = (&'m u32, &'m Cell)>, bounds: Option<
             _ => {
                 let behind = bounds.partition_point(|bound| bound <= at);
                 next_bound = bounds.get(behind).copied().unwrap_or(u32::MAX);
+                if cells.is_empty() {
+                    // Most series have one, and there may be millions of them.
+                    cells.reserve_exact(1);
+                }
                 cells.push((*at, cell.clone()));
             }
         }

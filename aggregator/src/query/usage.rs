@@ -99,6 +99,8 @@ struct UsageScan {
     /// Groups that are still to have a row without events.
     always: Vec<Vec<String>>,
     snapshots: Vec<Snapshot>,
+    /// Whether they are ready to be read.
+    settled: bool,
     /// What the snapshots hold, and their share of the memory.
     wanted: Arc<Wanted>,
     directory: Arc<dyn Directory>,
@@ -174,6 +176,7 @@ impl Aggregator {
                 splits,
                 always: query.always,
                 snapshots,
+                settled: false,
                 wanted,
                 directory: Arc::clone(&self.shared.directory),
                 left: query.windows,
@@ -222,7 +225,9 @@ impl UsageScan {
         if self.plan.windows.is_empty() {
             return Ok(None);
         }
-        settle(&mut self.snapshots, &self.wanted)?;
+        if !std::mem::replace(&mut self.settled, true) {
+            settle(&mut self.snapshots, &self.wanted)?;
+        }
         let part = Part {
             after: self.after.take(),
             rows_max: Some(rows_max),

@@ -45,8 +45,9 @@ impl Piece {
     pub(crate) fn indexes(&self) -> impl Iterator<Item = u64> {
         let first = self.refused.first();
         let end = match first.last() {
-            Some(last) if self.refused.only_counted() > 0 => last.index,
-            _ => self.first + self.len() as u64,
+            _ if self.refused.only_counted() == 0 => self.first + self.len() as u64,
+            Some(last) => last.index,
+            None => self.first,
         };
         let mut refused = first.iter().map(|refused| refused.index).peekable();
         (self.first..end).filter(move |index| refused.next_if_eq(index).is_none())
@@ -115,7 +116,7 @@ impl<'k> Assembler<'k> {
         let piece = Piece {
             first: self.first,
             batch: Arc::new(std::mem::replace(&mut self.batch, following)),
-            refused: std::mem::take(&mut self.refused),
+            refused: self.refused.take(),
         };
         self.first += piece.len() as u64;
         piece

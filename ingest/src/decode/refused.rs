@@ -32,21 +32,44 @@ impl Kept {
     }
 }
 
-/// The refused events of one piece. An invalid event may be two bytes long and its reason some hundred, so only as many
-/// as an answer lists are kept; those behind them are counted.
-#[derive(Debug, Default)]
+/// The refused events of one piece. An invalid event may be two bytes long and its reason some hundred, so of a whole body only
+/// as many as an answer lists are kept; those behind them are counted.
+#[derive(Debug)]
 pub(crate) struct Refusals {
-    /// Ascending by index, at most [`EVENT_ERRORS_LISTED_MAX`].
+    /// Ascending by index, at most [`EVENT_ERRORS_LISTED_MAX`] of all pieces of a body.
     first: Vec<Refused>,
     total: usize,
     bytes: usize,
+    /// How many more may be kept.
+    room: usize,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self {
+            first: Vec::new(),
+            total: 0,
+            bytes: 0,
+            room: EVENT_ERRORS_LISTED_MAX,
+        }
+    }
 }
 
 impl Refusals {
+    /// Takes these, and leaves those of the next piece of the same body.
+    pub(super) fn take(&mut self) -> Self {
+        let next = Self {
+            room: self.room,
+            ..Self::default()
+        };
+        std::mem::replace(self, next)
+    }
+
     /// Adds the next refused event. `refused` is asked only for one that is kept.
     pub(super) fn push(&mut self, refused: impl FnOnce() -> Refused) {
         self.total += 1;
-        if self.first.len() < EVENT_ERRORS_LISTED_MAX {
+        if self.room > 0 {
+            self.room -= 1;
             let refused = refused();
             self.bytes += refused.bytes();
             self.first.push(refused);
@@ -93,6 +116,8 @@ impl Refused {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use turnpike_domain::identity::{NameKey, TenantId};
     use turnpike_domain::time::Timestamp;
 
@@ -101,18 +126,21 @@ mod tests {
     use crate::decode::lines::Line;
     use crate::decode::{Assembler, Piece};
 
-    fn assembled(fill: impl FnOnce(&mut Assembler<'_>)) -> Piece {
+    fn origin() -> Origin<'static> {
         let now = Timestamp::parse("2026-03-01T12:00:00Z").unwrap();
-        let origin = Origin {
+        Origin {
             key: &NameKey([7; 16]),
             tenant: TenantId(1),
             now,
             horizon: Timestamp::EPOCH,
             received: now,
             defaults: &NoDefaults,
-        };
+        }
+    }
+
+    fn assembled(fill: impl FnOnce(&mut Assembler<'_>)) -> Piece {
         let may_keep = || true;
-        let mut assembler = Assembler::new(origin, &may_keep);
+        let mut assembler = Assembler::new(origin(), &may_keep);
         fill(&mut assembler);
         assembler.take()
     }
@@ -141,6 +169,29 @@ mod tests {
         }
         let lines = assembled(|assembler| (0..MANY).for_each(|_| assembler.line(&Line::Whole(b"{}"))));
         is_bounded(&lines, MANY);
+    }
+
+    /// Also where a body is a stream of many pieces, whose answer lists no more: their reasons cost nothing then.
+    #[test]
+    fn of_a_stream_no_more_are_kept_than_its_answer_lists() {
+        let good = br#"{"id": "a", "source": "s", "type": "t", "subject": "u"}"#;
+        let asked = AtomicUsize::new(0);
+        let may_keep = || asked.fetch_add(1, Ordering::Relaxed) < usize::MAX;
+        let mut assembler = Assembler::new(origin(), &may_keep);
+        let mut kept = Vec::new();
+        for _ in 0..4 {
+            for _ in 0..400 {
+                assembler.line(&Line::Whole(b"{}"));
+            }
+            assembler.line(&Line::Whole(good));
+            let piece = assembler.take();
+            assert_eq!((piece.refused.len(), piece.batch.len()), (400, 1));
+            kept.push((piece.refused.first().len(), piece.indexes().collect::<Vec<_>>()));
+        }
+        // Of the third piece 200 are only counted, so the good event behind them has no index that is known.
+        let expected = [(400, vec![400]), (400, vec![801]), (200, vec![]), (0, vec![])];
+        assert_eq!(kept, expected);
+        assert_eq!(asked.load(Ordering::Relaxed), EVENT_ERRORS_LISTED_MAX);
     }
 
     #[test]
