@@ -72,6 +72,11 @@ pub struct Held {
 /// Seconds after which what nobody asked for is dropped from memory.
 const IDLE_S: u32 = 900;
 
+/// A count for a gauge, which has none beyond 32 bits.
+fn shown(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 impl Enforcer {
     /// A quota engine that is not connected yet: it answers 503.
     pub fn new(parts: EnforcerParts) -> Arc<Self> {
@@ -156,12 +161,12 @@ impl Enforcer {
     /// What is due: reservations that ended, each by its tenant's clock, and memory that is no longer needed. The
     /// wiring calls it about ten times a second.
     pub async fn tick(&self) -> Result<(), Problem> {
-        let now_s = (self.parts.clock.monotonic_us() / 1_000_000) as u32;
+        let now_s = u32::try_from(self.parts.clock.monotonic_us() / 1_000_000).unwrap_or(u32::MAX);
         let before = self.coarse_s.swap(now_s, Ordering::Relaxed);
         if now_s / 60 != before / 60 {
             self.sweep(now_s);
         }
-        metrics::gauge!("turnpike_quota_reservations_open").set(self.reservations.len() as f64);
+        metrics::gauge!("turnpike_quota_reservations_open").set(shown(self.reservations.len()));
         self.expire_due().await
     }
 
@@ -169,7 +174,7 @@ impl Enforcer {
     /// usage; those with holds are kept.
     fn sweep(&self, now_s: u32) {
         let entries = self.table.sweep(now_s.saturating_sub(IDLE_S));
-        metrics::gauge!("turnpike_quota_entries").set(entries as f64);
+        metrics::gauge!("turnpike_quota_entries").set(shown(entries));
         let mut kept = 0;
         self.tracks.retain(|(tenant, _), tracks| {
             let horizon = self
@@ -188,10 +193,10 @@ impl Enforcer {
             kept += tracks.len();
             !tracks.is_empty()
         });
-        metrics::gauge!("turnpike_quota_tracks").set(kept as f64);
+        metrics::gauge!("turnpike_quota_tracks").set(shown(kept));
         let tracked = |tenant, customer: &str| self.tracks.contains_key(&(tenant, customer.into()));
         let places = self.scopes.sweep(&*self.parts.directory, tracked);
-        metrics::gauge!("turnpike_quota_places").set(places as f64);
+        metrics::gauge!("turnpike_quota_places").set(shown(places));
     }
 
     /// What stands in memory of all tenants.

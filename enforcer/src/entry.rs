@@ -183,7 +183,8 @@ impl EntryTable {
 
     fn shard(&self, hash: u64) -> &Shard {
         // The table inside uses the low and the highest bits.
-        &self.shards[(hash >> 32) as usize % SHARDS]
+        let [_, _, high, low, ..] = hash.to_be_bytes();
+        &self.shards[usize::from(u16::from_be_bytes([high, low])) % SHARDS]
     }
 
     /// Runs `read` on the entry of that name, if there is one.

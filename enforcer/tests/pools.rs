@@ -133,7 +133,10 @@ impl Model {
             for (grant, balance) in self.grants.iter().zip(&mut balances) {
                 if minute == grant.start {
                     *balance = grant.amount;
-                } else if grant.every.is_some_and(|every| (minute + MORNING).is_multiple_of(every)) {
+                } else if grant
+                    .every
+                    .is_some_and(|every| (minute + MORNING).is_multiple_of(every))
+                {
                     *balance = grant.amount + (*balance).min(grant.rollover);
                 }
             }
