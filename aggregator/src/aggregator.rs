@@ -12,11 +12,11 @@ use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::{Code, Problem};
 
 use crate::budget::{Budget, MemoryUse};
+use crate::history::Seen;
 use crate::options::Parts;
 use crate::partition::command::Command;
 use crate::partition::{Gate, Owner, Partition, Shared};
-use crate::query::{Picked, Selection};
-use crate::query::{Timeline, gone};
+use crate::query::{Selection, Slots, Timeline, Wanted, gone, settle};
 use crate::rows::{Counts, add_counts, counts, key};
 
 /// The partitions and their owners. Dropping it ends the owners without a last checkpoint; see
@@ -31,6 +31,12 @@ pub struct Aggregator {
     pub(crate) keeper: Mutex<Option<crate::retention::Keeper>>,
     /// Where the log stood in the last minutes.
     pub(crate) timeline: Timeline,
+    /// Who may read usage and events at once.
+    pub(crate) slots: Arc<Slots>,
+    /// Whose records lie where in the log.
+    pub(crate) seen: Arc<Seen>,
+    /// The memory for what queries copy.
+    pub(crate) copies: Arc<Budget>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -48,8 +54,8 @@ impl Aggregator {
         });
         let mut partitions = Vec::new();
         let mut started = Vec::new();
-        for (number, views) in parts.views.into_iter().enumerate() {
-            let (partition, ready, thread) = start_partition(number as u32, &shared, views)?;
+        for (number, views) in (0..).zip(parts.views) {
+            let (partition, ready, thread) = start_partition(number, &shared, views)?;
             partitions.push(partition);
             started.push((ready, thread));
         }
@@ -64,6 +70,9 @@ impl Aggregator {
         let timeline = Timeline::open(shared.log.as_ref(), shared.directory.as_ref(), now_us)?;
         Ok(Arc::new(Self {
             timeline,
+            seen: Arc::default(),
+            slots: Slots::new(shared.options.queries_max),
+            copies: Budget::new(shared.options.query_memory_bytes_max, 1),
             shared,
             partitions,
             cuts: Mutex::new(()),
@@ -94,6 +103,11 @@ impl Aggregator {
     /// How much memory is in use for what no checkpoint holds yet, over all partitions.
     pub fn memory(&self) -> MemoryUse {
         self.shared.budget.in_use()
+    }
+
+    /// How much memory is in use for what readings of usage have copied.
+    pub fn query_memory(&self) -> MemoryUse {
+        self.copies.in_use()
     }
 
     /// Sends a command to every partition and waits for all of them.
@@ -142,19 +156,14 @@ impl Aggregator {
     }
 
     async fn read_reservations(&self) -> Result<Vec<Vec<u8>>, Problem> {
-        let snapshots = self
-            .cut(vec![Selection::Notes(key::reservations())], None)
-            .await?;
-        let selection = Selection::Notes(key::reservations());
+        let wanted = Arc::new(Wanted::of(vec![Selection::Notes(key::reservations())]));
+        let mut snapshots = self.cut(&wanted, None).await?;
+        settle(&mut snapshots, &wanted)?;
         let mut open = Vec::new();
         for snapshot in &snapshots {
             let mut sum = Counts::new();
-            for picked in snapshot.memory(0, &selection) {
-                if let Picked::Notes(notes) = picked.as_ref() {
-                    for (_, more) in notes {
-                        add_counts(&mut sum, more);
-                    }
-                }
+            for (_, more) in snapshot.notes(0) {
+                add_counts(&mut sum, more);
             }
             for row in snapshot.rows.scan(key::reservations()) {
                 add_counts(&mut sum, &counts(&row?.value)?);

@@ -34,7 +34,7 @@ impl Aggregator {
     }
 
     fn partition_of(&self, name: EventName) -> usize {
-        name.partition(self.partitions.len() as u32) as usize
+        name.partition(self.partitions.len())
     }
 
     /// The partition of what belongs to no event.
@@ -95,8 +95,8 @@ impl Aggregator {
     /// The indices of a batch's events by partition.
     fn split(&self, batch: &EventBatch) -> Vec<Vec<u32>> {
         let mut picks = vec![Vec::new(); self.partitions.len()];
-        for (at, entry) in batch.entries().iter().enumerate() {
-            picks[self.partition_of(entry.name)].push(at as u32);
+        for (at, entry) in (0..).zip(batch.entries()) {
+            picks[self.partition_of(entry.name)].push(at);
         }
         picks
     }

@@ -41,10 +41,13 @@ pub struct Options {
     /// Bytes (estimated) that all partitions together may hold of what is not in a finished checkpoint yet, and of what waits for
     /// them; beyond it calls are refused with `overloaded`. From half of it on, partitions write checkpoints earlier.
     pub memory_bytes_max: usize,
+    /// Readings of usage and events that work at once; others wait.
+    pub queries_max: usize,
+    /// Bytes (estimated) that queries may hold of what they copied of the partitions' memory; beyond it they are refused with
+    /// `overloaded`.
+    pub query_memory_bytes_max: usize,
     /// Blocks of the log that a partition reads in one slice of a backfill, between batches.
     pub backfill_blocks: usize,
-    /// Blocks that one page of events looks through at the most; one that has nothing yet, 8 times as many.
-    pub history_blocks: usize,
 }
 
 impl Default for Options {
@@ -56,8 +59,9 @@ impl Default for Options {
             checkpoint_bytes: 128 * 1024 * 1024,
             checkpoint_interval_us: 60_000_000,
             memory_bytes_max: 1024 * 1024 * 1024,
+            queries_max: 4,
+            query_memory_bytes_max: 256 * 1024 * 1024,
             backfill_blocks: 4,
-            history_blocks: 512,
         }
     }
 }

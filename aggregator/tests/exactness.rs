@@ -240,6 +240,12 @@ fn weighted(all: &[(i64, String, String, i128, String)], from: i64, to: i64) -> 
 async fn compare(world: &World, model: &Model, from_minute: i64, minutes: i64) {
     let (from, to) = (from_minute * 60, (from_minute + minutes) * 60);
     let subjects = ["c0", "c1"];
+    let cuts = [minutes / 3, minutes * 2 / 3].map(|n| (from_minute + n) * 60);
+    let mut cuts: Vec<_> = cuts
+        .into_iter()
+        .filter(|cut| (from + 1..to).contains(cut))
+        .collect();
+    cuts.dedup();
     let mut requests = Vec::new();
     for (key, _) in AGGREGATIONS {
         requests.push(request(key, &subjects, range(from, to)));
@@ -252,6 +258,10 @@ async fn compare(world: &World, model: &Model, from_minute: i64, minutes: i64) {
             group_by: vec!["g".to_owned()],
             ..request(key, &subjects, range(from, to))
         });
+        requests.push(TotalRequest {
+            cuts: cuts.iter().map(|cut| range(*cut, to).start).collect(),
+            ..request(key, &subjects, range(from, to))
+        });
     }
     let totals = world
         .aggregator
@@ -259,7 +269,7 @@ async fn compare(world: &World, model: &Model, from_minute: i64, minutes: i64) {
         .await
         .unwrap();
     let parts = |value: Option<Quantity>| value.map(Quantity::parts);
-    for ((key, aggregation), rows) in AGGREGATIONS.iter().zip(totals.rows.chunks(3)) {
+    for ((key, aggregation), rows) in AGGREGATIONS.iter().zip(totals.rows.chunks(4)) {
         let wanted = |group| expected(model, *aggregation, &subjects, from, to, group);
         assert_eq!(parts(rows[0][0].value), wanted(None), "{key} of {from}..{to}");
         assert_eq!(
@@ -273,6 +283,13 @@ async fn compare(world: &World, model: &Model, from_minute: i64, minutes: i64) {
                 wanted(Some(&row.group[0])),
                 "{key} by group in {from}..{to}"
             );
+        }
+        let starts = std::iter::once(from).chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().chain([to]);
+        assert_eq!(rows[3].len(), cuts.len() + 1);
+        for ((from, to), part) in starts.zip(ends).zip(&rows[3]) {
+            let wanted = expected(model, *aggregation, &subjects, from, to, None);
+            assert_eq!(parts(part.value), wanted, "{key} of the part {from}..{to}");
         }
         let split: Option<i128> = rows[2].iter().map(|row| parts(row.value)).sum();
         if matches!(aggregation, Aggregation::Count | Aggregation::Sum) {

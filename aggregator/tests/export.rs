@@ -4,21 +4,12 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::body::{Body, BodyDataStream};
-use axum::http::Request;
-use common::{Event, TENANT, World, at, meter};
+use axum::body::BodyDataStream;
+use common::{Event, TENANT, World, answer, at, meter};
 use futures_util::StreamExt as _;
 use serde_json::Value;
-use tower::ServiceExt as _;
-use turnpike_aggregator::router;
-use turnpike_domain::identity::Scope;
 use turnpike_domain::meter::Aggregation;
 use turnpike_domain::port::views::{Row, Views as _};
-use turnpike_http::{Caller, RequestId};
 
 const MINUTES: i64 = 160;
 const SUBJECTS: i64 = 60;
@@ -26,23 +17,15 @@ const SUBJECTS: i64 = 60;
 const PART_BYTES_MAX: usize = 3 << 20;
 
 /// The body of a good answer.
-async fn answer(world: &World, uri: &str) -> BodyDataStream {
-    let caller = Caller {
-        tenant: TENANT,
-        key_id: Arc::from("k"),
-        scopes: Arc::new(BTreeSet::from([Scope::Read])),
-        request_id: RequestId(Arc::from("r")),
-    };
-    let routes = router(Arc::clone(&world.aggregator)).split_for_parts().0;
-    let request = Request::get(uri).body(Body::empty()).unwrap();
-    let response = routes.layer(Extension(caller)).oneshot(request).await.unwrap();
+async fn body(world: &World, uri: &str) -> BodyDataStream {
+    let response = answer(&world.aggregator, uri).await;
     assert_eq!(response.status(), 200, "{uri}");
     response.into_body().into_data_stream()
 }
 
 /// The parts of an answer as they come.
 async fn parts(world: &World, uri: &str) -> Vec<String> {
-    let mut stream = answer(world, uri).await;
+    let mut stream = body(world, uri).await;
     let mut parts = Vec::new();
     while let Some(part) = stream.next().await {
         parts.push(String::from_utf8(part.unwrap().to_vec()).unwrap());
@@ -135,6 +118,43 @@ async fn pages_lines_and_exports_hold_the_same_rows_and_come_in_parts() {
     assert_eq!([of(r#""meter":"tokens""#), of(r#""meter":"load""#)], counts[..]);
 }
 
+/// OpenMeter's query has the rows of usage, in parts too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openmeters_query_is_sent_as_it_is_read() {
+    let world = world().await;
+    let of = |size: &str| {
+        let to = at(MINUTES * 60);
+        format!(
+            "/api/v1/meters/tokens/query?from=1970-01-01T00:00:00Z&to={to}&windowSize={size}&groupBy=subject"
+        )
+    };
+    let sent = parts(&world, &of("MINUTE")).await;
+    assert!(sent.len() > 4, "{} parts", sent.len());
+    let answer: Value = serde_json::from_str(&sent.concat()).unwrap();
+    let rows = answer["data"].as_array().unwrap();
+    let pages = paged(&world, "tokens").await;
+    assert_eq!(rows.len(), pages.len());
+    for (row, page) in rows.iter().zip(&pages) {
+        assert_eq!(
+            (&row["subject"], &row["windowStart"], &row["value"].to_string()),
+            (
+                &page["subject"],
+                &page["start"],
+                &page["value"].as_str().unwrap().to_owned()
+            )
+        );
+    }
+    let hours: Value = serde_json::from_str(&parts(&world, &of("HOUR")).await.concat()).unwrap();
+    assert_eq!(hours["data"].as_array().unwrap().len() as i64, 3 * SUBJECTS);
+    let none = "/api/v1/meters/tokens/query?subject=nobody&windowSize=DAY";
+    assert_eq!(
+        parts(&world, none).await.concat(),
+        r#"{"windowSize":"DAY","data":[]}"#
+    );
+    let bare = "/api/v1/meters/tokens/query?subject=nobody";
+    assert_eq!(parts(&world, bare).await.concat(), r#"{"data":[]}"#);
+}
+
 /// Makes the last minute of a subject's sum unreadable on the disk.
 fn damage_the_last_minute(world: &World) {
     let mut key = vec![1];
@@ -162,7 +182,7 @@ async fn a_page_reads_no_further_than_it_must_and_a_failure_cuts_an_export_off()
         5,
         "it does not come near the damage"
     );
-    let mut stream = answer(&world, &format!("{uri}&format=ndjson")).await;
+    let mut stream = body(&world, &format!("{uri}&format=ndjson")).await;
     let (mut good, mut failed) = (0, 0);
     while let Some(part) = stream.next().await {
         match part {

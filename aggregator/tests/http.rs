@@ -427,6 +427,8 @@ fn openmeters_parameters_are_read_and_named_as_its_clients_write_them() {
         );
         for (query, pointer) in [
             ("groupBy=nope", "/groupBy"),
+            ("windowSize=WEEK", "/windowSize"),
+            ("from=1970-01-01T00:00:00Z&windowSize=MINUTE", "/windowSize"),
             ("filterGroupBy[nope]=x", "/filterGroupBy[nope]"),
             ("filterGroupBy=%7B%27g%27%3A1%7D", "/filterGroupBy"),
             (

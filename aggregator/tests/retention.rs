@@ -37,8 +37,8 @@ async fn ten_days() -> (World, Vec<Event>) {
 
 #[tokio::test]
 async fn an_idle_partition_does_not_hold_retention_back() {
-    const PARTITIONS: u32 = 4;
-    let world = World::new(PARTITIONS as usize, &[meter(1, "sum", Aggregation::Sum)]);
+    const PARTITIONS: usize = 4;
+    let world = World::new(PARTITIONS, &[meter(1, "sum", Aggregation::Sum)]);
     let event = |id: i64| Event::new(id, "a", id * 60, r#"{"v":1}"#);
     let of_one = (0..)
         .map(event)
@@ -56,7 +56,7 @@ async fn an_idle_partition_does_not_hold_retention_back() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     let positions: Vec<_> = world.views.iter().map(|views| views.position()).collect();
-    assert_eq!(positions, vec![end; PARTITIONS as usize]);
+    assert_eq!(positions, vec![end; PARTITIONS]);
     let first = world.log.first();
     assert!(world.aggregator.delete_before(Timestamp::MAX).await.unwrap() > first);
     assert_eq!(world.sum("sum", &["a"]).await, Some(quantity("10")));

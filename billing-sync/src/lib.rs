@@ -1,5 +1,16 @@
 //! Catalog, subscriptions, rating and invoices.
 
+// A cast that could change a number is written otherwise, or says why it cannot.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )
+)]
+
 mod catalog;
 mod control;
 mod customer;

@@ -28,10 +28,10 @@ impl EventName {
     /// The partition of this name among `partitions`. Uses the low bits; id runs are sharded by the high ones.
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "the low bits are meant, and a remainder is below its divisor of 32 bits"
+        reason = "the low bits are meant, and a remainder is below its divisor"
     )]
-    pub fn partition(self, partitions: u32) -> u32 {
-        (self.0 as u64 % u64::from(partitions.max(1))) as u32
+    pub fn partition(self, partitions: usize) -> usize {
+        (self.0 as u64 % partitions.max(1) as u64) as usize
     }
 }
 

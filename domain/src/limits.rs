@@ -113,8 +113,6 @@ pub const HOURLY_GRANT_DAYS_MAX: i64 = 366;
 pub const PARTITIONS_MAX: u32 = 256;
 /// Bytes of data after which a page of events ends, however many events it has.
 pub const EVENTS_PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Stretches of time (windows, renewals) over which grants are followed back.
-pub const GRANT_SEGMENTS_MAX: usize = 20_000;
 /// Seconds that a reservation holds unless said.
 pub const RESERVATION_TTL_S_DEFAULT: u32 = 60;
 /// Seconds that a reservation holds at the most (1 day).

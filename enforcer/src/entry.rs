@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use turnpike_domain::catalog::{Grant, LimitMode, LimitPeriod};
 use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::quantity::Quantity;
-use turnpike_domain::quota::{Figures, GrantPlan, Reason};
+use turnpike_domain::quota::{Figures, GrantPlan, LevelCourse, Reason, Standing};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::slot::Slot;
@@ -61,9 +61,9 @@ pub(crate) struct Resolved {
 pub(crate) struct Pool {
     /// Whose limits they raise.
     pub(crate) customer: Arc<str>,
-    pub(crate) grants: GrantPlan,
-    /// What was used in the plan's past segments.
-    pub(crate) used: Vec<Quantity>,
+    pub(crate) grants: Arc<GrantPlan<LevelCourse>>,
+    /// What the plan's past segments left of them.
+    pub(crate) standing: Standing,
     /// The cell of the window whose limits they raise.
     pub(crate) cell: usize,
 }
@@ -126,7 +126,7 @@ impl Resolved {
     pub(crate) fn left(&self, pool: &Pool) -> Vec<(Arc<Grant>, Quantity)> {
         let total = self.cells[pool.cell].slot.total();
         let total = Quantity::from_parts(total).unwrap_or(Quantity::MAX);
-        pool.grants.left(&pool.used, total)
+        pool.grants.left(&pool.standing, total)
     }
 
     /// The figures of all limits as they stand.

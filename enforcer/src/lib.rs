@@ -6,6 +6,7 @@ mod decide;
 mod enforcer;
 mod entry;
 mod expire;
+mod history;
 mod hold;
 mod http;
 mod inflight;

@@ -14,7 +14,7 @@ use crate::entry::Entry;
 use crate::hold::Hold;
 use crate::scope::covers;
 use crate::slot::Slot;
-use crate::track::Track;
+use crate::track::{Cut, Track};
 
 /// Minutes ahead that are looked at for events of the future: they lie at most 5 ahead of the clock.
 const MINUTES_AHEAD: i64 = 6;
@@ -106,90 +106,86 @@ impl Enforcer {
         &self,
         track: &Arc<Track>,
         mut ranges: Vec<TimeRange>,
-        mut segments: Vec<TimeRange>,
+        segments: Vec<TimeRange>,
         now: Timestamp,
     ) -> Result<(), Problem> {
         ranges.retain(|range| self.slot(track, *range, now).is_none());
-        if segments.is_empty() || track.history(&segments).is_some() {
-            segments.clear();
-        }
-        if track.is_retired() || (ranges.is_empty() && segments.is_empty()) {
+        let reading = track.missing(&segments);
+        if track.is_retired() || (ranges.is_empty() && reading.is_empty()) {
             return Ok(());
         }
         let fine = ranges
             .iter()
             .any(|range| !range.start.is_whole_minute() || !range.end.is_whole_minute());
         let ahead = (!track.is_registered()).then(|| Ahead::new(now, fine));
-        let probes = ahead.as_ref().map_or(&[][..], |ahead| &ahead.probes);
-        let read: Vec<_> = ranges.iter().chain(&segments).chain(probes).copied().collect();
-        let slots: Vec<_> = ranges
-            .iter()
-            .map(|range| Arc::new(Slot::new(*range, 0)))
-            .collect();
-        let soon = ahead.as_ref().map_or(Timestamp::MAX, |ahead| ahead.soon);
-        let sums = match self
-            .read_at_cut(track, &read, slots.clone(), segments.clone(), soon)
-            .await
-        {
+        let slots = ranges.iter().map(|range| Arc::new(Slot::new(*range, 0)));
+        let cut = Cut {
+            slots: slots.collect(),
+            segments,
+            reading,
+        };
+        let sums = match self.read_at_cut(track, &cut, ahead.as_ref()).await {
             Ok(sums) => sums,
             Err(problem) => {
-                track.abandon(&slots);
+                track.abandon(&cut.slots);
                 return Err(problem);
             }
         };
-        for (slot, base) in slots.iter().zip(&sums) {
+        let (bases, sums) = sums.split_at(cut.slots.len());
+        let (used, probed) = sums.split_at(cut.reading.len());
+        for (slot, base) in cut.slots.iter().zip(bases) {
             slot.add(base.parts());
             self.attach_open_holds(track, slot);
         }
-        let (used, probed) = sums[ranges.len()..].split_at(segments.len());
-        let used = (!segments.is_empty()).then(|| self.with_open_holds(track, &segments, used));
+        let read = self.with_open_holds(track, &cut.reading, used);
         let crowded = ahead.filter(|_| probed.iter().any(|sum| !sum.is_zero()));
-        track.finish(&slots, used, crowded.map(|ahead| ahead.late), now);
+        track.finish(&cut.slots, &read, crowded.map(|ahead| ahead.late), now);
         if track.is_retired() {
             self.index.remove(track);
         }
-        metrics::counter!("turnpike_quota_slots_made_total").increment(slots.len() as u64);
+        metrics::counter!("turnpike_quota_slots_made_total").increment(cut.slots.len() as u64);
         Ok(())
     }
 
-    /// The sums of the track's usage over `ranges`, while from the cut on the slots are told of changes.
+    /// What the track used in the slots of `cut`, in the segments that it reads, and in the stretches ahead, while from the
+    /// cut on the slots are told of changes.
     async fn read_at_cut(
         &self,
         track: &Arc<Track>,
-        ranges: &[TimeRange],
-        slots: Vec<Arc<Slot>>,
-        segments: Vec<TimeRange>,
-        known_from: Timestamp,
+        cut: &Cut,
+        ahead: Option<&Ahead>,
     ) -> Result<Vec<Quantity>, Problem> {
         let subjects = self
             .scopes
             .spans(&*self.parts.directory, track.tenant, &track.customer);
         let clock_now = self.parts.clock.now(track.tenant);
-        let requests = ranges
+        let slots = cut
+            .slots
             .iter()
-            .map(|range| request(track, &subjects, readable(*range, clock_now)))
-            .collect();
-        let (index, cut) = (self.index.clone(), track.clone());
+            .map(|slot| vec![readable(slot.range(), clock_now)]);
+        let probes = ahead.map_or(&[][..], |ahead| &ahead.probes);
+        let probes = probes.iter().map(|probe| vec![readable(*probe, clock_now)]);
+        let runs: Vec<_> = slots.chain(runs(&cut.reading)).chain(probes).collect();
+        let requests = runs.iter().map(|run| request(track, &subjects, run)).collect();
+        let known_from = ahead.map_or(Timestamp::MAX, |ahead| ahead.soon);
+        let (index, told, begun) = (self.index.clone(), track.clone(), cut.clone());
         let at_cut = Box::new(move || {
-            cut.begin(slots, segments, known_from);
-            if !cut.is_retired() {
-                index.insert(&cut);
+            told.begin(begun, known_from);
+            if !told.is_retired() {
+                index.insert(&told);
             }
         });
         let usage = &self.connected()?.usage;
         let totals = usage.totals(track.tenant, requests, Some(at_cut)).await?;
-        let sums: Vec<_> = totals
-            .rows
-            .iter()
-            .map(|rows| rows.first().and_then(|row| row.value))
-            .collect();
-        if sums.len() != ranges.len() {
+        let rows = totals.rows.iter().flatten();
+        let sums: Vec<_> = rows.map(|row| row.value.unwrap_or_default()).collect();
+        if sums.len() != runs.iter().map(Vec::len).sum::<usize>() {
             return Err(Problem::new(
                 Code::Internal,
                 "usage was read for another number of windows than asked",
             ));
         }
-        Ok(sums.into_iter().map(Option::unwrap_or_default).collect())
+        Ok(sums)
     }
 
     /// Counts what is on its way, or reserved, into a slot before anybody decides on it.
@@ -234,30 +230,46 @@ impl Enforcer {
         track: &Arc<Track>,
         segments: &[TimeRange],
         used: &[Quantity],
-    ) -> Vec<Quantity> {
-        let sums = segments.iter().zip(used).map(|(segment, used)| {
-            let holds = self.book.within(track.tenant, &track.feature, *segment);
-            let ours = holds.iter().filter(|hold| {
-                covers(
-                    &*self.parts.directory,
-                    track.tenant,
-                    &track.customer,
-                    &hold.subject,
-                    hold.time,
-                ) && hold.watch(track)
-            });
-            let held = ours.fold(used.parts(), |sum, hold| sum.saturating_add(hold.amount));
-            Quantity::from_parts(held).unwrap_or(Quantity::MAX)
-        });
-        sums.collect()
+    ) -> Vec<(TimeRange, Quantity)> {
+        let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
+            return Vec::new();
+        };
+        let all = TimeRange::new(first.start, last.end);
+        let mut held = vec![0i128; segments.len()];
+        for hold in self.book.within(track.tenant, &track.feature, all) {
+            let at = segments.partition_point(|segment| segment.end <= hold.time);
+            let directory = &*self.parts.directory;
+            let ours = segments[at].contains(hold.time)
+                && covers(directory, track.tenant, &track.customer, &hold.subject, hold.time);
+            if ours && hold.watch(track) {
+                held[at] = held[at].saturating_add(hold.amount);
+            }
+        }
+        let sums = used
+            .iter()
+            .zip(held)
+            .map(|(used, held)| used.parts().saturating_add(held));
+        let sums = sums.map(|sum| Quantity::from_parts(sum).unwrap_or(Quantity::MAX));
+        segments.iter().copied().zip(sums).collect()
     }
 }
 
-fn request(track: &Track, subjects: &[SubjectSpan], range: TimeRange) -> TotalRequest {
+/// Segments that follow one another without a gap, each run read as one.
+fn runs(segments: &[TimeRange]) -> impl Iterator<Item = Vec<TimeRange>> + '_ {
+    segments
+        .chunk_by(|one, next| one.end == next.start)
+        .map(<[_]>::to_vec)
+}
+
+/// The sums of stretches that follow one another.
+fn request(track: &Track, subjects: &[SubjectSpan], run: &[TimeRange]) -> TotalRequest {
+    let start = run.first().map_or(Timestamp::EPOCH, |first| first.start);
+    let end = run.last().map_or(start, |last| last.end);
     TotalRequest {
         meter: track.meter.key.clone(),
         subjects: subjects.to_vec(),
-        range,
+        range: TimeRange::new(start, end),
+        cuts: run.iter().skip(1).map(|one| one.start).collect(),
         filter: Vec::new(),
         group_by: Vec::new(),
     }

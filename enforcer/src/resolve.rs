@@ -4,7 +4,7 @@ use turnpike_domain::catalog::{Catalog, Feature, LimitMode, LimitPeriod};
 use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
-use turnpike_domain::quota::{Access, EffectiveLimit, GrantPlan, Level, MeteredAccess, access};
+use turnpike_domain::quota::{Access, EffectiveLimit, GrantPlan, Level, LevelCourse, MeteredAccess, access};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Enforcer;
@@ -28,7 +28,7 @@ pub(crate) struct Blueprint {
 pub(crate) struct LevelPlan {
     pub(crate) track: Arc<Track>,
     limits: Vec<PlannedLimit>,
-    grants: Option<GrantPlan>,
+    grants: Option<Arc<GrantPlan<LevelCourse>>>,
     raised: Option<LimitPeriod>,
 }
 
@@ -51,7 +51,7 @@ struct Assembly {
 
 impl LevelPlan {
     fn segments(&self) -> Vec<TimeRange> {
-        let past = self.grants.as_ref().map_or(&[][..], GrantPlan::past);
+        let past = self.grants.as_ref().map_or(&[][..], |grants| grants.past());
         past.iter().map(|segment| segment.range).collect()
     }
 
@@ -140,7 +140,7 @@ impl Enforcer {
                     meter: meter.id,
                     subject,
                 });
-                self.plan_levels(entry, metered, meter, &mut blueprint)?;
+                self.plan_levels(entry, metered, meter, &mut blueprint);
             }
         }
         Ok(blueprint)
@@ -152,9 +152,9 @@ impl Enforcer {
         metered: MeteredAccess,
         meter: &Arc<Meter>,
         blueprint: &mut Blueprint,
-    ) -> Result<(), Problem> {
+    ) {
         for level in metered.levels {
-            let plan = self.plan_level(entry, &level, meter, blueprint.at)?;
+            let plan = self.plan_level(entry, &level, meter, blueprint.at);
             let begins = level.grants.iter().filter_map(|grant| grant.effective_at);
             let begins = begins
                 .map(Timestamp::floor_minute)
@@ -162,7 +162,6 @@ impl Enforcer {
             blueprint.until = blueprint.until.min(begins.min().unwrap_or(Timestamp::MAX));
             blueprint.levels.push(plan);
         }
-        Ok(())
     }
 
     pub(crate) fn plan_level(
@@ -171,16 +170,14 @@ impl Enforcer {
         level: &Level,
         meter: &Arc<Meter>,
         at: Timestamp,
-    ) -> Result<LevelPlan, Problem> {
-        let (directory, windows) = (&*self.parts.directory, level.windows());
+    ) -> LevelPlan {
+        let windows = level.windows();
+        let track = self.track(entry, level, meter);
         let raised = level.allowance_period().filter(|_| !level.grants.is_empty());
-        let grants = match raised {
-            Some(_) => {
-                let allowance = |at| level.allowance_at(directory, entry.tenant, &entry.feature, at);
-                GrantPlan::new(&level.grants, windows, &allowance, at)?
-            }
-            None => None,
-        };
+        let grants = raised.and_then(|_| {
+            let course = LevelCourse::new(&*self.parts.directory, entry.tenant, level, &entry.feature);
+            track.grant_plan(&level.grants, course, at)
+        });
         let planned = |period, mode, limit| PlannedLimit {
             period,
             mode,
@@ -204,13 +201,12 @@ impl Enforcer {
             // Without a limit the billing period is counted, so that the answer can say what was used.
             limits.push(planned(LimitPeriod::Billing, LimitMode::Overage, None));
         }
-        let track = self.track(entry, level, meter);
-        Ok(LevelPlan {
+        LevelPlan {
             track,
             limits,
             grants,
             raised,
-        })
+        }
     }
 
     /// Puts a blueprint together with its slots; `None` when one has to be made first.
@@ -246,8 +242,9 @@ impl Enforcer {
             let (used, epoch) = history(&level.track, &segments)?;
             parts.watched.push((level.track.clone(), epoch));
             parts.valid = parts.valid.intersect(&grants.current().range)?;
-            extra = grants.extra(&used);
-            pool = Some((grants, used));
+            let standing = grants.standing(&used);
+            extra = grants.extra(&standing);
+            pool = Some((grants, standing));
         }
         let first = parts.cells.len();
         for planned in &level.limits {
@@ -273,11 +270,11 @@ impl Enforcer {
             parts
                 .limits
                 .push(limit_cell(&level.track, planned, cell, limit, ceiling));
-            if let Some((grants, used)) = pool.take_if(|_| raised) {
+            if let Some((grants, standing)) = pool.take_if(|_| raised) {
                 parts.pools.push(Pool {
                     customer: level.track.customer.clone(),
                     grants,
-                    used,
+                    standing,
                     cell,
                 });
             }

@@ -2,14 +2,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use turnpike_domain::catalog::Grant;
 use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::quantity::Quantity;
+use turnpike_domain::quota::{GrantPlan, LevelCourse};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
+use crate::history::History;
 use crate::hold::Hold;
 use crate::slot::Slot;
 
@@ -29,8 +32,9 @@ pub(crate) struct Track {
     pub(crate) making: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// Locked last: a hold may end, and touch this, while any other lock is held.
-    history: Mutex<Option<History>>,
+    history: Mutex<History>,
     history_epoch: AtomicU64,
+    plan: ArcSwapOption<GrantPlan<LevelCourse>>,
     retired: AtomicBool,
 }
 
@@ -46,12 +50,14 @@ struct State {
     used_at: Timestamp,
 }
 
-/// What past segments used, while nothing in them changes.
-struct History {
-    span: TimeRange,
-    segments: Vec<TimeRange>,
-    used: Option<Vec<Quantity>>,
-    epoch: u64,
+/// What is read at one cut.
+#[derive(Clone)]
+pub(crate) struct Cut {
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// The past segments that are followed from then on.
+    pub(crate) segments: Vec<TimeRange>,
+    /// Those of them that are read.
+    pub(crate) reading: Vec<TimeRange>,
 }
 
 impl Track {
@@ -70,6 +76,7 @@ impl Track {
             state: Mutex::default(),
             history: Mutex::default(),
             history_epoch: AtomicU64::new(0),
+            plan: ArcSwapOption::empty(),
             retired: AtomicBool::new(false),
         })
     }
@@ -105,11 +112,8 @@ impl Track {
 
     /// What was counted as used at `time` may no longer be.
     pub(crate) fn touch(&self, time: Timestamp) {
-        let history = self.history.lock();
-        if history
-            .as_ref()
-            .is_some_and(|history| history.span.contains(time))
-        {
+        let mut history = self.history.lock();
+        if history.touch(time) {
             self.history_epoch.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -155,13 +159,32 @@ impl Track {
         Some(slot)
     }
 
+    /// The plan of grants at `now`: the one that was made last, where it still says so, for much may have to be followed.
+    pub(crate) fn grant_plan(
+        &self,
+        grants: &[Arc<Grant>],
+        course: LevelCourse,
+        now: Timestamp,
+    ) -> Option<Arc<GrantPlan<LevelCourse>>> {
+        let made = self.plan.load_full();
+        if let Some(made) = made.filter(|made| made.stands(grants, &course, now)) {
+            return Some(made);
+        }
+        let plan = GrantPlan::new(grants, course, now).map(Arc::new);
+        self.plan.store(plan.clone());
+        plan
+    }
+
     /// What `segments` used, if that is known and still stands, with the epoch to watch.
     pub(crate) fn history(&self, segments: &[TimeRange]) -> Option<(Vec<Quantity>, u64)> {
+        // Under the lock no change can come between what is known and its epoch's number.
         let history = self.history.lock();
-        let history = history.as_ref()?;
-        let stands = history.segments == segments && history.epoch == self.history_epoch();
-        let used = history.used.as_ref().filter(|_| stands)?;
-        Some((used.clone(), history.epoch))
+        Some((history.used(segments)?, self.history_epoch()))
+    }
+
+    /// Those of `segments` whose usage has to be read.
+    pub(crate) fn missing(&self, segments: &[TimeRange]) -> Vec<TimeRange> {
+        self.history.lock().missing(segments)
     }
 
     /// Whether it is told of changes.
@@ -170,20 +193,15 @@ impl Track {
     }
 
     /// The cut: from here on changes reach these slots. `known_from` is set at the first time only.
-    pub(crate) fn begin(&self, slots: Vec<Arc<Slot>>, segments: Vec<TimeRange>, known_from: Timestamp) {
+    pub(crate) fn begin(&self, cut: Cut, known_from: Timestamp) {
         let mut state = self.state.lock();
         if !state.registered {
             state.registered = true;
             state.known_from = known_from;
         }
-        state.filling.extend(slots);
-        if let (Some(first), Some(last)) = (segments.first(), segments.last()) {
-            *self.history.lock() = Some(History {
-                span: TimeRange::new(first.start, last.end),
-                segments,
-                used: None,
-                epoch: self.history_epoch(),
-            });
+        state.filling.extend(cut.slots);
+        if !cut.reading.is_empty() {
+            self.history.lock().begin(cut.segments, &cut.reading);
         }
     }
 
@@ -191,7 +209,7 @@ impl Track {
     pub(crate) fn finish(
         &self,
         slots: &[Arc<Slot>],
-        used: Option<Vec<Quantity>>,
+        read: &[(TimeRange, Quantity)],
         known_from: Option<Timestamp>,
         now: Timestamp,
     ) {
@@ -199,9 +217,7 @@ impl Track {
         if let Some(known_from) = known_from {
             state.known_from = state.known_from.max(known_from);
         }
-        if let (Some(history), Some(used)) = (self.history.lock().as_mut(), used) {
-            history.used = Some(used);
-        }
+        self.history.lock().finish(read);
         state.drop_old(now);
         state
             .filling

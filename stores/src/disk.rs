@@ -1,5 +1,6 @@
 //! The file system as the embedded stores use it, so that tests can make it fail.
 
+use crate::width::in_memory;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
@@ -145,7 +146,7 @@ impl DiskFile for RealFile {
                 let mut at = self.len()?;
                 while at < len {
                     let step = (len - at).min(ZEROS.len() as u64);
-                    self.write_at(&ZEROS[..step as usize], at)?;
+                    self.write_at(&ZEROS[..in_memory(step)], at)?;
                     at += step;
                 }
                 Ok(())

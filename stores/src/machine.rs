@@ -30,7 +30,7 @@ impl Clock for MachineClock {
     )]
     fn machine_now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_micros_clamped(since.as_micros() as i64)
+        Timestamp::from_micros_clamped(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
     #[expect(
@@ -38,7 +38,8 @@ impl Clock for MachineClock {
         reason = "the one place that reads the machine's clock"
     )]
     fn monotonic_us(&self) -> u64 {
-        START.get_or_init(Instant::now).elapsed().as_micros() as u64
+        let elapsed = START.get_or_init(Instant::now).elapsed();
+        u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -64,7 +65,7 @@ impl Randomness for MachineRandomness {
 fn identifier(at: Timestamp, randomness: &dyn Randomness) -> String {
     let mut bytes = [0; 10];
     randomness.fill(&mut bytes);
-    let millis = (at.micros() / 1_000) as u64;
+    let millis = u64::try_from(at.micros() / 1_000).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &bytes)
         .into_uuid()
         .to_string()
@@ -131,7 +132,7 @@ impl ManualClock {
 
     /// Lets `us` microseconds pass.
     pub fn pass(&self, us: u64) {
-        self.now_us.fetch_add(us as i64, Ordering::SeqCst);
+        self.now_us.fetch_add(us.cast_signed(), Ordering::SeqCst);
         self.monotonic_us.fetch_add(us, Ordering::SeqCst);
     }
 

@@ -18,7 +18,7 @@ pub fn seed(test: &str, default: u64) -> u64 {
 
 /// Prints a seed with the command that replays it.
 pub fn announce(test: &str, seed: u64) {
-    println!("seed {seed}; again: {SEED}={seed} cargo test -p turnpike-tests {test}");
+    println!("seed {seed}; again: {SEED}={seed} cargo test --workspace {test}");
 }
 
 /// How often a fault is tried: `TURNPIKE_TEST_NIGHTLY` takes the larger number.

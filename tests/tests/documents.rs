@@ -92,8 +92,13 @@ fn every_fault_test_is_named_and_there() {
         assert!(!sizes.is_empty(), "R{number} has no sizes");
         let command = quoted(command).next().unwrap_or_default();
         let folder = place.split('/').next().expect("a crate");
+        let kind = if place.contains("/src/") {
+            "--lib"
+        } else {
+            "--test"
+        };
         assert!(
-            command.starts_with(&format!("cargo test -p turnpike-{folder} ")),
+            command.starts_with(&format!("cargo test --workspace {kind} ")),
             "{place} is not run by: {command}"
         );
         let filter = command.rsplit(' ').next().expect("a filter");

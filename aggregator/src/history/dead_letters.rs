@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::port::StoreError;
@@ -7,9 +9,15 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::record::{EventRecord, Position, Record, decode};
 use turnpike_domain::time::Timestamp;
 
+use super::place::Seal;
 use crate::Aggregator;
-use crate::query::{Picked, Selection, Snapshot, on_another_thread};
+use crate::query::{Selection, Snapshot, Wanted, on_another_thread, settle};
 use crate::rows::{Counts, add_counts, counts, key};
+
+/// What the cursors of this list are sealed with.
+const LIST: &str = "dead letters";
+/// In a cursor, the meter of an event that was refused: no meter has this number.
+const NO_METER: u32 = u32::MAX;
 
 /// Position and meter of a dead letter; of a refused event no meter. Its order is that of the list, reversed.
 type Place = (u64, Option<MeterId>);
@@ -21,17 +29,22 @@ impl Aggregator {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<DeadLetterPage, Problem> {
-        let before = cursor.as_deref().map(read_cursor).transpose()?;
+        let seal = Seal {
+            key: self.shared.key,
+            tenant,
+        };
+        let before = cursor.map(|text| read_place(&seal, &text)).transpose()?;
         // Several letters may share the cursor's position, so that position is read again.
         let until = before.map_or(u64::MAX, |(position, _)| position.saturating_add(1));
-        let selections = vec![
-            Selection::Notes(key::unreadables(tenant, until)),
-            Selection::Notes(key::refusals(tenant, until)),
-        ];
-        let snapshots = self.cut(selections.clone(), None).await?;
-        let log = std::sync::Arc::clone(&self.shared.log);
+        let slot = self.slots.enter(tenant).await?;
+        let ranges = [key::unreadables(tenant, until), key::refusals(tenant, until)];
+        let wanted = Arc::new(Wanted::of(ranges.clone().map(Selection::Notes).into()));
+        let mut snapshots = self.cut(&wanted, None).await?;
+        let log = Arc::clone(&self.shared.log);
         let catalog = self.shared.directory.catalog(tenant);
         on_another_thread(move || {
+            let _slot = slot;
+            settle(&mut snapshots, &wanted)?;
             let meters: BTreeMap<MeterId, &str> = catalog
                 .meters
                 .values()
@@ -39,21 +52,19 @@ impl Aggregator {
                 .collect();
             let mut letters: BTreeMap<Place, Counts> = BTreeMap::new();
             for snapshot in &snapshots {
-                for (at, selection) in selections.iter().enumerate() {
-                    letters.extend(newest(snapshot, at, selection, before, limit + 1, &meters)?);
+                for (at, range) in ranges.iter().enumerate() {
+                    letters.extend(newest(snapshot, (at, range), before, limit + 1, &meters)?);
                 }
             }
             let mut page = DeadLetterPage::default();
+            let mut last = None;
             for ((position, meter), reasons) in letters.into_iter().rev() {
                 if page.letters.len() >= limit {
-                    let last = page.letters.last().map(place_of);
-                    page.next_cursor = last.map(|(position, key)| {
-                        let meter = meters
-                            .iter()
-                            .find(|(_, known)| Some(**known) == key)
-                            .map_or(0, |(id, _)| id.0);
-                        format!("{position}.{}.{meter}", u8::from(key.is_some()))
+                    let place = last.map(|(position, meter): Place| {
+                        let meter = meter.map_or(NO_METER, |meter| meter.0);
+                        [&position.to_be_bytes()[..], &meter.to_be_bytes()].concat()
                     });
+                    page.next_cursor = place.map(|place| seal.close(LIST, &place));
                     break;
                 }
                 let bytes = match log.fetch(Position(position)) {
@@ -65,6 +76,7 @@ impl Aggregator {
                 let key = meter.and_then(|id| meters.get(&id)).copied();
                 page.letters
                     .extend(letter(&record, Position(position), key, &reasons));
+                last = Some((position, meter));
             }
             Ok(page)
         })
@@ -75,22 +87,14 @@ impl Aggregator {
 /// The newest open letters of one partition before a place.
 fn newest(
     snapshot: &Snapshot,
-    at: usize,
-    selection: &Selection,
+    (at, range): (usize, &Range<Vec<u8>>),
     before: Option<Place>,
     limit: usize,
     meters: &BTreeMap<MeterId, &str>,
 ) -> Result<Vec<(Place, Counts)>, Problem> {
-    let Selection::Notes(range) = selection else {
-        return Ok(Vec::new());
-    };
     let mut memory: BTreeMap<Vec<u8>, Counts> = BTreeMap::new();
-    for picked in snapshot.memory(at, selection) {
-        if let Picked::Notes(notes) = picked.as_ref() {
-            for (key, more) in notes {
-                add_counts(memory.entry(key.clone()).or_default(), more);
-            }
-        }
+    for (key, more) in snapshot.notes(at) {
+        add_counts(memory.entry(key.clone()).or_default(), more);
     }
     let mut open = Vec::new();
     let mut take = |key: &[u8], sum: &Counts| {
@@ -131,19 +135,16 @@ fn newest(
     Ok(open)
 }
 
-fn place_of(letter: &DeadLetter) -> (u64, Option<&str>) {
-    match letter {
-        DeadLetter::Refused { position, .. } => (position.0, None),
-        DeadLetter::Unreadable { position, meter, .. } => (position.0, Some(meter)),
-    }
-}
-
-fn read_cursor(text: &str) -> Result<Place, Problem> {
-    let wrong = || Problem::invalid("/cursor", "is not a next_cursor of this list");
-    let mut parts = text.split('.').map(str::parse::<u64>);
-    let mut next = || parts.next().and_then(Result::ok).ok_or_else(wrong);
-    let (position, has_meter, meter) = (next()?, next()?, next()?);
-    Ok((position, (has_meter == 1).then_some(MeterId(meter as u32))))
+fn read_place(seal: &Seal, text: &str) -> Result<Place, Problem> {
+    let place = seal.open(LIST, text)?;
+    let numbers = place.split_first_chunk().and_then(|(position, meter)| {
+        Some((
+            u64::from_be_bytes(*position),
+            u32::from_be_bytes(meter.try_into().ok()?),
+        ))
+    });
+    let (position, meter) = numbers.unwrap_or_default();
+    Ok((position, (meter != NO_METER).then_some(MeterId(meter))))
 }
 
 fn letter(

@@ -11,10 +11,13 @@ use turnpike_domain::record::{EventRecord, Position, Record, decode};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Aggregator;
-use crate::query::on_another_thread;
+use crate::query::{Stop, on_another_thread};
 
-/// How many times as far a page looks that has nothing yet: a tenant with few events among those of many others.
-const EMPTY_TIMES: usize = 8;
+use super::place::Seal;
+use super::seen::Seen;
+
+/// What the cursors of this list are sealed with.
+const LIST: &str = "events";
 
 /// What a page looks through.
 struct Search {
@@ -23,7 +26,19 @@ struct Search {
     key: NameKey,
     log: Arc<dyn EventLog>,
     views: Vec<Arc<dyn Views>>,
-    blocks_max: usize,
+    seen: Arc<Seen>,
+    stop: Stop,
+}
+
+/// A page on its way.
+#[derive(Default)]
+struct Found {
+    events: Vec<EventView>,
+    bytes: usize,
+    /// Where the last event is shown.
+    last: Position,
+    /// Whether there is one behind it.
+    more: bool,
 }
 
 impl Aggregator {
@@ -32,73 +47,103 @@ impl Aggregator {
         tenant: TenantId,
         query: EventQuery,
     ) -> Result<EventPage, Problem> {
+        let seal = Seal {
+            key: self.shared.key,
+            tenant,
+        };
         let before = match &query.cursor {
             None => self.shared.log.durable(),
             Some(text) => {
-                let position = text.parse().map(Position);
-                position.map_err(|_| Problem::invalid("/cursor", "is not a next_cursor of this list"))?
+                let place = seal.open(LIST, text)?;
+                Position(place.try_into().map_or(0, u64::from_be_bytes))
             }
         };
+        let views = self.partitions.iter();
         let search = Search {
             tenant,
             query,
             key: self.shared.key,
             log: Arc::clone(&self.shared.log),
-            views: self
-                .partitions
-                .iter()
-                .map(|partition| Arc::clone(&partition.views))
-                .collect(),
-            blocks_max: self.shared.options.history_blocks,
+            views: views.map(|partition| Arc::clone(&partition.views)).collect(),
+            seen: Arc::clone(&self.seen),
+            stop: Stop::default(),
         };
-        on_another_thread(move || search.page(before)).await
+        let _stop = search.stop.on_drop();
+        let slot = self.slots.enter(tenant).await?;
+        let found = on_another_thread(move || {
+            let _slot = slot;
+            search.page(before)
+        });
+        let found = found.await?;
+        let place = found.last.0.to_be_bytes();
+        Ok(EventPage {
+            next_cursor: found.more.then(|| seal.close(LIST, &place)),
+            events: found.events,
+        })
     }
 }
 
 impl Search {
-    fn page(&self, before: Position) -> Result<EventPage, Problem> {
+    fn page(&self, before: Position) -> Result<Found, Problem> {
         if let (Some(source), Some(id), None) = (&self.query.source, &self.query.id, &self.query.cursor) {
             return self.one(source, id);
         }
-        let mut page = EventPage::default();
+        let mut found = Found::default();
         if self.query.subjects.as_ref().is_some_and(Vec::is_empty) || self.query.limit == 0 {
-            return Ok(page);
+            return Ok(found);
+        }
+        // The block that `before` lies in may have earlier ones.
+        let mut until = Some(Position::new(before.offset() + 1, 0));
+        while let Some(position) = until {
+            until = self.read_until_skip(position, before, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Reads the log backwards from `until`: to its beginning, to where the page is full, or to a stretch in which the
+    /// tenant has nothing. Returns where that begins.
+    fn read_until_skip(
+        &self,
+        until: Position,
+        before: Position,
+        found: &mut Found,
+    ) -> Result<Option<Position>, Problem> {
+        let skip = |until| self.seen.nothing_since(self.tenant, until);
+        if let Some(from) = skip(until) {
+            return Ok(Some(from));
         }
         let times = (self.query.range != TimeRange::ALL).then_some(self.query.range);
-        let blocks = self.log.read_back(
-            Position::new(before.offset() + 1, 0),
-            Only {
-                partition: None,
-                times,
-            },
-        );
-        for (seen, block) in blocks.enumerate() {
+        let only = Only {
+            partition: None,
+            times,
+        };
+        for block in self.log.read_back(until, only) {
             let block = block?;
-            let further = if page.events.is_empty() { EMPTY_TIMES } else { 1 };
-            if seen >= self.blocks_max * further {
-                page.next_cursor = Some(block.next.0.to_string());
-                return Ok(page);
+            self.stop.check()?;
+            self.seen.note(&block, self.log.first())?;
+            self.take(&block, before, found)?;
+            if found.more {
+                return Ok(None);
             }
-            if self.take(&block, before, &mut page)? {
-                return Ok(page);
+            if let Some(from) = skip(block.position) {
+                return Ok(Some(from));
             }
         }
-        Ok(page)
+        Ok(None)
     }
 
     /// The event of that name, by looking it up.
-    fn one(&self, source: &str, id: &str) -> Result<EventPage, Problem> {
+    fn one(&self, source: &str, id: &str) -> Result<Found, Problem> {
         let name = self.key.name(self.tenant, source, id);
-        let mut page = EventPage::default();
-        let Some(position) = self.newest(name)? else {
-            return Ok(page);
-        };
-        page.events.extend(self.at(position)?);
-        Ok(page)
+        let mut found = Found::default();
+        if let Some(position) = self.newest(name)? {
+            found.events.extend(self.at(position)?);
+        }
+        Ok(found)
     }
 
-    /// Takes the events of a block, newest first. Returns whether the page is full.
-    fn take(&self, block: &StoredBlock, before: Position, page: &mut EventPage) -> Result<bool, Problem> {
+    /// Takes the events of a block, newest first, until the page is full and one more is found.
+    fn take(&self, block: &StoredBlock, before: Position, found: &mut Found) -> Result<(), Problem> {
         let records: Vec<&[u8]> = block.block.records().collect();
         for (at, bytes) in records.iter().enumerate().rev() {
             let position = Position(block.position.0 + at as u64);
@@ -108,14 +153,15 @@ impl Search {
             let Some(view) = self.shown(&decode(bytes)?, position)? else {
                 continue;
             };
-            page.events.push(view);
-            let bytes: usize = page.events.iter().map(|event| event.data.len()).sum();
-            if page.events.len() >= self.query.limit || bytes >= EVENTS_PAGE_BYTES_MAX {
-                page.next_cursor = Some(position.0.to_string());
-                return Ok(true);
+            if found.events.len() >= self.query.limit || found.bytes >= EVENTS_PAGE_BYTES_MAX {
+                found.more = true;
+                return Ok(());
             }
+            found.bytes += view.data.len();
+            found.last = position;
+            found.events.push(view);
         }
-        Ok(false)
+        Ok(())
     }
 
     /// The event that is shown at this record, as it counts now. Each is shown once: where its first record stands, so that
@@ -174,7 +220,7 @@ impl Search {
     }
 
     fn newest(&self, name: EventName) -> Result<Option<Position>, Problem> {
-        let partition = name.partition(self.views.len() as u32) as usize;
+        let partition = name.partition(self.views.len());
         let found = self.views[partition].probe(&[name])?;
         Ok(found.into_iter().next().flatten().map(|entry| entry.position))
     }

@@ -2,6 +2,8 @@
 
 mod dead_letters;
 mod events;
+mod place;
+mod seen;
 
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::BoxFuture;
@@ -9,6 +11,8 @@ use turnpike_domain::port::history::{Backfill, DeadLetterPage, EventPage, EventQ
 use turnpike_domain::problem::Problem;
 
 use crate::Aggregator;
+
+pub(crate) use seen::Seen;
 
 impl History for Aggregator {
     fn events(&self, tenant: TenantId, query: EventQuery) -> BoxFuture<'_, Result<EventPage, Problem>> {

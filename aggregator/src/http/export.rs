@@ -7,6 +7,7 @@ use axum::response::Response;
 use futures_util::{Stream, TryStreamExt as _, stream};
 use serde::Serialize;
 use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_http::{Caller, ProblemBody, Reply};
 
@@ -49,7 +50,7 @@ struct ExportRow {
         (status = 200, description = "The rows", content((String = "text/csv"), (String = "application/x-ndjson"))),
         (status = 404, body = ProblemBody, description = "There is no such meter"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
-        (status = 503, body = ProblemBody, description = "A meter is still counting the events before it was made"),
+        (status = 503, body = ProblemBody, description = "A meter is still counting the events before it was made, or too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
 )]
@@ -63,38 +64,23 @@ pub(crate) async fn export(
     let mut pairs = Pairs::parse(raw.as_deref())?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Csv)?;
-    let mut meters = pairs.all("meter")?;
-    if meters.is_empty() {
-        meters = aggregator
-            .shared
-            .directory
-            .catalog(caller.tenant)
-            .meters
-            .keys()
-            .cloned()
-            .collect();
+    let named = pairs.all("meter")?;
+    let mut query = usage_query(&aggregator, caller.tenant, &mut pairs)?;
+    pairs.end()?;
+    if query.split.is_empty() {
+        query.split.push(Split::Customer);
     }
-    // Each once, however often it is named.
-    let mut named = BTreeSet::new();
-    meters.retain(|meter| named.insert(meter.clone()));
-    let mut queries = VecDeque::new();
-    for meter in meters {
-        let mut pairs = Pairs::parse(raw.as_deref())?;
-        let (_, _) = (pairs.one("format")?, pairs.all("meter")?);
-        let mut query = usage_query(&aggregator, caller.tenant, &meter, &mut pairs)?;
-        pairs.end()?;
-        if query.split.is_empty() {
-            query.split.push(Split::Customer);
-        }
-        query.always.clear();
-        query.check()?;
-        if !aggregator.filled(&query.meter).await {
-            let detail = format!("the meter \"{meter}\" is still counting the events before it was made");
+    query.always.clear();
+    let meters = meters(&aggregator, caller.tenant, named)?;
+    for meter in &meters {
+        query.check(meter)?;
+        if !aggregator.filled(meter).await {
+            let key = &meter.key;
+            let detail = format!("the meter \"{key}\" is still counting the events before it was made");
             return Err(Problem::new(Code::Unavailable, detail).into());
         }
-        queries.push_back((meter, query));
     }
-    let parts = all_parts(aggregator, caller.tenant, queries, format);
+    let parts = all_parts(aggregator, caller.tenant, (meters, query), format);
     let (media, head) = match format {
         Format::Csv => (table::CSV, table::csv(std::iter::once(head()))?),
         Format::Ndjson | Format::Json => (table::NDJSON, Vec::new()),
@@ -102,24 +88,42 @@ pub(crate) async fn export(
     Ok(table::streamed(media, head, parts).await?)
 }
 
+/// The meters of these keys, each once, however often it is named; all of the tenant where none is.
+fn meters(
+    aggregator: &Aggregator,
+    tenant: TenantId,
+    mut named: Vec<String>,
+) -> Result<VecDeque<Arc<Meter>>, Problem> {
+    if named.is_empty() {
+        let catalog = aggregator.shared.directory.catalog(tenant);
+        return Ok(catalog.meters.values().cloned().collect());
+    }
+    let mut once = BTreeSet::new();
+    named.retain(|meter| once.insert(meter.clone()));
+    named
+        .iter()
+        .map(|meter| aggregator.meter(tenant, meter))
+        .collect()
+}
+
 /// The rows of one meter after the other. A meter is read once the rows of those before it have been taken.
 fn all_parts(
     aggregator: Arc<Aggregator>,
     tenant: TenantId,
-    queries: VecDeque<(String, UsageQuery)>,
+    (meters, query): (VecDeque<Arc<Meter>>, UsageQuery),
     format: Format,
 ) -> impl Stream<Item = Result<Vec<u8>, Problem>> + Send + 'static {
-    let of_each = stream::try_unfold(queries, move |mut queries| {
-        let aggregator = Arc::clone(&aggregator);
+    let of_each = stream::try_unfold(meters, move |mut meters| {
+        let (aggregator, query) = (Arc::clone(&aggregator), query.clone());
         async move {
-            let Some((meter, query)) = queries.pop_front() else {
+            let Some(meter) = meters.pop_front() else {
                 return Ok::<_, Problem>(None);
             };
-            let split = query.split.clone();
-            let (scan, _) = aggregator.usage_scan(tenant, query).await?;
-            let lines = parts(scan, move |rows| {
+            let (key, split) = (meter.key.clone(), query.split.clone());
+            let reading = aggregator.usage_reading((tenant, meter), query, None).await?;
+            let lines = parts(reading, move |rows| {
                 let rows = rows.iter().map(|row| ExportRow {
-                    meter: meter.clone(),
+                    meter: key.clone(),
                     usage: body(&split, row),
                 });
                 match format {
@@ -127,7 +131,7 @@ fn all_parts(
                     Format::Ndjson | Format::Json => table::ndjson(rows),
                 }
             });
-            Ok(Some((lines, queries)))
+            Ok(Some((lines, meters)))
         }
     });
     of_each.try_flatten()

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
 use turnpike_http::{Caller, ProblemBody, Reply};
@@ -17,14 +19,24 @@ use turnpike_http::{Caller, ProblemBody, Reply};
 use super::params::{Format, Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
 use super::python::dict;
 use super::table;
-use super::usage::subjects;
+use super::usage::{parts, subjects};
 use crate::Aggregator;
-use crate::query::{Split, UsageQuery, UsageRow};
+use crate::query::{Split, UsageQuery, UsageReading, UsageRow, Windows};
 
 /// Usage in OpenMeter's shape.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct QueryResult {
+    #[serde(flatten)]
+    head: QueryHead,
+    /// The rows.
+    data: Vec<QueryRow>,
+}
+
+/// What of a query stands before its rows.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct QueryHead {
     /// Start of the range, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -36,8 +48,6 @@ pub(crate) struct QueryResult {
     /// The windows asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     window_size: Option<String>,
-    /// The rows.
-    data: Vec<QueryRow>,
 }
 
 /// One row in OpenMeter's shape.
@@ -64,9 +74,7 @@ pub(crate) struct QueryRow {
 
 /// What the query string asks for.
 struct Asked {
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
-    window_size: Option<String>,
+    head: QueryHead,
     unit: Option<CalendarUnit>,
     zone: Zone,
     /// Without `from`: over one window, from 1970 on.
@@ -77,7 +85,8 @@ struct Asked {
 ///
 /// Times are cut to their minute (`to` to the end of it). Without `from` the windows begin with the first usage, without
 /// `to` they end with the minute that is now. A subject filter splits by subject, as OpenMeter does.
-/// `advancedMeterGroupByFilters` is 422.
+/// `advancedMeterGroupByFilters` is 422. The rows are sent as they are read; an answer that ends before its time (the
+/// connection is cut) is not whole.
 #[utoipa::path(
     get, path = "/api/v1/meters/{slug}/query", tag = "OpenMeter",
     params(
@@ -96,6 +105,7 @@ struct Asked {
         (status = 200, body = QueryResult, description = "The rows; CSV where `Accept` says text/csv"),
         (status = 404, body = ProblemBody, description = "There is no such meter"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
 )]
@@ -108,34 +118,24 @@ pub(crate) async fn query(
 ) -> Reply<Response> {
     caller.require(Scope::Read)?;
     let mut pairs = Pairs::parse(raw.as_deref())?;
-    let mut asked = asked(&aggregator, caller.tenant, &slug, &mut pairs)?;
+    let of = (caller.tenant, aggregator.meter(caller.tenant, &slug)?);
+    let mut asked = asked(&aggregator, caller.tenant, &mut pairs)?;
     pairs.end()?;
-    if asked.from.is_none() {
-        begin_with_usage(&aggregator, caller.tenant, &mut asked).await?;
+    asked.query.check(&of.1).map_err(in_its_names)?;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::of(None, accept, Format::Json)?;
+    if asked.head.from.is_none() {
+        begin_with_usage(&aggregator, &of, &mut asked).await?;
     }
     let split = asked.query.split.clone();
-    let answer = aggregator.usage(caller.tenant, asked.query).await;
-    let answer = answer.map_err(in_its_names)?;
-    let rows = answer
-        .rows
-        .iter()
-        .filter_map(|row| query_row(&split, row).transpose());
-    let data = rows.collect::<Result<Vec<_>, Problem>>()?;
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if Format::of(None, accept, Format::Json)? == Format::Csv {
-        return Ok(as_csv(&split, &data)?);
-    }
-    let result = QueryResult {
-        from: asked.from,
-        to: asked.to,
-        window_size: asked.window_size,
-        data,
-    };
-    Ok(Json(result).into_response())
+    let reading = aggregator.usage_reading(of, asked.query, None).await?;
+    Ok(match format {
+        Format::Csv => as_csv(split, reading).await?,
+        Format::Json | Format::Ndjson => as_json(&asked.head, split, reading).await?,
+    })
 }
 
-fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pairs) -> Result<Asked, Problem> {
-    let meter = aggregator.meter(tenant, slug)?;
+fn asked(aggregator: &Aggregator, tenant: TenantId, pairs: &mut Pairs) -> Result<Asked, Problem> {
     let bound = |name: &str, text: Option<String>| text.map(|text| time(name, &text)).transpose();
     let from = bound("/from", pairs.one("from")?)?.map(Timestamp::floor_minute);
     let to = bound("/to", pairs.one("to")?)?.map(ceil_minute);
@@ -147,13 +147,11 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pair
     let zone = zone("/windowTimeZone", pairs.one("windowTimeZone")?.as_deref())?;
     let start = from.unwrap_or(Timestamp::EPOCH);
     let end = to.unwrap_or_else(|| end_of_now(aggregator.shared.clock.now(tenant)));
-    let range = TimeRange::new(start, end);
-    let windows = if start >= end {
-        Vec::new()
-    } else if from.is_none() {
-        vec![range]
-    } else {
-        windows(range, unit, &zone)?
+    let windows = match (from, start < end) {
+        (_, false) => Windows::NONE,
+        // Where they begin is found out first.
+        (None, true) => Windows::of(TimeRange::new(start, end), None, zone.clone()),
+        (Some(_), true) => windows("/windowSize", TimeRange::new(start, end), unit, zone.clone())?,
     };
     let _ = pairs.one("clientId")?;
     if pairs.has("advancedMeterGroupByFilters") {
@@ -165,14 +163,15 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pair
         split: splits(&pairs.all("groupBy")?, &named, &customers),
         filter: filters(pairs)?,
         subjects: subjects(aggregator.shared.directory.as_ref(), tenant, &customers, &named),
-        meter,
         windows,
         always: Vec::new(),
     };
     Ok(Asked {
-        from,
-        to,
-        window_size,
+        head: QueryHead {
+            from,
+            to,
+            window_size,
+        },
         unit,
         zone,
         query,
@@ -183,28 +182,31 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, slug: &str, pairs: &mut Pair
 /// day by day within that month, for there may be more windows since 1970 than one query takes.
 async fn begin_with_usage(
     aggregator: &Aggregator,
-    tenant: TenantId,
+    (tenant, meter): &(TenantId, Arc<Meter>),
     asked: &mut Asked,
 ) -> Result<(), Problem> {
-    let (Some(unit), Some(mut range)) = (asked.unit, asked.query.windows.first().copied()) else {
+    let (Some(unit), Some(all)) = (asked.unit, asked.query.windows.range()) else {
         return Ok(());
     };
+    let mut range = all;
     for coarse in [CalendarUnit::Month, CalendarUnit::Day] {
         let query = UsageQuery {
-            windows: windows(range, Some(coarse), &asked.zone)?,
+            windows: Windows::of(range, Some(coarse), asked.zone.clone()),
+            split: Vec::new(),
             ..asked.query.clone()
         };
-        let answer = aggregator.usage(tenant, query).await.map_err(in_its_names)?;
-        let Some(first) = answer.rows.first() else {
-            asked.query.windows = Vec::new();
+        let of = (*tenant, Arc::clone(meter));
+        let (rows, ..) = aggregator.usage_page(of, query, None, 1).await?;
+        let Some(first) = rows.first() else {
+            asked.query.windows = Windows::NONE;
             return Ok(());
         };
-        range = TimeRange::new(first.window.start, first.window.end);
+        range = first.window;
     }
-    let end = asked.query.windows.last().map_or(range.end, |window| window.end);
     // A first window that is longer than a day is whole too.
     let start = asked.zone.window(unit, range.start).start.max(Timestamp::EPOCH);
-    asked.query.windows = windows(TimeRange::new(start, end), Some(unit), &asked.zone)?;
+    let range = TimeRange::new(start, all.end);
+    asked.query.windows = windows("/windowSize", range, Some(unit), asked.zone.clone())?;
     Ok(())
 }
 
@@ -287,30 +289,63 @@ fn query_row(split: &[Split], row: &UsageRow) -> Result<Option<QueryRow>, Proble
     Ok(Some(out))
 }
 
-fn as_csv(split: &[Split], rows: &[QueryRow]) -> Result<Response, Problem> {
-    let dimensions: Vec<&String> = split
-        .iter()
-        .filter_map(|split| match split {
-            Split::Dimension(name) => Some(name),
-            _ => None,
-        })
-        .collect();
+/// One JSON object whose rows are written as they are read.
+async fn as_json(head: &QueryHead, split: Vec<Split>, reading: UsageReading) -> Result<Response, Problem> {
+    let mut object = table::json(head)?;
+    // The rows are its last field.
+    object.pop();
+    object.extend_from_slice(if object.len() > 1 {
+        b",\"data\":["
+    } else {
+        b"\"data\":["
+    });
+    let begun = Arc::new(AtomicBool::new(false));
+    let rows = parts(reading, move |rows| {
+        let mut out = Vec::new();
+        for row in rows {
+            let Some(row) = query_row(&split, row)? else {
+                continue;
+            };
+            // Parts are written one after the other.
+            if begun.swap(true, Ordering::Relaxed) {
+                out.push(b',');
+            }
+            out.extend(table::json(&row)?);
+        }
+        Ok(out)
+    });
+    let end = stream::iter([Ok(b"]}".to_vec())]);
+    table::streamed("application/json", object, rows.chain(end)).await
+}
+
+async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Problem> {
     let mut head: Vec<String> = ["window_start", "window_end", "subject"]
         .map(str::to_owned)
         .to_vec();
-    head.extend(dimensions.iter().map(|name| (*name).clone()));
+    head.extend(dimensions(&split).cloned());
     head.push("value".to_owned());
-    let cells = |row: &QueryRow| {
-        let mut cells = vec![row.window_start.to_string(), row.window_end.to_string()];
-        cells.push(row.subject.clone().unwrap_or_default());
-        cells.extend(
-            dimensions
-                .iter()
-                .map(|name| row.group_by.get(*name).cloned().flatten().unwrap_or_default()),
-        );
-        cells.push(row.value.get().to_owned());
-        cells
-    };
-    let lines = table::csv(std::iter::once(head).chain(rows.iter().map(cells)))?;
-    Ok(([(header::CONTENT_TYPE, table::CSV)], lines).into_response())
+    let rows = parts(reading, move |rows| {
+        let rows = rows
+            .iter()
+            .filter_map(|row| query_row(&split, row).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        table::csv(rows.iter().map(|row| cells(&split, row)))
+    });
+    let head = table::csv(std::iter::once(head))?;
+    table::streamed(table::CSV, head, rows).await
+}
+
+fn dimensions(split: &[Split]) -> impl Iterator<Item = &String> {
+    split.iter().filter_map(|split| match split {
+        Split::Dimension(name) => Some(name),
+        Split::Customer | Split::Subject => None,
+    })
+}
+
+fn cells(split: &[Split], row: &QueryRow) -> Vec<String> {
+    let mut cells = vec![row.window_start.to_string(), row.window_end.to_string()];
+    cells.push(row.subject.clone().unwrap_or_default());
+    cells.extend(dimensions(split).map(|name| row.group_by.get(name).cloned().flatten().unwrap_or_default()));
+    cells.push(row.value.get().to_owned());
+    cells
 }

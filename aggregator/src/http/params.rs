@@ -7,6 +7,7 @@ use turnpike_domain::limits::USAGE_WINDOWS_MAX;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
 
+use crate::query::Windows;
 use crate::rows::key;
 
 /// Names and values of a query string, in order. What is read is taken out, so that what is left is unknown.
@@ -142,19 +143,17 @@ pub(super) fn unit(pointer: &str, text: &str) -> Result<CalendarUnit, Problem> {
     }
 }
 
-/// The windows of a range, each cut to it; the range itself without a unit.
+/// The windows of a range, each cut to it; the range itself without a unit. `pointer` is what the unit was named by.
 pub(super) fn windows(
+    pointer: &str,
     range: TimeRange,
     unit: Option<CalendarUnit>,
-    zone: &Zone,
-) -> Result<Vec<TimeRange>, Problem> {
-    let Some(unit) = unit else {
-        return Ok(vec![range]);
-    };
-    let windows: Vec<TimeRange> = zone.windows(unit, range).take(USAGE_WINDOWS_MAX + 1).collect();
-    if windows.len() > USAGE_WINDOWS_MAX {
+    zone: Zone,
+) -> Result<Windows, Problem> {
+    let windows = Windows::of(range, unit, zone);
+    if windows.are_too_many() {
         let detail = format!("the range has more than {USAGE_WINDOWS_MAX} windows; ask for a shorter one");
-        return Err(Problem::invalid("/window", detail));
+        return Err(Problem::invalid(pointer, detail));
     }
     Ok(windows)
 }
@@ -238,18 +237,7 @@ pub(super) fn read_cursor(text: &str) -> Result<(Timestamp, Vec<String>), Proble
         .ok()
         .and_then(|us| Timestamp::from_micros(us).ok())
         .ok_or_else(wrong)?;
-    let digits: Vec<u8> = hex
-        .chars()
-        .map_while(|c| c.to_digit(16))
-        .map(|d| d as u8)
-        .collect();
-    if digits.len() != hex.len() || digits.len() % 2 == 1 {
-        return Err(wrong());
-    }
-    let bytes: Vec<u8> = digits
-        .chunks_exact(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect();
+    let bytes = key::unhex(hex).ok_or_else(wrong)?;
     Ok((start, key::texts(&bytes).ok_or_else(wrong)?))
 }
 

@@ -12,6 +12,11 @@ pub(super) const NDJSON: &str = "application/x-ndjson";
 /// The media type of what [`csv`] writes.
 pub(super) const CSV: &str = "text/csv; charset=utf-8";
 
+/// One value as JSON.
+pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(|error| unwritable(&error))
+}
+
 /// Rows as lines of JSON.
 pub(super) fn ndjson<T: Serialize>(rows: impl Iterator<Item = T>) -> Result<Vec<u8>, Problem> {
     let mut out = Vec::new();

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, stream};
 use serde::Serialize;
 use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::meter::Meter;
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
@@ -19,7 +20,7 @@ use super::params::{
 };
 use super::table;
 use crate::Aggregator;
-use crate::query::{Split, UsageQuery, UsageRow, UsageScan, on_another_thread};
+use crate::query::{PART_ROWS, Split, UsageQuery, UsageReading, UsageRow, Windows};
 
 /// Usage of one window.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -91,6 +92,7 @@ pub(crate) struct UsagePage {
         (status = 200, body = UsagePage, description = "The rows"),
         (status = 404, body = ProblemBody, description = "There is no such meter"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
 )]
@@ -107,18 +109,18 @@ pub(crate) async fn usage(
     let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Json)?;
     let (limit, cursor) = (limit(&mut pairs)?, pairs.one_or_empty("cursor")?);
     let list = format!("{key} {}", pairs.fingerprint());
-    let query = usage_query(&aggregator, caller.tenant, &key, &mut pairs)?;
+    let meter = aggregator.meter(caller.tenant, &key)?;
+    let query = usage_query(&aggregator, caller.tenant, &mut pairs)?;
     pairs.end()?;
-    let split = query.split.clone();
+    let of = (caller.tenant, meter);
     if format != Format::Json {
-        let (scan, _) = aggregator.usage_scan(caller.tenant, query).await?;
-        return Ok(written(format, split, scan).await?);
+        let split = query.split.clone();
+        let reading = aggregator.usage_reading(of, query, None).await?;
+        return Ok(written(format, split, reading).await?);
     }
     let after = Cursor::after(&list, cursor.as_deref())?;
     let page = Asked { list, limit, after };
-    Ok(paged(&aggregator, caller.tenant, (key, query), page)
-        .await?
-        .into_response())
+    Ok(paged(&aggregator, of, query, page).await?.into_response())
 }
 
 /// Which page is asked for.
@@ -131,17 +133,14 @@ struct Asked {
 
 async fn paged(
     aggregator: &Aggregator,
-    tenant: TenantId,
-    (key, mut query): (String, UsageQuery),
+    (tenant, meter): (TenantId, Arc<Meter>),
+    query: UsageQuery,
     Asked { list, limit, after }: Asked,
 ) -> Result<Json<UsagePage>, Problem> {
     let after = after.as_deref().map(read_cursor).transpose()?;
-    if let Some((start, _)) = &after {
-        query.windows.retain(|window| window.start >= *start);
-    }
-    let split = query.split.clone();
-    let (answer, more) = aggregator.usage_page(tenant, query, after, limit).await?;
-    let (rows, read) = (answer.rows, answer.read);
+    let (key, split) = (meter.key.clone(), query.split.clone());
+    let page = aggregator.usage_page((tenant, meter), query, after, limit);
+    let (rows, read, more) = page.await?;
     let last = rows.last().filter(|_| more);
     Ok(Json(UsagePage {
         meter: key,
@@ -166,10 +165,8 @@ fn limit(pairs: &mut Pairs) -> Result<usize, Problem> {
 pub(super) fn usage_query(
     aggregator: &Aggregator,
     tenant: TenantId,
-    key: &str,
     pairs: &mut Pairs,
 ) -> Result<UsageQuery, Problem> {
-    let meter = aggregator.meter(tenant, key)?;
     let customers = pairs.all("customer")?;
     let mut split = Vec::new();
     if !customers.is_empty() {
@@ -196,7 +193,6 @@ pub(super) fn usage_query(
     Ok(UsageQuery {
         windows: asked_windows(aggregator, tenant, pairs)?,
         filter: pairs.keyed("filter"),
-        meter,
         subjects,
         split,
         always,
@@ -214,11 +210,7 @@ fn always(pairs: &Pairs, split: &[Split], customers: &[String]) -> Vec<Vec<Strin
     }
 }
 
-fn asked_windows(
-    aggregator: &Aggregator,
-    tenant: TenantId,
-    pairs: &mut Pairs,
-) -> Result<Vec<turnpike_domain::time::TimeRange>, Problem> {
+fn asked_windows(aggregator: &Aggregator, tenant: TenantId, pairs: &mut Pairs) -> Result<Windows, Problem> {
     let unit = pairs
         .one("window")?
         .map(|text| unit("/window", &text))
@@ -233,7 +225,7 @@ fn asked_windows(
         Some(text) => time("/to", &text)?,
         None => end_of_now(aggregator.shared.clock.now(tenant)).max(from.plus_micros(60_000_000)),
     };
-    windows(whole_minutes(from, to)?, unit, &zone)
+    windows("/window", whole_minutes(from, to)?, unit, zone)
 }
 
 /// The subjects of customers, restricted to `named` where any are; `None` for all. A customer that is not known may be
@@ -297,10 +289,10 @@ impl UsageBody {
     }
 }
 
-/// The rows of a scan, sent a few windows at a time.
-async fn written(format: Format, split: Vec<Split>, scan: UsageScan) -> Result<Response, Problem> {
+/// The rows of a reading, sent a few windows at a time.
+async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Result<Response, Problem> {
     if format == Format::Ndjson {
-        let lines = parts(scan, move |rows| {
+        let lines = parts(reading, move |rows| {
             table::ndjson(rows.iter().map(|row| body(&split, row)))
         });
         return table::streamed(table::NDJSON, Vec::new(), lines).await;
@@ -312,7 +304,7 @@ async fn written(format: Format, split: Vec<Split>, scan: UsageScan) -> Result<R
         Split::Dimension(name) => name.clone(),
     }));
     head.push("value".to_owned());
-    let lines = parts(scan, |rows| table::csv(rows.iter().map(cells)));
+    let lines = parts(reading, |rows| table::csv(rows.iter().map(cells)));
     let head = table::csv(std::iter::once(head))?;
     table::streamed(table::CSV, head, lines).await
 }
@@ -324,18 +316,16 @@ fn cells(row: &UsageRow) -> Vec<String> {
     cells
 }
 
-/// The rows of a scan as `write` puts them. The next are read once the client has taken those before.
+/// The rows of a reading as `write` puts them. The next are read once the client has taken those before.
 pub(super) fn parts(
-    scan: UsageScan,
+    reading: UsageReading,
     write: impl Fn(&[UsageRow]) -> Result<Vec<u8>, Problem> + Clone + Send + 'static,
 ) -> impl Stream<Item = Result<Vec<u8>, Problem>> + Send + 'static {
-    stream::try_unfold(scan, move |mut scan| {
+    stream::try_unfold(reading, move |mut reading| {
         let write = write.clone();
-        on_another_thread(move || {
-            let Some(rows) = scan.step()? else {
-                return Ok(None);
-            };
-            Ok(Some((write(&rows)?, scan)))
-        })
+        async move {
+            let part = reading.next(PART_ROWS, move |rows| write(&rows)).await?;
+            Ok(part.map(|part| (part, reading)))
+        }
     })
 }

@@ -11,7 +11,7 @@ use turnpike_domain::time::Timestamp;
 
 use super::admission::Ticket;
 use super::joint::JointTicket;
-use crate::query::{CutTicket, Selection, Snapshot};
+use crate::query::{CopiesFull, CutTicket, Snapshot, Wanted};
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 
@@ -46,8 +46,8 @@ pub(crate) enum Command {
     /// Stops at a cut with all other partitions, then hands out what it has in memory.
     Cut {
         ticket: CutTicket,
-        selections: Arc<Vec<Selection>>,
-        reply: oneshot::Sender<Snapshot>,
+        wanted: Arc<Wanted>,
+        reply: oneshot::Sender<Result<Snapshot, CopiesFull>>,
     },
     CatalogChanged(TenantId),
     /// A thread that writes a checkpoint has ended.

@@ -32,7 +32,7 @@ use command::Command;
 use crate::budget::{Budget, Share};
 use crate::core::Adder;
 use crate::options::Options;
-use crate::query::Snapshot;
+use crate::query::{CopiesFull, Snapshot, Wanted};
 use crate::registry::{Registry, SharedExtents};
 use crate::windows::Memory;
 
@@ -192,11 +192,11 @@ impl Owner {
             }
             Command::Cut {
                 ticket,
-                selections,
+                wanted,
                 reply,
             } => {
                 ticket.stop();
-                drop(reply.send(self.snapshot(&selections)));
+                drop(reply.send(self.snapshot(&wanted)));
             }
             Command::CatalogChanged(tenant) => self.refresh(tenant),
             Command::CheckpointDone => self.checkpoint_done(),
@@ -211,16 +211,13 @@ impl Owner {
     }
 
     /// What is in memory for each selection, and the rows that go with it.
-    fn snapshot(&self, selections: &[crate::query::Selection]) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self, wanted: &Wanted) -> Result<Snapshot, CopiesFull> {
+        Ok(Snapshot {
             position: self.applied,
             rows: Arc::clone(&self.rows),
             frozen: self.frozen.clone(),
-            active: selections
-                .iter()
-                .map(|selection| selection.of(&self.memory))
-                .collect(),
-        }
+            picked: wanted.of_memory(&self.memory)?,
+        })
     }
 
     /// Takes note of a tenant's meters.

@@ -1,12 +1,17 @@
+use std::cmp::Ordering;
+use std::ops::Range;
+
 use foldhash::{HashMap, HashMapExt as _};
 use turnpike_domain::meter::Aggregation;
-use turnpike_domain::meter::aggregate::{Cell, Integral};
+use turnpike_domain::meter::aggregate::{Cell, FinishError, Integral};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
+use turnpike_domain::time::TimeRange;
 
 use super::Plan;
 use crate::rows::key;
+use crate::windows::cell_bytes;
 
 /// From a subject and its values of the dimensions to the row of the answer that they belong to.
 pub(crate) type Projection<'p> = dyn Fn(&str, &[String]) -> Vec<String> + 'p;
@@ -22,53 +27,136 @@ pub(crate) struct RowSum {
     pub value: Option<Quantity>,
 }
 
-/// Adds cells up to rows.
+/// A row's place in the order of rows: the index of its window, then its group.
+pub(crate) type Place = (usize, Vec<String>);
+
+/// Which part of an answer's rows to add up: so many of the first behind a place.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Part {
+    /// Of the first window only the groups behind this.
+    pub after: Option<Vec<String>>,
+    /// Rows at the most; `None`: all, however many.
+    pub rows_max: Option<usize>,
+    /// Whether a group begins with the subject, so that series come in the order of groups.
+    pub by_subject: bool,
+}
+
+/// Rows that were added up, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub rows: Vec<RowSum>,
+    /// The place of the last row, where there may be more behind it.
+    pub until: Option<Place>,
+}
+
+/// Sums above the wanted number of rows that are held at the least before the last of them are let go.
+const SPARE_ROWS: usize = 1_000;
+/// Estimated bytes of sums of one part; beyond it the last of them are let go, so the part is shorter than asked for.
+const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Estimated bytes of a row beside its texts and values: its places in the maps, and a text.
+const ROW_BYTES: usize = 200;
+
+/// Adds cells up to rows. Of a part it holds little more than the rows that are asked for: those behind them are let go, and
+/// added up anew for the next part.
 pub(crate) struct Accumulator<'p> {
     plan: &'p Plan,
     project: &'p Projection<'p>,
+    part: Part,
     rows: HashMap<Vec<String>, usize>,
-    cells: HashMap<(usize, usize), Cell>,
-    /// For time-weighted sums: per series and span its points, and its row.
+    /// Of each row the windows that are wanted.
+    wanted: Vec<Range<usize>>,
+    /// By window and row.
+    sums: HashMap<(usize, usize), Sum>,
+    /// Points of each series and span, with its row: for time-weighted sums whose points come in no order.
     series: HashMap<(String, Vec<u8>, usize), (usize, Cell)>,
+    /// Nothing behind this place is held.
+    until: Option<Place>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum Sum {
+    Cell(Cell),
+    Integral(Integral),
 }
 
 impl<'p> Accumulator<'p> {
-    pub(crate) fn new(plan: &'p Plan, project: &'p Projection<'p>) -> Self {
+    pub(crate) fn new(plan: &'p Plan, project: &'p Projection<'p>, part: Part) -> Self {
         Self {
             plan,
             project,
+            part,
             rows: HashMap::new(),
-            cells: HashMap::new(),
+            wanted: Vec::new(),
+            sums: HashMap::new(),
             series: HashMap::new(),
+            until: None,
+            bytes: 0,
         }
     }
 
-    /// The row of a series; `None` when it is not asked for.
+    /// The row of a series, valid until the next is asked for; `None` when nothing of it is wanted.
     pub(crate) fn row(&mut self, subject: &str, group: &[u8]) -> Result<Option<usize>, StoreError> {
+        if self.is_over() {
+            self.let_go();
+        }
         let texts = key::texts(group).ok_or_else(damaged)?;
         if !self.plan.wants(&texts) {
             return Ok(None);
         }
-        let next = self.rows.len();
-        Ok(Some(
-            *self.rows.entry((self.project)(subject, &texts)).or_insert(next),
-        ))
+        let group = (self.project)(subject, &texts);
+        if let Some(known) = self.rows.get(&group) {
+            return Ok(Some(*known));
+        }
+        let wanted = self.wanted_windows(&group);
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        self.bytes += ROW_BYTES + group.iter().map(String::len).sum::<usize>();
+        let row = self.wanted.len();
+        self.rows.insert(group, row);
+        self.wanted.push(wanted);
+        Ok(Some(row))
     }
 
     /// Adds a cell to a window of a row.
     pub(crate) fn add(&mut self, row: usize, window: usize, cell: &Cell) -> Result<(), StoreError> {
-        match self.cells.entry((window, row)) {
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(cell.clone());
-                Ok(())
-            }
-            std::collections::hash_map::Entry::Occupied(mut sum) => {
-                sum.get_mut().merge(cell).map_err(|_| damaged())
-            }
+        if !self.wanted[row].contains(&window) {
+            return Ok(());
         }
+        let sum = self
+            .sums
+            .entry((window, row))
+            .or_insert_with(|| Sum::Cell(Cell::new(self.plan.meter.aggregation)));
+        let Sum::Cell(sum) = sum else {
+            return Err(damaged());
+        };
+        let before = cell_bytes(sum);
+        sum.merge(cell).map_err(|_| damaged())?;
+        self.bytes += cell_bytes(sum).saturating_sub(before);
+        Ok(())
     }
 
-    /// Adds points of a series, for a time-weighted sum over span number `span` of its subject.
+    /// Adds all points of a series over span number `span` of its subject to the windows of a row.
+    pub(crate) fn integrate(&mut self, row: usize, span: TimeRange, points: &Cell) -> Result<(), Problem> {
+        for window in self.wanted[row].clone() {
+            let Some(shared) = self.plan.windows[window].intersect(&span) else {
+                continue;
+            };
+            let sum = self
+                .sums
+                .entry((window, row))
+                .or_insert_with(|| Sum::Integral(Integral::default()));
+            let Sum::Integral(sum) = sum else {
+                return Err(damaged().into());
+            };
+            sum.add_series(points, shared)
+                .map_err(|error| unanswerable(&self.plan.meter.key, error))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps points of a series until all are there, to be integrated over span number `span` of its subject.
     pub(crate) fn add_points(
         &mut self,
         row: usize,
@@ -83,64 +171,133 @@ impl<'p> Accumulator<'p> {
         sum.merge(points).map_err(|_| damaged())
     }
 
+    /// Whether no series of this subject or one behind it can give a row that is wanted.
+    pub(crate) fn is_full_before(&self, subject: &str) -> bool {
+        let last = self.until.as_ref().filter(|_| self.part.by_subject);
+        last.is_some_and(|(window, group)| {
+            *window == 0 && group.first().is_some_and(|last| **last < *subject)
+        })
+    }
+
+    /// The subject that the first wanted row has at the least.
+    pub(crate) fn first_subject(&self) -> Option<&str> {
+        let after = self.part.after.as_ref();
+        let after = after.filter(|_| self.part.by_subject && self.plan.windows.len() == 1)?;
+        after.first().map(String::as_str)
+    }
+
+    fn wanted_windows(&self, group: &[String]) -> Range<usize> {
+        let first = self.part.after.as_deref().is_some_and(|after| group <= after);
+        let end = match &self.until {
+            None => self.plan.windows.len(),
+            Some((window, last)) => window + usize::from(group <= last.as_slice()),
+        };
+        usize::from(first)..end
+    }
+
+    fn is_over(&self) -> bool {
+        self.part.rows_max.is_some_and(|rows| {
+            self.sums.len() > rows + rows.max(SPARE_ROWS)
+                || (self.bytes > PART_BYTES_MAX && self.sums.len() > 1)
+        })
+    }
+
+    /// Lets go of the last sums: of those above the wanted number of rows, or of half of them where they take too much
+    /// memory. What is left is whole, for nothing before `until` was ever let go.
+    fn let_go(&mut self) {
+        let half = (self.sums.len() / 2).max(1);
+        let keep = self.part.rows_max.unwrap_or(usize::MAX).clamp(1, half);
+        let mut places: Vec<(usize, usize)> = self.sums.keys().copied().collect();
+        let mut groups = vec![Vec::new(); self.wanted.len()];
+        for (group, row) in self.rows.drain() {
+            groups[row] = group;
+        }
+        if keep < places.len() {
+            let (_, last, _) =
+                places.select_nth_unstable_by(keep - 1, |one, other| order(&groups, *one, *other));
+            self.until = Some((last.0, groups[last.1].clone()));
+            places.truncate(keep);
+        }
+        let sums = std::mem::take(&mut self.sums);
+        self.keep(&groups, &places, sums);
+    }
+
+    /// Holds the sums at `places` alone, their rows numbered anew.
+    fn keep(
+        &mut self,
+        groups: &[Vec<String>],
+        places: &[(usize, usize)],
+        mut sums: HashMap<(usize, usize), Sum>,
+    ) {
+        self.wanted.clear();
+        self.bytes = 0;
+        for place in places {
+            let Some(sum) = sums.remove(place) else { continue };
+            if let Sum::Cell(cell) = &sum {
+                self.bytes += cell_bytes(cell);
+            }
+            let group = &groups[place.1];
+            let row = self.rows.get(group).copied().unwrap_or_else(|| {
+                self.bytes += ROW_BYTES + group.iter().map(String::len).sum::<usize>();
+                self.wanted.push(self.wanted_windows(group));
+                self.rows.insert(group.clone(), self.wanted.len() - 1);
+                self.wanted.len() - 1
+            });
+            self.sums.insert((place.0, row), sum);
+        }
+    }
+
     /// The rows, ordered by window and group; those without events are left out.
-    pub(crate) fn finish(self) -> Result<Vec<RowSum>, Problem> {
-        let mut groups = vec![Vec::new(); self.rows.len()];
+    pub(crate) fn finish(mut self) -> Result<Rows, Problem> {
+        for ((subject, _, span), (row, points)) in std::mem::take(&mut self.series) {
+            if let Some(span) = self.plan.span(&subject, span) {
+                self.integrate(row, span, &points)?;
+            }
+        }
+        let mut groups = vec![Vec::new(); self.wanted.len()];
         for (group, row) in &self.rows {
             groups[*row].clone_from(group);
         }
-        let meter = &self.plan.meter;
-        let mut out = if meter.aggregation == Aggregation::TimeWeightedSum {
-            self.integrals(&groups)?
-        } else {
-            let percentile = percentile(self.plan);
-            let with_events = self.cells.iter().filter(|(_, cell)| cell.has_events());
-            let finished = with_events.map(|((window, row), cell)| {
-                let value = cell
-                    .finish(meter.aggregation, percentile)
-                    .map_err(|e| unanswerable(&meter.key, e))?;
-                Ok(RowSum {
-                    window: *window,
-                    group: groups[*row].clone(),
-                    value,
-                })
-            });
-            finished.collect::<Result<Vec<_>, Problem>>()?
-        };
-        out.sort_unstable();
-        Ok(out)
+        let with_events = self.sums.iter().filter(|(_, sum)| sum.has_events());
+        let finished = with_events.map(|((window, row), sum)| {
+            Ok(RowSum {
+                window: *window,
+                group: groups[*row].clone(),
+                value: self.value(sum)?,
+            })
+        });
+        let mut rows = finished.collect::<Result<Vec<_>, Problem>>()?;
+        rows.sort_unstable();
+        let rows_max = self.part.rows_max.unwrap_or(usize::MAX);
+        if rows.len() > rows_max {
+            rows.truncate(rows_max);
+            self.until = rows.last().map(|row| (row.window, row.group.clone()));
+        }
+        let until = self.until;
+        Ok(Rows { rows, until })
     }
 
-    fn integrals(&self, groups: &[Vec<String>]) -> Result<Vec<RowSum>, Problem> {
-        let failed = |error| unanswerable(&self.plan.meter.key, error);
-        let mut integrals: HashMap<(usize, usize), Integral> = HashMap::new();
-        for ((subject, _, span), (row, points)) in &self.series {
-            let span = match &self.plan.subjects {
-                None => turnpike_domain::time::TimeRange::ALL,
-                Some(all) => match all.get(subject).and_then(|spans| spans.get(*span)) {
-                    Some(span) => *span,
-                    None => continue,
-                },
-            };
-            for (at, window) in self.plan.windows.iter().enumerate() {
-                if let Some(shared) = window.intersect(&span) {
-                    let integral = integrals.entry((at, *row)).or_default();
-                    integral.add_series(points, shared).map_err(failed)?;
-                }
-            }
-        }
-        let mut out = Vec::new();
-        for ((window, row), integral) in integrals {
-            if let Some(value) = integral.finish().map_err(failed)? {
-                out.push(RowSum {
-                    window,
-                    group: groups[row].clone(),
-                    value: Some(value),
-                });
-            }
-        }
-        Ok(out)
+    fn value(&self, sum: &Sum) -> Result<Option<Quantity>, Problem> {
+        let meter = &self.plan.meter;
+        let value = match sum {
+            Sum::Cell(cell) => cell.finish(meter.aggregation, percentile(self.plan)),
+            Sum::Integral(integral) => integral.finish(),
+        };
+        value.map_err(|error| unanswerable(&meter.key, error))
     }
+}
+
+impl Sum {
+    fn has_events(&self) -> bool {
+        match self {
+            Self::Cell(cell) => cell.has_events(),
+            Self::Integral(integral) => integral.has_value(),
+        }
+    }
+}
+
+fn order(groups: &[Vec<String>], one: (usize, usize), other: (usize, usize)) -> Ordering {
+    (one.0, &groups[one.1]).cmp(&(other.0, &groups[other.1]))
 }
 
 /// The percentile of the plan's meter; 0 for others, which do not use it.
@@ -149,8 +306,7 @@ pub(crate) fn percentile(plan: &Plan) -> Quantity {
     text.and_then(|p| p.parse().ok()).unwrap_or_default()
 }
 
-pub(crate) fn unanswerable(meter: &str, error: turnpike_domain::meter::aggregate::FinishError) -> Problem {
-    use turnpike_domain::meter::aggregate::FinishError;
+pub(crate) fn unanswerable(meter: &str, error: FinishError) -> Problem {
     let code = match error {
         FinishError::Overflow => Code::Overflow,
         FinishError::Kind => Code::Internal,

@@ -1,14 +1,15 @@
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use turnpike_domain::identity::MeterId;
+use turnpike_domain::meter::aggregate::Cell;
 use turnpike_domain::port::views::Rows;
 use turnpike_domain::record::Position;
 
+use crate::budget::Share;
 use crate::rows::Counts;
-use crate::windows::{Memory, Minutes};
+use crate::windows::{Memory, cell_bytes};
 
 type AtCut = Box<dyn FnOnce() + Send>;
 
@@ -83,10 +84,23 @@ pub(crate) enum Selection {
         meter: MeterId,
         subjects: Option<Vec<String>>,
         minutes: Range<u32>,
+        /// Ascending minutes: those between two of them may be added up. Without any, minutes stay apart.
+        bounds: Option<Arc<[u32]>>,
     },
     /// Notes.
     Notes(Range<Vec<u8>>),
 }
+
+/// Selections of one reader.
+pub(crate) struct Wanted {
+    pub selections: Vec<Selection>,
+    /// What copies of memory are counted against; `None` where nobody else's demand makes them large.
+    pub share: Option<Mutex<Share>>,
+}
+
+/// What readers have copied already leaves no room.
+#[derive(Debug)]
+pub(crate) struct CopiesFull;
 
 /// What a partition had in memory for a [`Selection`].
 #[derive(Debug, Clone)]
@@ -100,41 +114,106 @@ pub(crate) enum Picked {
 pub(crate) struct PickedSeries {
     pub subject: String,
     pub group: Vec<u8>,
-    pub minutes: Minutes,
+    /// By minute, ascending. Minutes that were added up stand at the first of them.
+    pub cells: Vec<(u32, Cell)>,
 }
 
-impl Selection {
-    pub(crate) fn of(&self, memory: &Memory) -> Picked {
-        match self {
-            Self::Windows {
+impl PickedSeries {
+    /// The cells of some minutes.
+    pub(crate) fn range(&self, minutes: Range<u32>) -> &[(u32, Cell)] {
+        let before = |minute| self.cells.partition_point(|(at, _)| *at < minute);
+        let (from, to) = (before(minutes.start), before(minutes.end));
+        self.cells.get(from..to).unwrap_or_default()
+    }
+
+    /// Estimated bytes.
+    fn bytes(&self) -> usize {
+        let cells = self.cells.iter();
+        let cells: usize = cells.map(|(_, cell)| size_of::<u32>() + cell_bytes(cell)).sum();
+        size_of::<Self>() + self.subject.len() + self.group.len() + cells
+    }
+}
+
+impl Wanted {
+    /// Selections that need no room.
+    pub(crate) fn of(selections: Vec<Selection>) -> Self {
+        Self {
+            selections,
+            share: None,
+        }
+    }
+
+    /// What `memory` holds for each selection.
+    pub(crate) fn of_memory(&self, memory: &Memory) -> Result<Vec<Picked>, CopiesFull> {
+        let all = self.selections.iter();
+        all.map(|selection| self.pick(selection, memory)).collect()
+    }
+
+    fn pick(&self, selection: &Selection, memory: &Memory) -> Result<Picked, CopiesFull> {
+        match selection {
+            Selection::Windows {
                 meter,
                 subjects,
                 minutes,
+                bounds,
             } => {
                 let mut picked = Vec::new();
+                let mut room = Ok(());
                 memory.series(*meter, subjects.as_deref(), |subject, group, all| {
-                    let minutes: Minutes = all
-                        .range(minutes.clone())
-                        .map(|(at, cell)| (*at, cell.clone()))
-                        .collect();
-                    if !minutes.is_empty() {
-                        picked.push(PickedSeries {
+                    if room.is_err() {
+                        return;
+                    }
+                    let cells = cells(all.range(minutes.clone()), bounds.as_deref());
+                    if !cells.is_empty() {
+                        let series = PickedSeries {
                             subject: subject.to_owned(),
                             group: group.to_vec(),
-                            minutes,
-                        });
+                            cells,
+                        };
+                        room = self.take_room(series.bytes());
+                        picked.push(series);
                     }
                 });
-                Picked::Windows(picked)
+                room.map(|()| Picked::Windows(picked))
             }
-            Self::Notes(keys) => Picked::Notes(
+            Selection::Notes(keys) => Ok(Picked::Notes(
                 memory
                     .notes(keys.clone())
                     .map(|(key, counts)| (key.clone(), counts.clone()))
                     .collect(),
-            ),
+            )),
         }
     }
+
+    fn take_room(&self, bytes: usize) -> Result<(), CopiesFull> {
+        match &self.share {
+            Some(share) if !share.lock().grow(bytes) => Err(CopiesFull),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The cells of some minutes, added up between `bounds`.
+fn cells<'m>(minutes: impl Iterator<Item = (&'m u32, &'m Cell)>, bounds: Option<&[u32]>) -> Vec<(u32, Cell)> {
+    let Some(bounds) = bounds else {
+        return minutes.map(|(at, cell)| (*at, cell.clone())).collect();
+    };
+    let mut cells: Vec<(u32, Cell)> = Vec::new();
+    let mut next_bound = 0;
+    for (at, cell) in minutes {
+        match cells.last_mut() {
+            Some((_, sum)) if *at < next_bound => {
+                // Cannot fail: cells of one series are of one kind.
+                let _ = sum.merge(cell);
+            }
+            _ => {
+                let behind = bounds.partition_point(|bound| bound <= at);
+                next_bound = bounds.get(behind).copied().unwrap_or(u32::MAX);
+                cells.push((*at, cell.clone()));
+            }
+        }
+    }
+    cells
 }
 
 /// A partition at a cut: what it held in memory for each selection, what a checkpoint is writing, and the rows that go
@@ -143,18 +222,58 @@ pub(crate) struct Snapshot {
     pub position: Position,
     pub rows: Arc<dyn Rows>,
     pub frozen: Option<Arc<Memory>>,
-    pub active: Vec<Picked>,
+    pub picked: Vec<Picked>,
 }
 
 impl Snapshot {
-    /// The parts of memory for selection `at`: what a checkpoint is writing, and what came since.
-    pub(crate) fn memory(&self, at: usize, selection: &Selection) -> impl Iterator<Item = Cow<'_, Picked>> {
-        let frozen = self
-            .frozen
-            .as_ref()
-            .map(|frozen| Cow::Owned(selection.of(frozen)));
-        frozen.into_iter().chain(self.active.get(at).map(Cow::Borrowed))
+    /// Takes from what a checkpoint is writing what is needed of it, so that nothing else of it is held. May take long.
+    pub(crate) fn settle(&mut self, wanted: &Wanted) -> Result<(), CopiesFull> {
+        let Some(frozen) = self.frozen.take() else {
+            return Ok(());
+        };
+        for (picked, more) in self.picked.iter_mut().zip(wanted.of_memory(&frozen)?) {
+            match (picked, more) {
+                (Picked::Windows(all), Picked::Windows(more)) => all.extend(more),
+                (Picked::Notes(all), Picked::Notes(more)) => all.extend(more),
+                _ => {}
+            }
+        }
+        Ok(())
     }
+
+    /// Brings the series of each selection into their order. What was in memory and in a checkpoint stays apart, side by side.
+    pub(crate) fn sort(&mut self) {
+        for picked in &mut self.picked {
+            if let Picked::Windows(all) = picked {
+                all.sort_unstable_by(|a, b| (&a.subject, &a.group).cmp(&(&b.subject, &b.group)));
+            }
+        }
+    }
+
+    /// The series in memory for selection `at`.
+    pub(crate) fn series(&self, at: usize) -> &[PickedSeries] {
+        match self.picked.get(at) {
+            Some(Picked::Windows(all)) => all,
+            _ => &[],
+        }
+    }
+
+    /// The notes in memory for selection `at`.
+    pub(crate) fn notes(&self, at: usize) -> &[(Vec<u8>, Counts)] {
+        match self.picked.get(at) {
+            Some(Picked::Notes(all)) => all,
+            _ => &[],
+        }
+    }
+}
+
+/// Makes snapshots ready to be read, away from their owners.
+pub(crate) fn settle(snapshots: &mut [Snapshot], wanted: &Wanted) -> Result<(), CopiesFull> {
+    for snapshot in snapshots {
+        snapshot.settle(wanted)?;
+        snapshot.sort();
+    }
+    Ok(())
 }
 
 #[cfg(test)]

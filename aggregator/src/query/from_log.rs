@@ -18,7 +18,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use super::accumulate::{Accumulator, damaged};
 use super::plan::end_minute;
 use super::totals::{dimensions, on_another_thread, project, total_rows};
-use super::{Plan, Projection};
+use super::{Part, Plan, Projection};
 use crate::Aggregator;
 use crate::rows::key;
 
@@ -120,13 +120,13 @@ pub(super) fn derive(
         asked,
         index: Index::new(asked)?,
         sums: sums
-            .map(|(sum, projection)| Accumulator::new(&sum.plan, projection.as_ref()))
+            .map(|(sum, projection)| Accumulator::new(&sum.plan, projection.as_ref(), Part::default()))
             .collect(),
         fields: Fields::default(),
     };
     pass.read(log, from, only)?;
     let sums = pass.sums.into_iter().zip(asked);
-    sums.map(|(sums, asked)| total_rows(&asked.plan, &asked.request, sums.finish()?))
+    sums.map(|(sums, asked)| total_rows(&asked.plan, &asked.request, sums.finish()?.rows))
         .collect()
 }
 
@@ -291,8 +291,8 @@ impl<'e> Given<'e> {
                 sums.add_points(row, (self.subject, &self.group, at), &cell)?;
                 continue;
             }
-            if plan.windows.first().is_some_and(|window| contains(window, time)) {
-                sums.add(row, 0, &cell)?;
+            if let Some(window) = plan.windows.iter().position(|window| contains(window, time)) {
+                sums.add(row, window, &cell)?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use turnpike_domain::port::usage::SubjectSpan;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
-use super::Selection;
+use super::{Selection, Stop};
 use crate::rows::key::Level;
 use crate::windows::levels;
 
@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub subjects: Option<BTreeMap<String, Vec<TimeRange>>>,
     /// Index of a dimension → the values that are taken.
     pub filter: Vec<(usize, Vec<String>)>,
+    /// Ends the reading.
+    pub stop: Stop,
 }
 
 /// The windows of a plan as far as they lie in one subject's span.
@@ -61,18 +63,40 @@ impl Plan {
             windows,
             subjects,
             filter,
+            stop: Stop::default(),
         })
     }
 
     /// What the partitions' memory is asked for.
     pub(crate) fn selection(&self) -> Selection {
-        let carried = self.meter.aggregation == Aggregation::TimeWeightedSum;
         let first = self.windows.first().map_or(0, |window| window.start.minute());
         let last = self.windows.last().map_or(0, |window| end_minute(window.end));
+        let spans = self.subjects.iter().flat_map(|all| all.values().flatten());
+        let mut bounds: Vec<u32> = spans
+            .chain(&self.windows)
+            .flat_map(|range| [range.start.minute(), end_minute(range.end)])
+            .collect();
+        bounds.sort_unstable();
+        bounds.dedup();
+        self.selection_between(first..last, Some(bounds.into()))
+    }
+
+    /// The same for windows to come, all within `minutes` and ending at `bounds`.
+    pub(crate) fn selection_between(&self, minutes: Range<u32>, bounds: Option<Arc<[u32]>>) -> Selection {
+        let carried = self.meter.aggregation == Aggregation::TimeWeightedSum;
         Selection::Windows {
             meter: self.meter.id,
             subjects: self.subjects.as_ref().map(|all| all.keys().cloned().collect()),
-            minutes: if carried { 0 } else { first }..last,
+            minutes: if carried { 0 } else { minutes.start }..minutes.end,
+            bounds: bounds.filter(|_| !carried),
+        }
+    }
+
+    /// Span number `at` of a subject; all time where no subjects are named.
+    pub(crate) fn span(&self, subject: &str, at: usize) -> Option<TimeRange> {
+        match &self.subjects {
+            None => Some(TimeRange::ALL),
+            Some(all) => all.get(subject)?.get(at).copied(),
         }
     }
 
@@ -137,6 +161,12 @@ pub(crate) fn filtered(meter: &Meter, name: &str) -> Result<usize, Problem> {
 }
 
 impl Clip {
+    /// From the first minute of its windows to behind the last.
+    pub(crate) fn minutes(&self) -> Range<u32> {
+        let first = self.pieces.first().map_or(0, |(minutes, _)| minutes.start);
+        first..self.pieces.last().map_or(first, |(minutes, _)| minutes.end)
+    }
+
     /// The window of a minute.
     pub(crate) fn window_of(&self, minute: u32) -> Option<usize> {
         let behind = self

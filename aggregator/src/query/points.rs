@@ -1,108 +1,148 @@
 //! Reading values at their times, for time-weighted sums: the points of the windows, and per series the last one before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use turnpike_domain::meter::Aggregation;
 use turnpike_domain::meter::aggregate::Cell;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::views::Rows;
+use turnpike_domain::problem::Problem;
 
 use super::accumulate::{Accumulator, damaged};
+use super::cut::PickedSeries;
 use super::plan::Clip;
-use super::read::split_subject;
-use super::{Picked, Plan, Snapshot};
+use super::read::{from_subject, split_subject};
+use super::{Plan, Snapshot};
 use crate::rows::cell;
 use crate::rows::key::{self, Level};
 use crate::windows::Minutes;
 
-/// Subject and texts of the dimensions → minutes, from memory.
-type InMemory = BTreeMap<(String, Vec<u8>), Minutes>;
+/// Subject and texts of the dimensions.
+type Series = (String, Vec<u8>);
 
-/// Adds the points that `plan` needs of one partition.
+/// Adds the points that `plan` needs. All points of a series are taken together, and only one series at a time is held.
 pub(super) fn add(
     plan: &Plan,
     at: usize,
-    snapshot: &Snapshot,
+    snapshots: &[Snapshot],
     sums: &mut Accumulator<'_>,
-) -> Result<(), StoreError> {
-    let memory = in_memory(plan, at, snapshot)?;
-    let mut all: BTreeSet<(String, Vec<u8>)> = memory.keys().cloned().collect();
-    stored_series(plan, snapshot.rows.as_ref(), &mut all)?;
-    let nothing = Minutes::new();
-    for series in all {
-        let (subject, group) = (&series.0, &series.1);
+) -> Result<(), Problem> {
+    let first = sums.first_subject().map(str::to_owned);
+    let mut sources = snapshots
+        .iter()
+        .map(|snapshot| Source::new(plan, first.as_deref(), snapshot, at))
+        .collect::<Result<Vec<_>, _>>()?;
+    while let Some(series) = sources.iter().filter_map(Source::next).min() {
+        plan.stop.check()?;
+        let (subject, group) = &series;
+        if sums.is_full_before(subject) {
+            return Ok(());
+        }
+        let held = sources
+            .iter_mut()
+            .map(|source| Ok((source.rows, source.take(&series)?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
         let (Some(row), Some(clips)) = (sums.row(subject, group)?, plan.clips(subject)) else {
             continue;
         };
-        let minutes = memory.get(&series).unwrap_or(&nothing);
         for (span, clip) in clips.iter().enumerate() {
-            let points = points(plan, snapshot.rows.as_ref(), &series, clip, minutes)?;
-            if !points.is_empty() {
-                sums.add_points(row, (subject, group, span), &points)?;
+            let mut all = empty();
+            for (rows, minutes) in &held {
+                merge(&mut all, &points(plan, *rows, &series, clip, minutes)?)?;
+            }
+            if let Some(span) = plan.span(subject, span).filter(|_| !all.is_empty()) {
+                sums.integrate(row, span, &all)?;
             }
         }
     }
     Ok(())
 }
 
-fn in_memory(plan: &Plan, at: usize, snapshot: &Snapshot) -> Result<InMemory, StoreError> {
-    let mut memory = InMemory::new();
-    let selection = plan.selection();
-    for picked in snapshot.memory(at, &selection) {
-        let Picked::Windows(all) = picked.as_ref() else {
-            continue;
-        };
-        for one in all {
-            let minutes = memory
-                .entry((one.subject.clone(), one.group.clone()))
-                .or_default();
-            for (minute, cell) in &one.minutes {
-                merge(minutes.entry(*minute).or_insert_with(empty), cell)?;
-            }
-        }
-    }
-    Ok(memory)
+/// The series of one partition, in their order.
+struct Source<'s> {
+    memory: &'s [PickedSeries],
+    rows: &'s dyn Rows,
+    /// The keys that are still to be looked through for stored series, the first last.
+    keys: Vec<Range<Vec<u8>>>,
+    stored: Option<Series>,
 }
 
-/// Finds the series that have rows.
-fn stored_series(
-    plan: &Plan,
-    rows: &dyn Rows,
-    all: &mut BTreeSet<(String, Vec<u8>)>,
-) -> Result<(), StoreError> {
-    let head = key::windows(plan.tenant, plan.meter.id, Level::Minute);
-    let prefixes: Vec<Vec<u8>> = match &plan.subjects {
-        None => vec![head],
-        Some(subjects) => subjects
-            .keys()
-            .map(|subject| {
-                let mut prefix = head.clone();
-                key::put_text(&mut prefix, subject);
-                prefix
-            })
-            .collect(),
-    };
-    for prefix in prefixes {
-        let range = key::all(prefix);
-        let mut from = range.start;
-        // One look per series: behind its first row the scan begins anew behind its last.
-        while let Some(row) = rows.scan(from..range.end.clone()).next() {
+impl<'s> Source<'s> {
+    fn new(plan: &Plan, first: Option<&str>, snapshot: &'s Snapshot, at: usize) -> Result<Self, StoreError> {
+        let head = key::windows(plan.tenant, plan.meter.id, Level::Minute);
+        let of_subject = |subject: &str| {
+            let mut prefix = head.clone();
+            key::put_text(&mut prefix, subject);
+            prefix
+        };
+        let keys = match &plan.subjects {
+            None => {
+                let all = key::all(head.clone());
+                vec![first.map_or(all.start, of_subject)..all.end]
+            }
+            Some(subjects) => {
+                let ranges = subjects.keys().rev().map(|subject| key::all(of_subject(subject)));
+                ranges.collect()
+            }
+        };
+        let mut source = Self {
+            memory: from_subject(snapshot.series(at), first),
+            rows: snapshot.rows.as_ref(),
+            keys,
+            stored: None,
+        };
+        source.look_on()?;
+        Ok(source)
+    }
+
+    /// Finds the next series that has rows. One look per series: behind its first row the scan begins anew behind its last.
+    fn look_on(&mut self) -> Result<(), StoreError> {
+        self.stored = None;
+        while let Some(range) = self.keys.last_mut() {
+            let Some(row) = self.rows.scan(range.clone()).next() else {
+                self.keys.pop();
+                continue;
+            };
             let key = row?.key;
             let (series, _) = key::series_and_bucket(&key).ok_or_else(damaged)?;
             let (subject, group) = split_subject(series)?;
-            all.insert((subject, group.to_vec()));
-            from = key[..key.len() - 4].to_vec();
-            from.extend_from_slice(&[0xff; 5]);
+            self.stored = Some((subject, group.to_vec()));
+            range.start = key[..key.len() - 4].to_vec();
+            range.start.extend_from_slice(&[0xff; 5]);
+            break;
         }
+        Ok(())
     }
-    Ok(())
+
+    fn next(&self) -> Option<Series> {
+        let held = self.memory.first();
+        let held = held.map(|series| (series.subject.clone(), series.group.clone()));
+        held.into_iter().chain(self.stored.clone()).min()
+    }
+
+    /// Goes on behind `series`, with its minutes in memory.
+    fn take(&mut self, series: &Series) -> Result<Minutes, StoreError> {
+        let mut minutes = Minutes::new();
+        while let Some((first, rest)) = self.memory.split_first()
+            && (&first.subject, &first.group) == (&series.0, &series.1)
+        {
+            for (minute, cell) in &first.cells {
+                merge(minutes.entry(*minute).or_insert_with(empty), cell)?;
+            }
+            self.memory = rest;
+        }
+        if self.stored.as_ref() == Some(series) {
+            self.look_on()?;
+        }
+        Ok(minutes)
+    }
 }
 
 /// The points of one series within `clip`, and the minute with the last point before it.
 fn points(
     plan: &Plan,
     rows: &dyn Rows,
-    (subject, group): &(String, Vec<u8>),
+    (subject, group): &Series,
     clip: &Clip,
     memory: &Minutes,
 ) -> Result<Cell, StoreError> {

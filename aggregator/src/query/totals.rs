@@ -11,7 +11,7 @@ use turnpike_domain::record::Watermark;
 
 use super::accumulate::{percentile, unanswerable};
 use super::plan::dimension;
-use super::{CutPoint, Plan, RowSum, Selection, Snapshot, add_up};
+use super::{CopiesFull, CutPoint, Part, Plan, RowSum, Snapshot, Wanted, add_up, settle};
 use crate::Aggregator;
 use crate::partition::command::Command;
 
@@ -23,11 +23,10 @@ impl Aggregator {
     /// Takes a snapshot of every partition at one cut; durable when returned.
     pub(crate) async fn cut(
         &self,
-        selections: Vec<Selection>,
+        wanted: &Arc<Wanted>,
         at_cut: Option<Box<dyn FnOnce() + Send>>,
     ) -> Result<Vec<Snapshot>, Problem> {
         self.mark_time();
-        let selections = Arc::new(selections);
         let mut replies = Vec::with_capacity(self.partitions.len());
         {
             // All queues get their cuts in the same order, or two cuts could wait for each other.
@@ -38,10 +37,9 @@ impl Aggregator {
                 .zip(CutPoint::tickets(self.partitions.len(), at_cut))
             {
                 let (reply, answer) = tokio::sync::oneshot::channel();
-                let selections = Arc::clone(&selections);
                 let command = Command::Cut {
                     ticket,
-                    selections,
+                    wanted: Arc::clone(wanted),
                     reply,
                 };
                 partition.commands.send(command).map_err(|_| gone())?;
@@ -50,7 +48,7 @@ impl Aggregator {
         }
         let mut snapshots = Vec::with_capacity(replies.len());
         for answer in replies {
-            snapshots.push(answer.await.map_err(|_| gone())?);
+            snapshots.push(answer.await.map_err(|_| gone())??);
         }
         let behind = snapshots
             .iter()
@@ -107,7 +105,8 @@ impl Aggregator {
             .enumerate()
             .partition(|(_, (plan, _))| is_fine(plan));
         let selections = whole.iter().map(|(_, (plan, _))| plan.selection()).collect();
-        let snapshots = self.cut(selections, at_cut).await?;
+        let wanted = Arc::new(Wanted::of(selections));
+        let mut snapshots = self.cut(&wanted, at_cut).await?;
         let watermark = Watermark(snapshots.iter().map(|snapshot| snapshot.position).collect());
         let mut rows = vec![Vec::new(); fine.len() + whole.len()];
         let (places, fine): (Vec<usize>, Vec<_>) = fine.into_iter().unzip();
@@ -118,6 +117,7 @@ impl Aggregator {
             rows[at] = found;
         }
         let found = on_another_thread(move || {
+            settle(&mut snapshots, &wanted)?;
             let each = whole.iter().enumerate();
             each.map(|(at, (place, (plan, request)))| Ok((*place, total(plan, request, at, &snapshots)?)))
                 .collect()
@@ -132,12 +132,13 @@ impl Aggregator {
     pub(crate) fn plans(&self, tenant: TenantId, requests: &[TotalRequest]) -> Result<Vec<Plan>, Problem> {
         let plan = |request: &TotalRequest| {
             let meter = self.meter(tenant, &request.meter)?;
-            let windows = if request.range.start < request.range.end {
-                vec![request.range]
-            } else {
-                Vec::new()
-            };
-            Plan::new(tenant, meter, windows, Some(&request.subjects), &request.filter)
+            Plan::new(
+                tenant,
+                meter,
+                request.parts(),
+                Some(&request.subjects),
+                &request.filter,
+            )
         };
         requests.iter().map(plan).collect()
     }
@@ -159,6 +160,14 @@ pub(crate) async fn on_another_thread<T: Send + 'static>(
     }
 }
 
+impl From<CopiesFull> for Problem {
+    fn from(_: CopiesFull) -> Self {
+        metrics::counter!("turnpike_usage_queries_refused_total", "reason" => "memory").increment(1);
+        let detail = "the memory for what readings of usage copy is full (engine.query_memory_bytes_max)";
+        Self::new(Code::Overloaded, detail)
+    }
+}
+
 pub(crate) fn gone() -> Problem {
     Problem::new(Code::ShuttingDown, "the partitions have ended")
 }
@@ -171,7 +180,8 @@ fn total(
 ) -> Result<Vec<GroupTotal>, Problem> {
     let dimensions = dimensions(plan, request)?;
     let project = |_: &str, group: &[String]| project(&dimensions, group);
-    total_rows(plan, request, add_up(plan, at, snapshots, &project)?)
+    let sums = add_up(plan, Part::default(), (at, snapshots), &project)?;
+    total_rows(plan, request, sums.rows)
 }
 
 pub(super) fn dimensions(plan: &Plan, request: &TotalRequest) -> Result<Vec<usize>, Problem> {
@@ -189,22 +199,30 @@ pub(super) fn project(dimensions: &[usize], group: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Rows as the port has them: without `group_by` always exactly one.
+/// Rows as the port has them: without `group_by` exactly one for each part of the range.
 pub(super) fn total_rows(
     plan: &Plan,
     request: &TotalRequest,
     sums: Vec<RowSum>,
 ) -> Result<Vec<GroupTotal>, Problem> {
-    let row = |sum: RowSum| GroupTotal {
-        group: sum.group,
-        value: sum.value,
+    if !request.group_by.is_empty() {
+        if !request.cuts.is_empty() {
+            let detail = "a sum that is cut into parts cannot be split by groups";
+            return Err(Problem::new(Code::Internal, detail));
+        }
+        let row = |sum: RowSum| GroupTotal {
+            group: sum.group,
+            value: sum.value,
+        };
+        return Ok(sums.into_iter().map(row).collect());
+    }
+    let empty = GroupTotal {
+        group: Vec::new(),
+        value: empty_value(plan)?,
     };
-    let mut rows: Vec<GroupTotal> = sums.into_iter().map(row).collect();
-    if request.group_by.is_empty() && rows.is_empty() {
-        rows.push(GroupTotal {
-            group: Vec::new(),
-            value: empty_value(plan)?,
-        });
+    let mut rows = vec![empty; request.cuts.len() + 1];
+    for sum in sums {
+        rows[sum.window].value = sum.value;
     }
     Ok(rows)
 }

@@ -1,4 +1,3 @@
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use turnpike_domain::identity::TenantId;
@@ -9,9 +8,13 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
-use super::plan::{dimension, filtered};
+use super::accumulate::Place;
+use super::plan::{dimension, end_minute, filtered};
 use super::totals::empty_value;
-use super::{Plan, RowSum, Snapshot, add_up, on_another_thread};
+use super::{
+    Part, Plan, RowSum, Rows, Slot, Slots, Snapshot, StopOnDrop, Wanted, Windows, add_up, on_another_thread,
+    settle,
+};
 use crate::Aggregator;
 
 /// What rows are split by.
@@ -25,13 +28,12 @@ pub(crate) enum Split {
     Dimension(String),
 }
 
-/// Usage of one meter, window by window.
-#[derive(Clone)]
+/// Which usage of a meter to read, window by window.
+#[derive(Debug, Clone)]
 pub(crate) struct UsageQuery {
-    pub meter: Arc<Meter>,
     /// `None`: all subjects.
     pub subjects: Option<Vec<String>>,
-    pub windows: Vec<TimeRange>,
+    pub windows: Windows,
     pub filter: Vec<(String, Vec<String>)>,
     pub split: Vec<Split>,
     /// Groups that have a row in the first window even where it has no events.
@@ -40,11 +42,11 @@ pub(crate) struct UsageQuery {
 
 impl UsageQuery {
     /// Refuses dimensions that the meter does not have.
-    pub(crate) fn check(&self) -> Result<(), Problem> {
-        Splits::new(&self.meter, &self.split)?;
+    pub(crate) fn check(&self, meter: &Meter) -> Result<(), Problem> {
+        Splits::new(meter, &self.split)?;
         self.filter
             .iter()
-            .try_for_each(|(name, _)| filtered(&self.meter, name).map(drop))
+            .try_for_each(|(name, _)| filtered(meter, name).map(drop))
     }
 }
 
@@ -57,13 +59,6 @@ pub(crate) struct UsageRow {
     pub value: Option<Quantity>,
 }
 
-/// Usage as of a moment.
-pub(crate) struct UsageAnswer {
-    /// Ordered by window, then group; windows without events are left out, but for those that are asked for `always`.
-    pub rows: Vec<UsageRow>,
-    pub read: UsageRead,
-}
-
 /// What a reading of usage rests on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UsageRead {
@@ -74,154 +69,234 @@ pub(crate) struct UsageRead {
     pub lacks_before: Option<Timestamp>,
 }
 
-/// Windows that are added up at once at first; more while they give few rows, fewer while they give many.
+/// Windows that are added up at once at the least at first; more while they give few rows, fewer while they give many.
 const STEP_WINDOWS: usize = 8;
+/// Windows that are added up at once at the most.
+const STEP_WINDOWS_MAX: usize = 20_000;
 /// Rows that a step should give.
-const STEP_ROWS: std::ops::Range<usize> = 2_000..20_000;
+const STEP_ROWS: std::ops::Range<usize> = 2_000..PART_ROWS;
+/// Rows of a part of an answer that is sent as it is read.
+pub(crate) const PART_ROWS: usize = 20_000;
 
-/// Usage that is added up a few windows at a time, all at one cut: what is held is bounded by the rows of a few windows,
-/// however long the range is.
-pub(crate) struct UsageScan {
+/// Usage that is read part by part on other threads, all at one cut. What is held is bounded by the rows of a part, and by what
+/// was in memory at the cut, which counts against a bound that all readings share. Dropped, it stops.
+pub(crate) struct UsageReading {
+    slots: Arc<Slots>,
+    tenant: TenantId,
+    /// The slot of the cut, for the first part.
+    slot: Option<Slot>,
+    /// Empty after a failure.
+    scan: Option<UsageScan>,
+    /// What it rests on.
+    pub read: UsageRead,
+    _stop: StopOnDrop,
+}
+
+/// What is read, without who waits for it.
+struct UsageScan {
     plan: Plan,
     splits: Splits,
+    /// Groups that are still to have a row without events.
     always: Vec<Vec<String>>,
     snapshots: Vec<Snapshot>,
+    /// What the snapshots hold, and their share of the memory.
+    wanted: Arc<Wanted>,
     directory: Arc<dyn Directory>,
     /// The windows that have not been added up.
-    left: VecDeque<TimeRange>,
-    step: usize,
+    left: Windows,
+    /// Of the first of them only the groups behind this.
+    after: Option<Vec<String>>,
+    step: Option<usize>,
 }
 
 impl Aggregator {
-    /// All usage of a query.
-    pub(crate) async fn usage(&self, tenant: TenantId, query: UsageQuery) -> Result<UsageAnswer, Problem> {
-        let (mut scan, read) = self.usage_scan(tenant, query).await?;
-        let rows = on_another_thread(move || {
-            let mut rows = Vec::new();
-            while let Some(more) = scan.step()? {
-                rows.extend(more);
-            }
-            Ok(rows)
-        });
-        let rows = rows.await?;
-        Ok(UsageAnswer { rows, read })
-    }
-
-    /// The usage of a query behind `after` (a window's start and a group), at most `limit` rows; and whether there are more.
+    /// The usage of a meter behind `after` (a window's start and a group), at most `limit` rows; and whether there are more.
     pub(crate) async fn usage_page(
         &self,
-        tenant: TenantId,
+        (tenant, meter): (TenantId, Arc<Meter>),
         query: UsageQuery,
         after: Option<(Timestamp, Vec<String>)>,
         limit: usize,
-    ) -> Result<(UsageAnswer, bool), Problem> {
-        let (mut scan, read) = self.usage_scan(tenant, query).await?;
-        let rows = on_another_thread(move || {
-            let mut rows: Vec<UsageRow> = Vec::new();
-            let behind = |row: &UsageRow| {
-                after
-                    .as_ref()
-                    .is_none_or(|(start, group)| (row.window.start, &row.group) > (*start, group))
-            };
-            while rows.len() <= limit
-                && let Some(more) = scan.step()?
-            {
-                rows.extend(more.into_iter().filter(behind));
-            }
-            Ok(rows)
-        });
-        let mut rows = rows.await?;
+    ) -> Result<(Vec<UsageRow>, UsageRead, bool), Problem> {
+        let mut reading = self.usage_reading((tenant, meter), query, after).await?;
+        let mut rows: Vec<UsageRow> = Vec::new();
+        while rows.len() <= limit
+            && let Some(more) = reading.next(limit + 1 - rows.len(), Ok).await?
+        {
+            rows.extend(more);
+        }
         let more = rows.len() > limit;
         rows.truncate(limit);
-        Ok((UsageAnswer { rows, read }, more))
+        Ok((rows, reading.read, more))
     }
 
-    /// Takes a cut for a query, to be added up step by step.
-    pub(crate) async fn usage_scan(
+    /// Takes a cut for a query, to be read behind `after` part by part.
+    pub(crate) async fn usage_reading(
         &self,
-        tenant: TenantId,
-        query: UsageQuery,
-    ) -> Result<(UsageScan, UsageRead), Problem> {
+        (tenant, meter): (TenantId, Arc<Meter>),
+        mut query: UsageQuery,
+        after: Option<(Timestamp, Vec<String>)>,
+    ) -> Result<UsageReading, Problem> {
         let span = |subject: &String| SubjectSpan {
             subject: subject.clone(),
             span: TimeRange::ALL,
         };
         let subjects: Option<Vec<_>> = query.subjects.map(|all| all.iter().map(span).collect());
-        let plan = Plan::new(
-            tenant,
-            query.meter,
-            query.windows,
-            subjects.as_deref(),
-            &query.filter,
-        )?;
+        let plan = Plan::new(tenant, meter, Vec::new(), subjects.as_deref(), &query.filter)?;
         let splits = Splits::new(&plan.meter, &query.split)?;
+        if let Some((start, _)) = &after {
+            query.windows.begin_at(*start);
+        }
+        let range = query.windows.range();
+        let after = after.filter(|(at, _)| range.is_some_and(|range| range.start == *at));
         let complete = self.filled(&plan.meter).await;
-        let start = plan.windows.iter().map(|window| window.start).min();
-        let lacks_before = self
-            .extent_of(plan.meter.id)
-            .lacks_before
-            .filter(|lacks| start.is_some_and(|start| start < *lacks));
-        let snapshots = self.cut(vec![plan.selection()], None).await?;
+        let lacks_before = self.extent_of(plan.meter.id).lacks_before;
+        let minutes = range.map_or(0..0, |range| range.start.minute()..end_minute(range.end));
+        let wanted = Arc::new(Wanted {
+            selections: vec![plan.selection_between(minutes, query.windows.bounds())],
+            share: Some(parking_lot::Mutex::new(self.copies.share(0))),
+        });
+        let slot = self.slots.enter(tenant).await?;
+        let snapshots = self.cut(&wanted, None).await?;
         let read = UsageRead {
             as_of: self.shared.clock.now(tenant),
             complete,
-            lacks_before,
+            lacks_before: lacks_before.filter(|lacks| range.is_some_and(|range| range.start < *lacks)),
         };
-        let scan = UsageScan {
-            left: plan.windows.iter().copied().collect(),
-            step: STEP_WINDOWS,
-            plan,
-            splits,
-            always: query.always,
-            snapshots,
-            directory: Arc::clone(&self.shared.directory),
+        Ok(UsageReading {
+            slots: Arc::clone(&self.slots),
+            tenant,
+            slot: Some(slot),
+            read,
+            _stop: plan.stop.on_drop(),
+            scan: Some(UsageScan {
+                plan,
+                splits,
+                always: query.always,
+                snapshots,
+                wanted,
+                directory: Arc::clone(&self.shared.directory),
+                left: query.windows,
+                after: after.map(|(_, group)| group),
+                step: None,
+            }),
+        })
+    }
+}
+
+impl UsageReading {
+    /// The next rows as `write` makes them, at most about `rows_max`; `None` behind the last. Waits for its turn.
+    pub(crate) async fn next<T: Send + 'static>(
+        &mut self,
+        rows_max: usize,
+        write: impl FnOnce(Vec<UsageRow>) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Option<T>, Problem> {
+        let Some(mut scan) = self.scan.take() else {
+            return Ok(None);
         };
-        Ok((scan, read))
+        let slot = match self.slot.take() {
+            Some(slot) => slot,
+            None => self.slots.wait(self.tenant).await?,
+        };
+        let read = on_another_thread(move || {
+            let _slot = slot;
+            let Some(rows) = scan.step(rows_max)? else {
+                return Ok(None);
+            };
+            Ok(Some((write(rows)?, scan)))
+        });
+        let Some((written, scan)) = read.await? else {
+            return Ok(None);
+        };
+        self.scan = Some(scan);
+        Ok(Some(written))
     }
 }
 
 impl UsageScan {
     /// The rows of the next few windows; `None` behind the last. Reads the disk.
-    pub(crate) fn step(&mut self) -> Result<Option<Vec<UsageRow>>, Problem> {
-        if self.left.is_empty() {
+    fn step(&mut self, rows_max: usize) -> Result<Option<Vec<UsageRow>>, Problem> {
+        // Behind a group, series are found at once where there is but one window.
+        let step = self.step.unwrap_or_else(|| self.first_step(rows_max));
+        self.plan.windows = self.left.first(if self.after.is_some() { 1 } else { step });
+        if self.plan.windows.is_empty() {
             return Ok(None);
         }
-        let windows = self.left.drain(..self.step.min(self.left.len()));
-        self.plan.windows = windows.collect();
+        settle(&mut self.snapshots, &self.wanted)?;
+        let part = Part {
+            after: self.after.take(),
+            rows_max: Some(rows_max),
+            by_subject: matches!(self.splits.0.first(), Some(SplitAt::Subject)),
+        };
         let (splits, tenant) = (&self.splits, self.plan.tenant);
         let directory = self.directory.as_ref();
         let project = |subject: &str, group: &[String]| splits.of(directory, tenant, subject, group);
-        let sums = add_up(&self.plan, 0, &self.snapshots, &project)?;
-        // They belong to the first window.
-        let sums = with_empty(sums, &self.plan, std::mem::take(&mut self.always))?;
-        if sums.len() < STEP_ROWS.start {
-            self.step *= 2;
-        } else if sums.len() > STEP_ROWS.end {
-            self.step = (self.step / 2).max(1);
-        }
+        let Rows { mut rows, until } = add_up(&self.plan, part.clone(), (0, &self.snapshots), &project)?;
+        self.add_empty(&mut rows, part.after.as_ref(), until.as_ref())?;
+        self.step = Some(match rows.len() {
+            few if few < STEP_ROWS.start && until.is_none() => (step * 2).min(STEP_WINDOWS_MAX),
+            many if many >= STEP_ROWS.end || until.is_some() => (step / 2).max(1),
+            _ => step,
+        });
         let row = |sum: RowSum| UsageRow {
             window: self.plan.windows[sum.window],
             group: sum.group,
             value: sum.value,
         };
-        Ok(Some(sums.into_iter().map(row).collect()))
+        let rows = rows.into_iter().map(row).collect();
+        self.go_on(until);
+        Ok(Some(rows))
     }
-}
 
-/// Adds a row without events for each group of `always` that has none.
-fn with_empty(mut sums: Vec<RowSum>, plan: &Plan, always: Vec<Vec<String>>) -> Result<Vec<RowSum>, Problem> {
-    if plan.windows.is_empty() || always.is_empty() {
-        return Ok(sums);
+    /// As many windows as give about the rows that are wanted, where that is known beforehand.
+    fn first_step(&self, rows_max: usize) -> usize {
+        let of_dimension = self
+            .splits
+            .0
+            .iter()
+            .any(|split| matches!(split, SplitAt::Dimension(_)));
+        let rows_per_window = match &self.plan.subjects {
+            _ if self.splits.0.is_empty() => 1,
+            Some(subjects) if !of_dimension => subjects.len().max(1),
+            _ => return STEP_WINDOWS,
+        };
+        (rows_max.min(STEP_ROWS.start) / rows_per_window).max(STEP_WINDOWS)
     }
-    let value = empty_value(plan)?;
-    for group in always {
-        if !sums.iter().any(|sum| sum.window == 0 && sum.group == group) {
-            let window = 0;
-            sums.push(RowSum { window, group, value });
+
+    /// Leaves out what was read.
+    fn go_on(&mut self, until: Option<Place>) {
+        let next = match &until {
+            Some((window, _)) => self.plan.windows[*window].start,
+            None => self.plan.windows.last().map_or(Timestamp::MAX, |last| last.end),
+        };
+        self.left.begin_at(next);
+        self.after = until.map(|(_, group)| group);
+    }
+
+    /// Adds a row without events for each group of `always` that has none. They belong to the first window.
+    fn add_empty(
+        &mut self,
+        rows: &mut Vec<RowSum>,
+        after: Option<&Vec<String>>,
+        until: Option<&Place>,
+    ) -> Result<(), Problem> {
+        if self.always.is_empty() {
+            return Ok(());
         }
+        let value = empty_value(&self.plan)?;
+        let window = 0;
+        let behind = |group: &Vec<String>| until.is_some_and(|until| (window, group) > (until.0, &until.1));
+        let (later, now) = std::mem::take(&mut self.always).into_iter().partition(behind);
+        self.always = later;
+        for group in now {
+            let before = after.is_some_and(|after| group <= *after);
+            if !before && !rows.iter().any(|row| row.window == window && row.group == group) {
+                rows.push(RowSum { window, group, value });
+            }
+        }
+        rows.sort_unstable();
+        Ok(())
     }
-    sums.sort_unstable();
-    Ok(sums)
 }
 
 enum SplitAt {

@@ -93,6 +93,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         })
 }
 
+/// The bytes of [`hex`]; `None` for other texts.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.chars().map(|c| u8::try_from(c.to_digit(16)?).ok());
+    let digits = digits.collect::<Option<Vec<u8>>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    rest.is_empty()
+        .then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
 fn head(kind: u8, tenant: TenantId) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
     key.push(kind);

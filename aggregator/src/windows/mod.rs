@@ -13,9 +13,11 @@ use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::meter::aggregate::{Cell, CellError, Sample, write_counts};
 use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::port::views::Row;
+use turnpike_domain::time::Timestamp;
 
 use crate::rows::key::{self, Level};
 use crate::rows::{Counts, add_counts};
+pub(crate) use size::cell_bytes;
 use size::{first_place, place, text_bytes, tree_growth, value_growth, values};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -58,7 +60,7 @@ impl Memory {
             subjects: Map::default(),
         });
         let minutes = minutes(&mut windows.subjects, subject, group, &mut self.bytes);
-        let minute = (sample.time_us / turnpike_domain::time::MINUTE_US) as u32;
+        let minute = Timestamp::from_micros_clamped(sample.time_us).minute();
         let cells = minutes.len();
         let cell = minutes.entry(minute).or_insert_with(|| {
             self.bytes += tree_growth::<u32, Cell>(cells);

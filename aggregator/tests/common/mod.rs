@@ -2,14 +2,19 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use axum::Extension;
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
 use parking_lot::RwLock;
-use turnpike_aggregator::{Aggregator, Options, Parts, rows};
+use tower::ServiceExt as _;
+use turnpike_aggregator::{Aggregator, Options, Parts, router, rows};
 use turnpike_domain::catalog::{Catalog, Customer, Grant, Override, Subscription, Tenant};
 use turnpike_domain::event::EventBatch;
-use turnpike_domain::identity::{EventName, MeterId, NameKey, TenantId};
+use turnpike_domain::identity::{EventName, MeterId, NameKey, Scope, TenantId};
 use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryListener as _};
 use turnpike_domain::port::intake::{Intake as _, Outcome};
@@ -19,6 +24,7 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::record::EventRecord;
 use turnpike_domain::time::{TimeRange, Timestamp};
+use turnpike_http::{Caller, RequestId};
 use turnpike_stores::machine::ManualClock;
 use turnpike_stores::memory::{MemoryLog, MemoryViews};
 
@@ -327,9 +333,23 @@ pub fn request(meter: &str, subjects: &[&str], range: TimeRange) -> TotalRequest
         meter: meter.to_owned(),
         subjects: subjects.iter().map(span).collect(),
         range,
+        cuts: Vec::new(),
         filter: Vec::new(),
         group_by: Vec::new(),
     }
+}
+
+/// The answer to a reader.
+pub async fn answer(aggregator: &Arc<Aggregator>, uri: &str) -> Response {
+    let caller = Caller {
+        tenant: TENANT,
+        key_id: Arc::from("k"),
+        scopes: Arc::new(BTreeSet::from([Scope::Read])),
+        request_id: RequestId(Arc::from("r")),
+    };
+    let routes = router(Arc::clone(aggregator)).split_for_parts().0;
+    let request = Request::get(uri).body(Body::empty()).unwrap();
+    routes.layer(Extension(caller)).oneshot(request).await.unwrap()
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::{Event, TENANT, World, at, quantity, range, request, runtime};
+use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::history::{DeadLetter, EventQuery, EventStatus, History as _};
 use turnpike_domain::port::intake::{Correction, Intake as _, Rejection};
 use turnpike_domain::port::usage::UsageReader as _;
@@ -135,6 +136,58 @@ fn a_page_of_events_is_bounded_in_bytes_too() {
             }
         }
         assert_eq!((seen, pages), (20, 3));
+    });
+}
+
+#[test]
+fn pages_are_full_whatever_lies_between_and_cursors_tell_nothing() {
+    runtime().block_on(async {
+        let world = world();
+        let other = TenantId(2);
+        let of = |tenant: TenantId, id: u32| Event {
+            tenant,
+            ..Event::new(id, "c", 60, "{}")
+        };
+        for id in 0..5 {
+            world.submit(&[of(TENANT, id)]).await.unwrap();
+            for noise in 0..1_100 {
+                world.submit(&[of(other, id * 10_000 + noise)]).await.unwrap();
+            }
+        }
+        for _ in 0..2 {
+            let (mut query, mut sizes, mut seen) = (all_events(), Vec::new(), Vec::new());
+            query.limit = 2;
+            loop {
+                let page = world.aggregator.events(TENANT, query.clone()).await.unwrap();
+                sizes.push(page.events.len());
+                seen.extend(page.events.iter().map(|event| event.position.0));
+                let Some(cursor) = page.next_cursor else { break };
+                let foreign = EventQuery {
+                    cursor: Some(cursor.clone()),
+                    ..query.clone()
+                };
+                let refused = world.aggregator.events(other, foreign).await.unwrap_err();
+                assert_eq!(refused.fields[0].pointer, "/cursor", "another tenant's cursor");
+                let told = |position: &u64| {
+                    cursor.contains(&position.to_string()) || cursor.contains(&format!("{position:x}"))
+                };
+                assert!(!seen.iter().any(told), "{cursor} tells a position");
+                query.cursor = Some(cursor);
+            }
+            assert_eq!(sizes, [2, 2, 1]);
+        }
+        let mut query = all_events();
+        query.limit = 5;
+        let page = world.aggregator.events(TENANT, query.clone()).await.unwrap();
+        assert_eq!(
+            (page.events.len(), page.next_cursor),
+            (5, None),
+            "there are no more"
+        );
+        query.cursor = Some("17".to_owned());
+        assert!(world.aggregator.events(TENANT, query).await.is_err());
+        let none = world.aggregator.events(TenantId(3), all_events()).await.unwrap();
+        assert_eq!((none.events.len(), none.next_cursor), (0, None));
     });
 }
 

@@ -89,7 +89,7 @@ async fn put(
 }
 
 /// Erases a customer. One that had subscriptions, a parent or children keeps its key, subjects, usage and invoices and
-/// loses all personal data; another is gone altogether. Refused while a subscription runs or another customer has it as its parent.
+/// loses all personal data but name and email on invoices that are final; another is gone altogether. Refused while a subscription runs or another customer has it as its parent.
 #[utoipa::path(
     delete, path = "/v1/customers/{key}", tag = "Customers", operation_id = "delete_customer",
     params(("key" = String, Path)),

@@ -37,7 +37,7 @@ impl BillingSync {
             ends_after: days_before(horizon, options.listed_days),
             number_below: None,
         };
-        let lines = self.parts.store.billed_lines(scope.tenant, filter).await?;
+        let lines = self.parts.store.billed_lines(scope.tenant, filter).await??;
         let earlier = lines.iter().filter(|line| line.period.end <= scope.looked_from);
         let mut billed = sum_billed(earlier)?;
         for one in &mut billed {

@@ -35,8 +35,8 @@ pub(super) struct Billed {
 }
 
 /// A subscription on its way.
-struct Going<'s> {
-    subscription: &'s Subscription,
+struct Going {
+    subscription: Arc<Subscription>,
     closed_until: Option<Timestamp>,
     stopped: bool,
     /// Whether it is closed to its end.
@@ -50,14 +50,14 @@ impl BillingSync {
     pub(super) async fn bill(
         &self,
         tenant: TenantId,
-        subscriptions: &[Arc<Subscription>],
+        subscriptions: Vec<Arc<Subscription>>,
         until: Timestamp,
-        asked: Asked,
+        asked: Asked<'_>,
     ) -> Result<Vec<Billed>, Problem> {
         let ids = subscriptions.iter().map(|subscription| subscription.id.clone());
         let closed_until = self.parts.store.closed_until(tenant, ids.collect()).await?;
-        let mut going: Vec<Going<'_>> = subscriptions
-            .iter()
+        let mut going: Vec<Going> = subscriptions
+            .into_iter()
             .zip(closed_until)
             .map(|(subscription, closed_until)| Going::new(subscription, closed_until))
             .collect();
@@ -67,7 +67,7 @@ impl BillingSync {
             }
         }
         for one in &mut going {
-            if let Err(problem) = self.settle_if_over(tenant, one).await {
+            if let Err(problem) = self.settle_if_over(tenant, one, asked).await {
                 one.fail(problem);
             }
         }
@@ -78,45 +78,28 @@ impl BillingSync {
     async fn bill_round(
         &self,
         tenant: TenantId,
-        going: &mut [Going<'_>],
+        going: &mut [Going],
         until: Timestamp,
-        asked: Asked,
+        asked: Asked<'_>,
     ) -> bool {
         let until = until.min(self.parts.clock.now(tenant));
-        let mut scopes = Vec::new();
-        let mut places = Vec::new();
-        for (place, one) in going.iter_mut().enumerate() {
+        let mut due: Vec<(&mut Going, TimeRange)> = Vec::new();
+        for one in going {
             if let Some(period) = self.next_due(tenant, one, until) {
-                places.push(place);
-                scopes.push(Scope {
-                    tenant,
-                    subscription: one.subscription,
-                    period,
-                    looked_from: period.end,
-                    over: false,
-                });
+                due.push((one, period));
             }
         }
-        if scopes.is_empty() {
+        if due.is_empty() {
             return false;
         }
-        match self.close(tenant, &scopes, asked).await {
-            Ok(steps) => {
-                for ((place, scope), (step, late)) in places.iter().zip(&scopes).zip(steps) {
-                    going[*place].take(scope.period, step, late);
-                }
-            }
-            Err(problem) if scopes.len() == 1 => going[places[0]].fail(problem),
+        match self.close_due(tenant, &mut due, asked).await {
+            Ok(()) => {}
+            Err(problem) if due.len() == 1 => due[0].0.fail(problem),
             // Nobody knows which of them failed: each by itself.
             Err(_) => {
-                for (place, scope) in places.iter().zip(&scopes) {
-                    match self.close(tenant, std::slice::from_ref(scope), asked).await {
-                        Ok(steps) => {
-                            for (step, late) in steps {
-                                going[*place].take(scope.period, step, late);
-                            }
-                        }
-                        Err(problem) => going[*place].fail(problem),
+                for one in &mut due {
+                    if let Err(problem) = self.close_due(tenant, std::slice::from_mut(one), asked).await {
+                        one.0.fail(problem);
                     }
                 }
             }
@@ -124,13 +107,45 @@ impl BillingSync {
         true
     }
 
+    /// Closes these periods. Where a subscription was changed meanwhile none is, and all are read anew for the next round.
+    async fn close_due(
+        &self,
+        tenant: TenantId,
+        due: &mut [(&mut Going, TimeRange)],
+        asked: Asked<'_>,
+    ) -> Result<(), Problem> {
+        let scopes: Vec<Scope<'_>> = due
+            .iter()
+            .map(|(one, period)| Scope {
+                tenant,
+                subscription: &one.subscription,
+                period: *period,
+                looked_from: period.end,
+                over: false,
+            })
+            .collect();
+        let steps = self.close(tenant, &scopes, asked).await?;
+        if let Some(steps) = steps {
+            for ((one, period), (step, late)) in due.iter_mut().zip(steps) {
+                one.take(*period, step, late);
+            }
+            return Ok(());
+        }
+        for (one, _) in due {
+            let id = &one.subscription.id;
+            let now = self.parts.directory.subscription(tenant, id);
+            one.subscription = now.ok_or_else(|| Problem::not_found("subscription", id))?;
+        }
+        Ok(())
+    }
+
     /// The period to close next, if it ended by `until`.
-    fn next_due(&self, tenant: TenantId, one: &mut Going<'_>, until: Timestamp) -> Option<TimeRange> {
+    fn next_due(&self, tenant: TenantId, one: &mut Going, until: Timestamp) -> Option<TimeRange> {
         if one.stopped || one.at_end {
             return None;
         }
         let catalog = self.parts.directory.catalog(tenant);
-        match next_period(one.subscription, &catalog, one.closed_until) {
+        match next_period(&one.subscription, &catalog, one.closed_until) {
             Ok(Some(period)) if period.end <= until => return Some(period),
             Ok(Some(period)) => one.stop(period.end),
             Ok(None) => one.at_end = true,
@@ -141,22 +156,26 @@ impl BillingSync {
 
     /// Corrections of a subscription that is over and closed to its end, while its look-back time lasts; then what comes
     /// late is only listed, as long as that is done.
-    async fn settle_if_over(&self, tenant: TenantId, one: &mut Going<'_>) -> Result<(), Problem> {
+    async fn settle_if_over(
+        &self,
+        tenant: TenantId,
+        one: &mut Going,
+        asked: Asked<'_>,
+    ) -> Result<(), Problem> {
         let now = self.parts.clock.now(tenant);
-        let subscription = one.subscription;
+        let subscription = &one.subscription;
         let Some(end) = subscription.ends_at.filter(|end| one.at_end && *end <= now) else {
             return Ok(());
         };
-        let (late, made) = self
-            .settle(Scope {
-                tenant,
-                subscription,
-                period: TimeRange::new(end, end),
-                looked_from: now,
-                over: true,
-            })
-            .await?;
-        one.billed.late.extend(late);
+        let scope = Scope {
+            tenant,
+            subscription,
+            period: TimeRange::new(end, end),
+            looked_from: now,
+            over: true,
+        };
+        let (late, made) = self.settle(scope, asked).await?;
+        one.list(late);
         one.billed.invoices += u64::from(made);
         let options = &self.parts.options;
         let looked_at = options.look_back_days.saturating_add(options.listed_days);
@@ -172,8 +191,8 @@ impl BillingSync {
     }
 }
 
-impl<'s> Going<'s> {
-    const fn new(subscription: &'s Subscription, closed_until: Option<Timestamp>) -> Self {
+impl Going {
+    const fn new(subscription: Arc<Subscription>, closed_until: Option<Timestamp>) -> Self {
         Self {
             subscription,
             closed_until,
@@ -190,8 +209,17 @@ impl<'s> Going<'s> {
         }
     }
 
+    /// Several periods that are closed in one go find the same.
+    fn list(&mut self, late: Vec<LateUsage>) {
+        for one in late {
+            if !self.billed.late.contains(&one) {
+                self.billed.late.push(one);
+            }
+        }
+    }
+
     fn take(&mut self, period: TimeRange, step: Step, late: Vec<LateUsage>) {
-        self.billed.late.extend(late);
+        self.list(late);
         match step {
             Step::Final => self.billed.invoices += 1,
             Step::Empty => self.billed.empty += 1,

@@ -1,5 +1,7 @@
 //! An invoice's lines, from what is due and one consistent reading of the meters.
 
+use std::sync::Arc;
+
 use turnpike_domain::catalog::{Catalog, Subscription};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{Basis, BilledUsage, Counted, LateUsage, Line, LineKind};
@@ -34,7 +36,7 @@ pub(super) struct Scope<'a> {
     /// The tenant.
     pub(super) tenant: TenantId,
     /// The subscription.
-    pub(super) subscription: &'a Subscription,
+    pub(super) subscription: &'a Arc<Subscription>,
     /// The period to close; empty at the subscription's start and behind its end.
     pub(super) period: TimeRange,
     /// When the look-back time ends: the period's end, or now behind the subscription's end.

@@ -1,9 +1,11 @@
 //! Closing periods: draft, lock, final. Those of many subscriptions are closed together, each step in one transaction,
 //! and a step that was done is not done again.
 
+use std::sync::Arc;
+
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Invoice, InvoiceStatus, LateUsage, Totals};
-use turnpike_domain::port::billing::{Boundary, Closing};
+use turnpike_domain::invoice::{BillTo, Invoice, InvoiceStatus, LateUsage, Parties, Totals};
+use turnpike_domain::port::billing::{Boundary, Closing, Closings};
 use turnpike_domain::port::control::{Answer, Change};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
@@ -13,9 +15,9 @@ use super::engine::BillingSync;
 
 /// Who wants periods to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// A billing run: what has ended and is beyond its grace time is made final, other drafts are made anew.
-    ByRun,
+pub(super) enum Asked<'r> {
+    /// A billing run, by its id: what has ended and is beyond its grace time is made final, other drafts are made anew.
+    ByRun(&'r str),
     /// The clock: as a run, but a draft also waits for its own grace time, and is not made anew until then.
     ByClock,
 }
@@ -46,23 +48,26 @@ enum Course {
     },
 }
 
+/// What became of each of several periods, and the late usage that is on no invoice.
+pub(super) type Steps = Vec<(Step, Vec<LateUsage>)>;
+
 /// What is to be written.
-#[derive(Default)]
 struct Writing {
-    closings: Vec<Closing>,
+    closings: Closings,
     /// Invoices that get their numbers, in this order.
     locked: Vec<String>,
 }
 
 impl BillingSync {
-    /// Closes one period of each of several subscriptions. Answers what became of each, and the late usage that is on no
-    /// invoice. With an error some may be closed and others not: a repeat goes on. The caller holds the tenant's turn.
+    /// Closes one period of each of several subscriptions. Answers what became of each; `None`, and nothing is closed,
+    /// where a subscription was changed meanwhile. With an error some may be closed and others not: a repeat goes on.
+    /// The caller holds the tenant's turn.
     pub(super) async fn close(
         &self,
         tenant: TenantId,
         scopes: &[Scope<'_>],
-        asked: Asked,
-    ) -> Result<Vec<(Step, Vec<LateUsage>)>, Problem> {
+        asked: Asked<'_>,
+    ) -> Result<Option<Steps>, Problem> {
         let boundaries = scopes.iter().map(|scope| Boundary {
             subscription: scope.subscription.id.clone(),
             at: scope.period.end,
@@ -77,7 +82,7 @@ impl BillingSync {
         let building = building.filter(|(_, course)| matches!(course, Course::Build { .. }));
         let building: Vec<Scope<'_>> = building.map(|(scope, _)| *scope).collect();
         let mut built = self.build_all(tenant, &building).await?.into_iter();
-        let mut writing = Writing::default();
+        let mut writing = Writing::of(scopes, asked);
         let mut steps = Vec::with_capacity(scopes.len());
         for (scope, course) in scopes.iter().zip(courses) {
             steps.push(match course {
@@ -94,17 +99,17 @@ impl BillingSync {
                 }
             });
         }
-        self.write(tenant, writing).await?;
-        Ok(steps)
+        let written = self.write(tenant, writing).await?;
+        Ok(written.then_some(steps))
     }
 
-    fn course(&self, scope: &Scope<'_>, standing: Option<Invoice>, asked: Asked) -> Course {
+    fn course(&self, scope: &Scope<'_>, standing: Option<Invoice>, asked: Asked<'_>) -> Course {
         let now = self.parts.clock.now(scope.tenant);
         let grace_us = self.grace_us(scope.tenant);
         let grace_over = scope.period.end.plus_micros(grace_us) <= now;
         match (asked, standing) {
             (_, Some(invoice)) if !invoice.is_draft() => Course::Stands(invoice),
-            (Asked::ByRun, standing) => Course::Build {
+            (Asked::ByRun(_), standing) => Course::Build {
                 standing,
                 may_lock: grace_over,
             },
@@ -132,7 +137,7 @@ impl BillingSync {
             if grace_end > self.parts.clock.now(scope.tenant) {
                 return Ok(Step::Waits(grace_end));
             }
-            writing.closings.push(Closing::Empty {
+            writing.closings.closings.push(Closing::Empty {
                 subscription: scope.subscription.id.clone(),
                 period: scope.period,
             });
@@ -148,16 +153,19 @@ impl BillingSync {
             return Ok(Step::Final);
         }
         let locks_at = invoice.locks_at;
-        writing.closings.push(Closing::Draft(invoice));
+        writing.closings.closings.push(Closing::Draft(invoice));
         Ok(Step::Draft(locks_at))
     }
 
-    async fn write(&self, tenant: TenantId, writing: Writing) -> Result<(), Problem> {
+    /// Whether it was written: not, where a subscription was changed meanwhile.
+    async fn write(&self, tenant: TenantId, writing: Writing) -> Result<bool, Problem> {
         let store = &self.parts.store;
-        if !writing.closings.is_empty() {
-            store.close(self.own_change(tenant), writing.closings).await?;
+        let change = || self.own_change(tenant);
+        if !writing.closings.closings.is_empty() && !store.close(change(), writing.closings).await? {
+            return Ok(false);
         }
-        self.number(tenant, writing.locked).await
+        self.number(tenant, writing.locked).await?;
+        Ok(true)
     }
 
     /// Goes on with what is locked, whether just now or before a crash: it gets its number.
@@ -181,6 +189,7 @@ impl BillingSync {
             id: self.parts.randomness.new_id(),
             number: None,
             customer: scope.subscription.customer.clone(),
+            parties: Some(self.parties(scope.tenant, &scope.subscription.customer)),
             subscription: scope.subscription.id.clone(),
             status: InvoiceStatus::Draft,
             currency: scope.subscription.currency,
@@ -198,19 +207,39 @@ impl BillingSync {
         })
     }
 
+    /// The names as they are now.
+    fn parties(&self, tenant: TenantId, customer: &str) -> Parties {
+        let directory = &self.parts.directory;
+        let known = directory.customer(tenant, customer);
+        let name = known.as_ref().map(|known| known.name.clone());
+        let name = name.filter(|name| !name.is_empty());
+        Parties {
+            seller: directory
+                .tenant(tenant)
+                .map_or_else(String::new, |tenant| tenant.name.clone()),
+            bill_to: BillTo {
+                name: name.unwrap_or_else(|| customer.to_owned()),
+                email: known.and_then(|known| known.email.clone()),
+            },
+        }
+    }
+
     /// A subscription that is over has no next invoice: what came late gets an invoice of its own. Answers the late
     /// usage that is on none, and whether an invoice was made.
-    pub(super) async fn settle(&self, scope: Scope<'_>) -> Result<(Vec<LateUsage>, bool), Problem> {
+    pub(super) async fn settle(
+        &self,
+        scope: Scope<'_>,
+        asked: Asked<'_>,
+    ) -> Result<(Vec<LateUsage>, bool), Problem> {
         let mut built = self.build(scope).await?;
         let late = std::mem::take(&mut built.late);
         if built.lines.is_empty() {
             return Ok((late, false));
         }
         let round = self.next_round(&scope).await?;
-        let mut writing = Writing::default();
+        let mut writing = Writing::of(&[scope], asked);
         writing.lock(self.draft(&scope, round, built)?);
-        self.write(scope.tenant, writing).await?;
-        Ok((late, true))
+        Ok((late, self.write(scope.tenant, writing).await?))
     }
 
     pub(super) async fn next_round(&self, scope: &Scope<'_>) -> Result<u32, Problem> {
@@ -233,36 +262,61 @@ impl BillingSync {
     pub(super) async fn finalize(&self, change: Change, id: String) -> Result<Answer, Problem> {
         let tenant = change.tenant;
         let _turn = self.turn(tenant).await;
-        let found = self.parts.store.invoice(tenant, id.clone()).await?;
-        let invoice = found.ok_or_else(|| Problem::not_found("invoice", &id))?;
-        if invoice.is_draft() {
-            let found = self.parts.directory.subscription(tenant, &invoice.subscription);
-            let subscription =
-                found.ok_or_else(|| Problem::not_found("subscription", &invoice.subscription))?;
-            if invoice.boundary() > self.parts.clock.now(tenant) {
-                let detail = "an invoice cannot be finalized before its period has ended";
-                return Err(Problem::new(Code::IllegalTransition, detail));
-            }
-            let scope = Scope {
-                tenant,
-                subscription: &subscription,
-                period: invoice.period,
-                looked_from: invoice.boundary(),
-                over: false,
-            };
-            let built = self.build(scope).await?;
-            let locked = self.draft(&scope, invoice.round, built)?;
-            let closings = vec![Closing::Locked(locked)];
-            self.parts.store.close(self.own_change(tenant), closings).await?;
-        }
+        while !self.lock_draft(tenant, &id).await? {}
         self.parts.store.finish(change, id).await
+    }
+
+    /// Locks an invoice that is a draft, at once. `false` where its subscription was changed meanwhile.
+    async fn lock_draft(&self, tenant: TenantId, id: &str) -> Result<bool, Problem> {
+        let found = self.parts.store.invoice(tenant, id.to_owned()).await?;
+        let invoice = found.ok_or_else(|| Problem::not_found("invoice", id))?;
+        if !invoice.is_draft() {
+            return Ok(true);
+        }
+        let found = self.parts.directory.subscription(tenant, &invoice.subscription);
+        let subscription = found.ok_or_else(|| Problem::not_found("subscription", &invoice.subscription))?;
+        if invoice.boundary() > self.parts.clock.now(tenant) {
+            let detail = "an invoice cannot be finalized before its period has ended";
+            return Err(Problem::new(Code::IllegalTransition, detail));
+        }
+        let scope = Scope {
+            tenant,
+            subscription: &subscription,
+            period: invoice.period,
+            looked_from: invoice.boundary(),
+            over: false,
+        };
+        let built = self.build(scope).await?;
+        let locked = self.draft(&scope, invoice.round, built)?;
+        let closings = Closings {
+            closings: vec![Closing::Locked(locked)],
+            seen: vec![Arc::clone(&subscription)],
+            run: None,
+        };
+        self.parts.store.close(self.own_change(tenant), closings).await
     }
 }
 
 impl Writing {
+    fn of(scopes: &[Scope<'_>], asked: Asked<'_>) -> Self {
+        let seen = scopes.iter().map(|scope| Arc::clone(scope.subscription));
+        let run = match asked {
+            Asked::ByRun(id) => Some(id.to_owned()),
+            Asked::ByClock => None,
+        };
+        Self {
+            closings: Closings {
+                closings: Vec::new(),
+                seen: seen.collect(),
+                run,
+            },
+            locked: Vec::new(),
+        }
+    }
+
     fn lock(&mut self, invoice: Invoice) {
         self.locked.push(invoice.id.clone());
-        self.closings.push(Closing::Locked(invoice));
+        self.closings.closings.push(Closing::Locked(invoice));
     }
 
     /// Goes on with what a crash left between lock and number.

@@ -10,6 +10,7 @@ use turnpike_domain::time::Timestamp;
 
 use super::charges::next_period;
 use super::engine::BillingSync;
+use super::run::BATCH;
 
 impl BillingSync {
     async fn next_of(
@@ -45,20 +46,22 @@ impl DueWork for BillingSync {
         after: Timestamp,
     ) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
         Box::pin(async move {
-            let mut first: Option<Timestamp> = None;
+            let store = &self.parts.store;
+            let mut first = store.next_look(tenant, after).await?;
             let mut cursor = None;
+            // Beside what waits for its instant, there is what was changed, billed or not billed since it was looked at.
             loop {
-                let batch = self.batch(tenant, cursor.clone()).await?;
-                let Some(last) = batch.last() else {
+                let looks = store.looks(tenant, after, cursor, BATCH).await?;
+                let Some(last) = looks.last().cloned() else {
                     return Ok(first);
                 };
-                cursor = Some(last.id.clone());
-                let ids = batch.iter().map(|subscription| subscription.id.clone());
-                let closed_until = self.parts.store.closed_until(tenant, ids.collect()).await?;
-                for (subscription, closed_until) in batch.iter().zip(closed_until) {
+                cursor = Some(last);
+                let ids = looks.iter().map(|look| look.subscription.id.clone());
+                let closed_until = store.closed_until(tenant, ids.collect()).await?;
+                for (look, closed_until) in looks.iter().zip(closed_until) {
                     // One that cannot be billed is told when the work runs; it must not stop the clock.
                     let due = self
-                        .next_of(tenant, (subscription, closed_until), after)
+                        .next_of(tenant, (&look.subscription, closed_until), after)
                         .await
                         .unwrap_or_default();
                     first = first.into_iter().chain(due).min();

@@ -29,6 +29,7 @@ pub(super) fn request(price: &Price, counted: &Counted, period: TimeRange) -> Re
         meter: meter.clone(),
         subjects: counted.spans(),
         range: period,
+        cuts: Vec::new(),
         filter: price.filter.clone().into_iter().collect(),
         group_by,
     })

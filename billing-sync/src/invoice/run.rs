@@ -16,9 +16,7 @@ use super::close::Asked;
 use super::engine::BillingSync;
 
 /// Subscriptions between two notes of progress.
-const BATCH: usize = 100;
-/// Runs among which a check looks for one that lists the same late usage, so that it is not listed every day anew.
-const RUNS_COMPARED: usize = 20;
+pub(super) const BATCH: usize = 100;
 
 impl BillingSync {
     /// Begins a run; it goes on after the answer.
@@ -66,25 +64,16 @@ impl BillingSync {
         self.parts.store.save_run(tenant, run.clone()).await?;
         loop {
             let batch = self.batch(tenant, run.cursor.clone()).await?;
-            let billed = self.bill(tenant, &batch, run.period_end, Asked::ByRun).await?;
+            let Some(last) = batch.last() else { break };
+            run.cursor = Some(last.id.clone());
+            let asked = Asked::ByRun(&run.id);
+            let billed = self.bill(tenant, batch.clone(), run.period_end, asked).await?;
             for (subscription, billed) in batch.iter().zip(billed) {
                 note(&mut run, &subscription.id, &billed);
             }
-            let Some(last) = batch.last() else { break };
-            run.cursor = Some(last.id.clone());
             self.parts.store.save_run(tenant, run.clone()).await?;
         }
         self.finish_run(tenant, run).await
-    }
-
-    /// Whether a run of late lists the same late usage.
-    async fn is_listed(&self, tenant: TenantId, run: &BillingRun) -> Result<bool, Problem> {
-        let page = PageAfter {
-            after: None,
-            rows: RUNS_COMPARED,
-        };
-        let runs = self.parts.store.runs(tenant, page).await?;
-        Ok(runs.iter().any(|before| before.late_usage == run.late_usage))
     }
 
     async fn finish_run(&self, tenant: TenantId, mut run: BillingRun) -> Result<(), Problem> {
@@ -99,7 +88,7 @@ impl BillingSync {
         self.parts.store.save_run(tenant, run).await
     }
 
-    pub(super) async fn batch(
+    async fn batch(
         &self,
         tenant: TenantId,
         after: Option<String>,
@@ -112,8 +101,8 @@ impl BillingSync {
     }
 
     /// Bills what is due by now, as the clock asks. A subscription that cannot be billed does not keep the others from
-    /// it, and is tried again at the next check. Where late usage is found that is on no invoice, it is kept as a run is,
-    /// so that it can be seen.
+    /// it, and is tried again at the next check. Where late usage is found that is on no invoice and that no run lists, it
+    /// is kept as a run is, so that it can be seen.
     pub(super) async fn bill_due(&self, tenant: TenantId) -> Result<Undone, Problem> {
         let _turn = self.turn(tenant).await;
         let store = &self.parts.store;
@@ -124,23 +113,22 @@ impl BillingSync {
         loop {
             let now = self.parts.clock.now(tenant);
             let due = store.looks(tenant, now, after, BATCH).await?;
-            let found = |look: Look| {
-                let subscription = self.parts.directory.subscription(tenant, &look.subscription)?;
-                Some((subscription, look))
-            };
             let last = due.last().cloned();
-            let (subscriptions, looks): (Vec<_>, Vec<_>) = due.into_iter().filter_map(found).unzip();
-            let billed = self.bill(tenant, &subscriptions, now, Asked::ByClock).await?;
-            let mut again = Vec::with_capacity(looks.len());
-            for (look, billed) in looks.into_iter().zip(billed) {
-                note(&mut run, &look.subscription, &billed);
+            let subscriptions = due.iter().map(|look| Arc::clone(&look.subscription));
+            let billed = self
+                .bill(tenant, subscriptions.collect(), now, Asked::ByClock)
+                .await?;
+            let mut again = Vec::with_capacity(due.len());
+            for (look, mut billed) in due.into_iter().zip(billed) {
+                billed.late = store.unlisted(tenant, billed.late).await?;
+                note(&mut run, &look.subscription.id, &billed);
                 match billed.failure {
                     None => again.push(Look {
                         at: billed.next,
                         ..look
                     }),
                     Some(problem) => {
-                        let id = &look.subscription;
+                        let id = &look.subscription.id;
                         tracing::warn!(tenant = tenant.0, subscription = %id, %problem, "a subscription cannot be billed");
                         undone.note(id, &problem);
                     }
@@ -148,7 +136,7 @@ impl BillingSync {
             }
             store.look_again(tenant, again).await?;
             if last.is_none() {
-                if run.late > 0 && !self.is_listed(tenant, &run).await? {
+                if run.late > 0 {
                     self.finish_run(tenant, run).await?;
                 }
                 return Ok(undone);

@@ -289,6 +289,7 @@ impl App {
         for trigger in [
             "invoices_stay",
             "invoices_stay_made",
+            "invoices_stay_named",
             "invoices_remain",
             "invoice_lines_stay",
             "invoice_lines_remain",

@@ -114,10 +114,18 @@ async fn a_crash_anywhere_resumes_to_exactly_one_invoice() {
                 _ => true,
             };
             let app = app.restarted("").await;
-            let run = app.run("2026-03-01T00:00:00Z").await;
-            assert_eq!(run["status"], "done", "{point}:{at} {run}");
+            let again = app.run("2026-03-01T00:00:00Z").await;
+            assert_eq!(again["status"], "done", "{point}:{at} {again}");
             let invoices = app.invoices().await;
             assert_once(&invoices, 2);
+            // Each invoice is counted by the run that made it, through the crash; and nothing twice.
+            let runs = app.get("/v1/billing/runs").await;
+            let runs = runs["data"].as_array().unwrap();
+            let counted: u64 = runs.iter().map(|run| run["invoices"].as_u64().unwrap()).sum();
+            assert_eq!(counted, invoices.len() as u64, "{point}:{at} {runs:?}");
+            for run in runs {
+                assert_eq!(run["subscriptions"], CUSTOMERS, "{point}:{at} {runs:?}");
+            }
             assert!(
                 invoices.iter().all(|invoice| invoice["status"] == "open"),
                 "{point}:{at}"

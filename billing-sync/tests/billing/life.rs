@@ -240,6 +240,8 @@ async fn what_came_late_for_a_subscription_that_is_over_comes_before_a_period_th
 #[tokio::test]
 async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
     let app = january().await;
+    app.put("/v1/customers/other", json!({})).await;
+    app.subscribe(json!({"customer": "other"})).await;
     for (now, end) in [
         ("2026-02-02T00:00:00Z", "2026-02-01T00:00:00Z"),
         ("2026-03-02T00:00:00Z", "2026-03-01T00:00:00Z"),
@@ -269,6 +271,19 @@ async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
     }
     let runs = app.get("/v1/billing/runs").await;
     assert_eq!(runs["data"].as_array().unwrap().len(), 3, "{runs}");
+    // What comes late beside it is listed alone.
+    app.usage.add("other", "2026-02-25T00:00:00Z", "50000");
+    app.at("2026-06-02T00:00:00Z");
+    let now = Timestamp::parse("2026-06-02T00:00:00Z").unwrap();
+    app.billing.run_due(app.tenant, now).await.unwrap();
+    let runs = app.get("/v1/billing/runs").await;
+    assert_eq!(runs["data"].as_array().unwrap().len(), 4, "{runs}");
+    let listed = &runs["data"][0];
+    assert_eq!(
+        (&listed["late"], &listed["late_usage"][0]["amount"]),
+        (&json!(1), &json!("19.60")),
+        "{runs}"
+    );
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! Which periods there are, and what is charged when.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use turnpike_domain::port::billing::{BillingStore as _, Look};
 use turnpike_domain::port::control::DueWork as _;
-use turnpike_domain::time::Timestamp;
+use turnpike_domain::time::{Clock as _, Timestamp};
 
 use crate::app::{App, LAB, amounts};
 
@@ -296,7 +297,7 @@ async fn only_subscriptions_that_are_due_are_looked_at() {
         1,
         "what was read before the change does not hide it"
     );
-    assert_eq!(due_now[0].subscription, id);
+    assert_eq!(due_now[0].subscription.id, id);
 
     look("2026-02-25T00:00:00Z").await;
     let drafts = app.invoices().await.len();
@@ -336,4 +337,60 @@ async fn many_subscriptions_are_billed_together() {
         .collect();
     assert_eq!(numbers.len(), 240);
     assert_eq!(numbers.last().unwrap(), "INV-000240");
+}
+
+/// Between the commit of a change and the directory's taking it over, the row is ahead: what is due is read from the row, so
+/// that a look that counts the change also sees it.
+#[tokio::test]
+async fn what_is_due_is_read_together_with_the_number_of_its_changes() {
+    use sqlx::Executor as _;
+    let app = App::start().await;
+    app.catalog(flat("arrears"), "UTC").await;
+    app.subscribe(json!({})).await;
+    let now = app.clock.machine_now();
+    let before = app.store.looks(app.tenant, now, None, 10).await.unwrap();
+    let end = "2026-01-10T00:00:00Z";
+    let committed = format!(
+        "UPDATE subscriptions SET changes = changes + 1, body = json_set(body, '$.ends_at', '{end}')"
+    );
+    let mut database = app.database().await;
+    database.execute(sqlx::AssertSqlSafe(committed)).await.unwrap();
+    let after = app.store.looks(app.tenant, now, None, 10).await.unwrap();
+    assert_eq!(after[0].change, before[0].change + 1);
+    assert_eq!(
+        after[0].subscription.ends_at,
+        Some(Timestamp::parse(end).unwrap())
+    );
+}
+
+/// A subscription that changes while its period is being closed is closed as it is, not as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_in_the_middle_of_a_run_is_on_the_invoice() {
+    let boundary = "2026-02-01T00:00:00Z";
+    for by_run in [true, false] {
+        let app = App::start().await.for_test_tenant("2026-01-01T00:00:00Z").await;
+        app.catalog(flat("advance"), "UTC").await;
+        let app = Arc::new(app);
+        let id = app.subscribe(json!({})).await["id"].as_str().unwrap().to_owned();
+        app.billing.run_due(LAB, app.clock.machine_now()).await.unwrap();
+        app.at(boundary);
+        let (engine, path) = (app.clone(), format!("/v1/subscriptions/{id}/cancel"));
+        *app.usage.meanwhile.lock() = Some(Box::pin(async move {
+            engine.post(&path, json!({"at": "now"})).await;
+        }));
+        if by_run {
+            assert_eq!(app.run(boundary).await["status"], "done");
+        } else {
+            let now = Timestamp::parse(boundary).unwrap();
+            assert_eq!(app.billing.run_due(LAB, now).await.unwrap().failed, 0);
+        }
+        assert!(
+            app.usage.meanwhile.lock().is_none(),
+            "vacuous: nothing was changed meanwhile"
+        );
+        let january = app.invoices().await.remove(1);
+        assert_eq!(january["period"]["end"], boundary);
+        // It ended with January: nothing is charged in advance for February.
+        assert_eq!(amounts(&january, "recurring"), Vec::<String>::new(), "{january}");
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) struct FakeUsage {
     pub(crate) passes: AtomicUsize,
     /// How often sums were asked for.
     pub(crate) reads: AtomicUsize,
+    /// What happens, once, while sums are read.
+    pub(crate) meanwhile: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 /// Nothing to look at, and no meter.
@@ -126,7 +128,13 @@ impl UsageReader for FakeUsage {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let records = self.records.lock().len();
         let totals = self.sums(&requests, records);
-        Box::pin(async move { Ok(totals) })
+        let meanwhile = self.meanwhile.lock().take();
+        Box::pin(async move {
+            if let Some(meanwhile) = meanwhile {
+                meanwhile.await;
+            }
+            Ok(totals)
+        })
     }
 
     fn totals_from_log(

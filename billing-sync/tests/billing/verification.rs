@@ -35,7 +35,7 @@ async fn two_invoices() -> (App, Vec<Value>) {
 }
 
 /// A change of a stored field of the second invoice, and where the difference must be named.
-const TAMPERED: [(&str, &str, &str); 21] = [
+const TAMPERED: [(&str, &str, &str); 22] = [
     ("id", "'another'", "/hash"),
     ("number", "7", "/previous_hash"),
     ("customer", "'other'", "/customer"),
@@ -57,6 +57,7 @@ const TAMPERED: [(&str, &str, &str); 21] = [
     ("created_us", "created_us + 1", "/hash"),
     ("locks_us", "locks_us + 1", "/hash"),
     ("finalized_us", "finalized_us + 1", "/hash"),
+    ("parties", "replace(parties, 'Acme', 'Evil')", "/hash"),
 ];
 
 /// The same for its line of kind `adjustment`, the fifth.
@@ -109,6 +110,126 @@ async fn every_change_behind_the_engines_back_is_found_and_named() {
     }
 }
 
+/// All numbers that were given, and what came of each.
+async fn verify_all(app: &App) -> Vec<(String, Value)> {
+    let found = app.post("/v1/invoices/verify", json!({})).await;
+    assert_eq!(found["next_cursor"], Value::Null);
+    let told = found["data"].as_array().unwrap().iter();
+    told.map(|one| (one["invoice"].as_str().unwrap().to_owned(), one.clone()))
+        .collect()
+}
+
+/// A value that cannot even be read is named like any other, and keeps no other invoice from being verified.
+#[tokio::test]
+async fn what_cannot_be_read_is_named_and_the_others_are_verified() {
+    let line = "line = 4 AND invoice = (SELECT id FROM invoices WHERE number = 2)";
+    let mut tried = 0;
+    for (table, which) in [("invoices", "number = 2"), ("invoice_lines", line)] {
+        for column in two_invoices().await.0.columns(table).await {
+            // Whose it is, and the place of the last line, say nothing of the invoice.
+            if ["tenant", "line"].contains(&column.as_str()) {
+                continue;
+            }
+            let (app, _) = two_invoices().await;
+            let sql = format!("UPDATE {table} SET {column} = x'ff' WHERE {which}");
+            app.tamper(&sql).await;
+            let told = verify_all(&app).await;
+            let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, ["INV-000001", "INV-000002"], "{sql}");
+            assert_eq!(told[0].1["verified"], true, "{sql} {told:?}");
+            assert_eq!(told[1].1["verified"], false, "{sql} {told:?}");
+            let pointer = told[1].1["differences"][0]["pointer"].as_str();
+            assert!(
+                pointer.is_some_and(|pointer| pointer.starts_with('/')),
+                "{told:?}"
+            );
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, TAMPERED.len() + TAMPERED_LINE.len() - 1);
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_read_is_told_by_the_invoice_that_corrects_it_too() {
+    let (app, _) = two_invoices().await;
+    app.tamper("UPDATE invoice_lines SET quantity = 'many' WHERE line = 1 AND invoice = (SELECT id FROM invoices WHERE number = 1)").await;
+    let told = verify_all(&app).await;
+    let quantity =
+        json!({"pointer": "/lines/1/quantity", "expected": "a value that can be read", "found": "many"});
+    assert_eq!(told[0].1["differences"], json!([quantity]), "{told:?}");
+    let second = told[1].1["differences"].as_array().unwrap();
+    assert!(second.iter().any(|one| one["pointer"] == "/lines"), "{told:?}");
+}
+
+/// The series knows its last number: no invoice at its end is gone without a word, nor is one put behind it.
+#[tokio::test]
+async fn the_end_of_the_series_is_verified_too() {
+    for (sql, pointer) in [
+        ("DELETE FROM invoices WHERE number = 2", "/number"),
+        ("UPDATE invoices SET number = NULL WHERE number = 2", "/number"),
+        ("UPDATE invoice_numbers SET last = 1", "/number"),
+        ("DELETE FROM invoice_numbers", "/number"),
+        ("UPDATE invoice_numbers SET hash = 'x'", "/hash"),
+    ] {
+        let (app, _) = two_invoices().await;
+        app.tamper(sql).await;
+        let told = verify_all(&app).await;
+        assert_eq!(told.len(), 2, "{sql} {told:?}");
+        let last = app.post("/v1/invoices/INV-000002/verify", json!({})).await;
+        assert_eq!(last["verified"], false, "{sql} {last}");
+        assert_eq!(last["differences"], told[1].1["differences"], "{sql} {told:?}");
+        assert_eq!(last["differences"][0]["pointer"], pointer, "{sql} {last}");
+    }
+    let (app, _) = two_invoices().await;
+    let beyond = app
+        .call("POST", "/v1/invoices/INV-000003/verify", json!({}))
+        .await;
+    assert_eq!(beyond.0, 404, "a number that was never given");
+}
+
+/// Names are those of the day of the lock, on the page and in the data, whatever becomes of customer and tenant.
+#[tokio::test]
+async fn a_final_invoice_keeps_its_names() {
+    let (app, invoices) = two_invoices().await;
+    let path = "/v1/invoices/INV-000001";
+    let page = async || {
+        let (status, page) = app.call("GET", &format!("{path}.html"), Value::Null).await;
+        assert_eq!(status, 200);
+        page
+    };
+    let before = page().await;
+    assert!(before.as_str().unwrap().contains("Acme &amp; &lt;Sons&gt;"));
+    assert_eq!(
+        invoices[0]["bill_to"],
+        json!({"name": "Acme & <Sons>", "email": null})
+    );
+    app.put(
+        "/v1/customers/acme",
+        json!({"name": "Renamed", "email": "new@example.com"}),
+    )
+    .await;
+    app.at("2026-04-02T00:00:00Z");
+    app.run("2026-04-01T00:00:00Z").await;
+    assert_eq!(
+        (page().await, app.get(path).await),
+        (before.clone(), invoices[0].clone())
+    );
+    let april = app.get("/v1/invoices/INV-000003").await;
+    assert_eq!(
+        april["bill_to"],
+        json!({"name": "Renamed", "email": "new@example.com"})
+    );
+    let id = april["subscription"].as_str().unwrap();
+    app.post(&format!("/v1/subscriptions/{id}/cancel"), json!({"at": "now"}))
+        .await;
+    let (status, _) = app.call("DELETE", "/v1/customers/acme", Value::Null).await;
+    assert_eq!(status, 204);
+    assert_eq!((page().await, app.get(path).await), (before, invoices[0].clone()));
+    for (_, told) in verify_all(&app).await {
+        assert_eq!(told["verified"], true, "{told}");
+    }
+}
+
 #[tokio::test]
 async fn changes_of_earlier_invoices_and_missing_lines_are_found() {
     for sql in [
@@ -156,6 +277,7 @@ async fn a_price_that_the_plan_does_not_have_is_found_though_all_hashes_fit() {
             "UPDATE invoices SET subtotal = {subtotal}, total = {total}, hash = '{}' WHERE id = '{id}'",
             forged.hash
         ),
+        format!("UPDATE invoice_numbers SET hash = '{}'", forged.hash),
     ] {
         app.tamper(&sql).await;
     }
@@ -223,6 +345,7 @@ async fn the_database_itself_refuses_to_change_what_is_final() {
         "UPDATE invoices SET total = 0",
         "UPDATE invoices SET status = 'draft'",
         "UPDATE invoices SET number = 7 WHERE number = 1",
+        "UPDATE invoices SET parties = NULL WHERE number = 1",
         "DELETE FROM invoices",
         "UPDATE invoice_lines SET amount = 0",
         "DELETE FROM invoice_lines",

@@ -48,7 +48,7 @@ pub struct Customer {
     /// What the caller keeps with it.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-    /// When it was erased: its personal data is gone, its usage and invoices stay. Given by the engine.
+    /// When it was erased: its personal data is gone, its usage and invoices stay, with the names on those that are final. Given by the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, read_only, format = DateTime)]
     pub erased_at: Option<Timestamp>,

@@ -126,6 +126,15 @@ impl Subscription {
             .is_some_and(|end| end <= at && end <= self.billed_until)
     }
 
+    /// Whether `other` is the same but for until when it is billed.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let billed = Self {
+            billed_until: self.billed_until,
+            ..other.clone()
+        };
+        *self == billed
+    }
+
     /// Whether it is paused at `at`. A period that begins while it is paused has no recurring prices; usage in a pause
     /// is charged as it happens, and a pause changes no boundary.
     pub fn is_paused(&self, at: Timestamp) -> bool {

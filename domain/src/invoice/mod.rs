@@ -14,6 +14,8 @@ pub use seal::{Difference, compare_seals, number_text};
 pub use status::{InvoiceStatus, InvoiceStep};
 pub use view::{InvoiceView, LineView, PeriodView};
 
+use serde::{Deserialize, Serialize};
+
 use crate::money::Currency;
 use crate::rating::RatingError;
 use crate::record::Watermark;
@@ -30,6 +32,9 @@ pub struct Invoice {
     pub number: Option<u64>,
     /// The customer's key.
     pub customer: String,
+    /// Who owes and who is owed, by name, as it was when the invoice was locked (of a draft: when it was made). None on
+    /// one that was locked before names were kept.
+    pub parties: Option<Parties>,
     /// The subscription's id.
     pub subscription: String,
     /// Where it stands.
@@ -59,6 +64,24 @@ pub struct Invoice {
     pub locks_at: Timestamp,
     /// When it became final.
     pub finalized: Option<Timestamp>,
+}
+
+/// The names that an invoice shows. They stay when the customer or the tenant is renamed or erased.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parties {
+    /// The tenant's name.
+    pub seller: String,
+    /// The customer.
+    pub bill_to: BillTo,
+}
+
+/// Whom an invoice is addressed to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BillTo {
+    /// The customer's name.
+    pub name: String,
+    /// Where the invoice goes.
+    pub email: Option<String>,
 }
 
 /// The sums of an invoice in minor units: total = subtotal − discount − credits + tax.

@@ -30,8 +30,11 @@ pub fn number_text(number: u64) -> String {
 impl Invoice {
     /// The hash over everything that never changes once the invoice is final: all but its status.
     pub fn seal(&self) -> String {
+        // Names are made of texts in a fixed order: writing them cannot fail.
+        let names = |parties| serde_json::to_string(parties).unwrap_or_default();
+        let version = if self.parties.is_some() { 2 } else { 1 };
         let texts = [
-            "turnpike.invoice.1".to_owned(),
+            format!("turnpike.invoice.{version}"),
             self.id.clone(),
             self.number.map(number_text).unwrap_or_default(),
             self.customer.clone(),
@@ -57,8 +60,10 @@ impl Invoice {
                 .unwrap_or_default(),
             self.previous_hash.clone(),
         ];
+        let names = self.parties.as_ref().map(names);
         let parts: Vec<&str> = texts
             .iter()
+            .chain(&names)
             .map(String::as_str)
             .chain(self.lines.iter().map(|line| line.hash.as_str()))
             .collect();

@@ -73,6 +73,13 @@ fn invoice() -> Invoice {
         id: "i".into(),
         number: Some(7),
         customer: "acme".into(),
+        parties: Some(Parties {
+            seller: "Lab".into(),
+            bill_to: BillTo {
+                name: "Acme".into(),
+                email: None,
+            },
+        }),
         subscription: "s".into(),
         status: InvoiceStatus::Open,
         currency: Currency::USD,
@@ -95,7 +102,7 @@ fn invoice() -> Invoice {
 #[test]
 fn every_fact_of_a_final_invoice_is_under_its_hash() {
     assert_eq!(compare_seals(&invoice()), vec![]);
-    let changes: [fn(&mut Invoice); 14] = [
+    let changes: [fn(&mut Invoice); 18] = [
         |i| i.number = Some(8),
         |i| i.customer = "other".into(),
         |i| i.subscription = "other".into(),
@@ -105,6 +112,10 @@ fn every_fact_of_a_final_invoice_is_under_its_hash() {
         |i| i.watermark = None,
         |i| i.catalog_version = 3,
         |i| i.previous_hash.clear(),
+        |i| i.parties = None,
+        |i| i.parties.as_mut().unwrap().seller.clear(),
+        |i| i.parties.as_mut().unwrap().bill_to.name.clear(),
+        |i| i.parties.as_mut().unwrap().bill_to.email = Some("a@example.com".into()),
         |i| i.lines[0].amount += 1,
         |i| i.lines[0].quantity = Quantity::ONE,
         |i| i.lines[1].description = "another".into(),

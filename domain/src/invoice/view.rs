@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invoice, InvoiceStatus, Line, LineKind, number_text};
+use super::{BillTo, Invoice, InvoiceStatus, Line, LineKind, number_text};
 use crate::money::Currency;
 use crate::rating::Price;
 use crate::time::{TimeRange, Timestamp};
@@ -63,6 +63,10 @@ pub struct InvoiceView {
     pub number: Option<String>,
     /// The customer's key.
     pub customer: String,
+    /// Whom it is addressed to. It stays as it was when the invoice was locked.
+    pub bill_to: Option<BillTo>,
+    /// The name of the tenant, whose invoice it is; it stays likewise.
+    pub seller: Option<String>,
     /// The subscription's id.
     pub subscription: String,
     /// Where it stands.
@@ -130,6 +134,8 @@ impl From<&Invoice> for InvoiceView {
             id: filled(&invoice.id),
             number: invoice.number.map(number_text),
             customer: invoice.customer.clone(),
+            bill_to: invoice.parties.as_ref().map(|parties| parties.bill_to.clone()),
+            seller: invoice.parties.as_ref().map(|parties| parties.seller.clone()),
             subscription: invoice.subscription.clone(),
             status: invoice.status,
             currency: invoice.currency,

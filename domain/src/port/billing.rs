@@ -1,9 +1,14 @@
 //! Invoices and billing runs, kept beside the catalog. What is final is never written again but for its status.
 
-use super::BoxFuture;
+use std::sync::Arc;
+
 use super::control::{Answer, Change, PageAfter};
+use super::{BoxFuture, StoreError};
+use crate::catalog::Subscription;
 use crate::identity::TenantId;
-use crate::invoice::{BillingRun, Invoice, InvoiceStatus, InvoiceStep, Line};
+use crate::invoice::{
+    BillingRun, Difference, Invoice, InvoiceStatus, InvoiceStep, LateUsage, Line, number_text,
+};
 use crate::problem::Problem;
 use crate::time::{TimeRange, Timestamp};
 
@@ -18,6 +23,99 @@ pub struct InvoiceFilter {
     pub status: Option<InvoiceStatus>,
     /// Whose period ends in this time.
     pub ends: Option<TimeRange>,
+}
+
+/// What an invoice is asked for by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InvoiceName {
+    /// Its id.
+    Id(String),
+    /// Its number.
+    Number(u64),
+}
+
+impl InvoiceName {
+    /// Reads a number as it stands on invoices, else takes the text for an id.
+    pub fn parse(text: &str) -> Self {
+        let number = text.strip_prefix("INV-").and_then(|digits| digits.parse().ok());
+        number.map_or_else(|| Self::Id(text.to_owned()), Self::Number)
+    }
+}
+
+/// What there is of an invoice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are whole")]
+pub enum Kept {
+    /// All of it.
+    Whole(Invoice),
+    /// Not all of it can be read.
+    Broken(Broken),
+    /// Nothing, though the number was given.
+    Missing(u64),
+}
+
+/// An invoice of which something cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Its id; empty where that is what cannot be read.
+    pub id: String,
+    /// Its number, if it has one that can be read.
+    pub number: Option<u64>,
+    /// The first field that cannot be read.
+    pub field: Difference,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, field, .. } = self;
+        write!(
+            f,
+            "invoice {id}: {} cannot be read: {}",
+            field.pointer, field.found
+        )
+    }
+}
+
+impl From<Broken> for StoreError {
+    fn from(broken: Broken) -> Self {
+        Self::Damaged(broken.to_string())
+    }
+}
+
+impl From<Broken> for Problem {
+    fn from(broken: Broken) -> Self {
+        StoreError::from(broken).into()
+    }
+}
+
+impl Kept {
+    /// The number as it stands on invoices, else the id.
+    pub fn name(&self) -> String {
+        let (number, id) = match self {
+            Self::Whole(invoice) => (invoice.number, &invoice.id),
+            Self::Broken(broken) => (broken.number, &broken.id),
+            Self::Missing(number) => return number_text(*number),
+        };
+        number.map_or_else(|| id.clone(), number_text)
+    }
+}
+
+/// A tenant's series of invoice numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NumberSeries {
+    /// The last number that was given; 0 before the first.
+    pub last: u64,
+    /// The hash of its invoice.
+    pub hash: String,
+    /// The highest number of an invoice: the last one, unless somebody meddled with either.
+    pub highest: u64,
+}
+
+impl NumberSeries {
+    /// The number with which it ends, whatever was meddled with.
+    pub fn end(&self) -> u64 {
+        self.last.max(self.highest)
+    }
 }
 
 /// Which billed lines are read.
@@ -58,11 +156,22 @@ pub enum Closing {
     Locked(Invoice),
 }
 
+/// Periods to close together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Closings {
+    /// What becomes of each.
+    pub closings: Vec<Closing>,
+    /// The subscriptions that the closings were made from.
+    pub seen: Vec<Arc<Subscription>>,
+    /// The run that closes them, which counts them.
+    pub run: Option<String>,
+}
+
 /// When billing is to look at a subscription again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
-    /// The subscription.
-    pub subscription: String,
+    /// The subscription, as it was with that many changes.
+    pub subscription: Arc<Subscription>,
     /// Not before then.
     pub at: Timestamp,
     /// Counts changes of the subscription; each makes it due at once.
@@ -81,8 +190,10 @@ pub trait BillingStore: Send + Sync {
         subscriptions: Vec<String>,
     ) -> Stored<'_, Vec<Option<Timestamp>>>;
 
-    /// Closes periods, all in one transaction. Where an invoice is locked already nothing changes.
-    fn close(&self, change: Change, closings: Vec<Closing>) -> Stored<'_, ()>;
+    /// Closes periods, all in one transaction, in which their run counts the invoices that it locked and the periods
+    /// without one. Where an invoice is locked already nothing changes. `false`, and nothing is written, where a
+    /// subscription is no longer as it was seen: what it owes may be something else now.
+    fn close(&self, change: Change, closings: Closings) -> Stored<'_, bool>;
 
     /// Gives `finalizing` invoices their numbers, in this order and in one transaction, as [`BillingStore::finish`] does.
     /// Others stay as they are. Answers how many got one.
@@ -99,8 +210,11 @@ pub trait BillingStore: Send + Sync {
     /// An invoice.
     fn invoice(&self, tenant: TenantId, id: String) -> Stored<'_, Option<Invoice>>;
 
-    /// The invoice with a number.
-    fn invoice_by_number(&self, tenant: TenantId, number: u64) -> Stored<'_, Option<Invoice>>;
+    /// What there is of an invoice; `None` for an id that is unknown, and for a number beyond the series.
+    fn kept(&self, tenant: TenantId, name: InvoiceName) -> Stored<'_, Option<Kept>>;
+
+    /// The tenant's series of numbers.
+    fn series(&self, tenant: TenantId) -> Stored<'_, NumberSeries>;
 
     /// Invoices, newest first, before the id `page.after`.
     fn invoices(&self, tenant: TenantId, filter: InvoiceFilter, page: PageAfter) -> Stored<'_, Vec<Invoice>>;
@@ -118,11 +232,14 @@ pub trait BillingStore: Send + Sync {
         rows: usize,
     ) -> Stored<'_, Vec<Look>>;
 
+    /// The first instant after `after` at which billing is to look at a subscription.
+    fn next_look(&self, tenant: TenantId, after: Timestamp) -> Stored<'_, Option<Timestamp>>;
+
     /// Keeps when subscriptions are looked at next; one that was changed since it was read stays due.
     fn look_again(&self, tenant: TenantId, looks: Vec<Look>) -> Stored<'_, ()>;
 
     /// Lines of recurring prices, usage, minimum and adjustment of locked invoices, in the order of the invoices.
-    fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Vec<Line>>;
+    fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Result<Vec<Line>, Broken>>;
 
     /// Ids of invoices that are locked but not yet final, oldest first.
     fn finalizing(&self, tenant: TenantId) -> Stored<'_, Vec<String>>;
@@ -131,8 +248,12 @@ pub trait BillingStore: Send + Sync {
     /// body is the run.
     fn begin_run(&self, change: Change, run: BillingRun) -> Stored<'_, Answer>;
 
-    /// Keeps how far a run is.
+    /// Keeps how far a run is. A run that is kept already goes on counting its invoices and empty periods by
+    /// [`BillingStore::close`] alone.
     fn save_run(&self, tenant: TenantId, run: BillingRun) -> Stored<'_, ()>;
+
+    /// Which of these no run lists yet.
+    fn unlisted(&self, tenant: TenantId, late: Vec<LateUsage>) -> Stored<'_, Vec<LateUsage>>;
 
     /// A run.
     fn run(&self, tenant: TenantId, id: String) -> Stored<'_, Option<BillingRun>>;

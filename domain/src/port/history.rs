@@ -84,10 +84,9 @@ impl EventView {
 /// into a range that is asked for: that one stands where the correction does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EventPage {
-    /// The events. A page may be short, or empty, and still have a next one: each page looks through a bounded part
-    /// of the log.
+    /// The events: as many as were asked for, unless there are no more, or their data is long.
     pub events: Vec<EventView>,
-    /// Where the next page begins.
+    /// Where the next page begins, if there is any event on it. It tells nothing else.
     pub next_cursor: Option<String>,
 }
 

@@ -28,10 +28,23 @@ pub struct TotalRequest {
     pub subjects: Vec<SubjectSpan>,
     /// Which time. On whole minutes; a range inside the last two minutes may be finer.
     pub range: TimeRange,
+    /// Whole minutes inside the range, ascending, at which it is cut: each part has one row, in their order. One that is
+    /// cut cannot be split by groups.
+    pub cuts: Vec<Timestamp>,
     /// Group-by dimension → the values that are taken.
     pub filter: Vec<(String, Vec<String>)>,
     /// Dimensions to split by; none gives one row.
     pub group_by: Vec<String>,
+}
+
+impl TotalRequest {
+    /// The parts of its range, ascending; none where the range is empty.
+    pub fn parts(&self) -> Vec<TimeRange> {
+        let starts = std::iter::once(self.range.start).chain(self.cuts.iter().copied());
+        let ends = self.cuts.iter().copied().chain([self.range.end]);
+        let parts = starts.zip(ends).map(|(start, end)| TimeRange::new(start, end));
+        parts.filter(|part| part.start < part.end).collect()
+    }
 }
 
 /// One row of a sum.
@@ -46,7 +59,7 @@ pub struct GroupTotal {
 /// Sums that all belong to one moment of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// Per request its rows. Without `group_by` there is always exactly one.
+    /// Per request its rows. Without `group_by` there is always exactly one, of each part of the range.
     pub rows: Vec<Vec<GroupTotal>>,
     /// What they contain. Durable when told.
     pub watermark: Watermark,

@@ -8,10 +8,7 @@ use crate::catalog::{
 use crate::hierarchy::chain_at;
 use crate::identity::TenantId;
 use crate::port::directory::Directory;
-use crate::quantity::Quantity;
 use crate::time::{Timestamp, Zone};
-
-use super::grants::Allowance;
 
 /// What a customer may do with a feature, before anything is counted.
 #[derive(Debug, Clone)]
@@ -100,17 +97,37 @@ pub fn provision(
             overridden: true,
         };
     }
-    for subscription in &entitling {
-        let given = entitlements(catalog, subscription, feature, at);
-        if !given.is_empty() {
-            return combine(&given, subscription);
-        }
+    if let Some(given) = first_that_has(catalog, entitling.iter().copied(), feature, at) {
+        return given;
     }
     match (entitling.first(), running.clone().next()) {
         (Some(subscription), _) => Provision::Lacks(Arc::clone(subscription)),
         (None, Some(_)) => Provision::Paused,
         (None, None) => Provision::Nothing,
     }
+}
+
+/// What running subscriptions would give if none were paused, and no override stood.
+pub(super) fn provision_unpaused(
+    catalog: &Catalog,
+    subscriptions: &[Arc<Subscription>],
+    feature: &str,
+    at: Timestamp,
+) -> Provision {
+    let running = subscriptions.iter().filter(|s| s.span().contains(at));
+    first_that_has(catalog, running, feature, at).unwrap_or(Provision::Paused)
+}
+
+fn first_that_has<'a>(
+    catalog: &Catalog,
+    mut subscriptions: impl Iterator<Item = &'a Arc<Subscription>>,
+    feature: &str,
+    at: Timestamp,
+) -> Option<Provision> {
+    subscriptions.find_map(|subscription| {
+        let given = entitlements(catalog, subscription, feature, at);
+        (!given.is_empty()).then(|| combine(&given, subscription))
+    })
 }
 
 fn entitlements<'a>(
@@ -368,7 +385,7 @@ impl Resolver<'_> {
 
 /// The subscription whose periods count at `at`: one that entitles, else one that is paused, for a pause moves no
 /// boundary.
-fn bounding(subscriptions: &[Arc<Subscription>], at: Timestamp) -> Option<&Arc<Subscription>> {
+pub(super) fn bounding(subscriptions: &[Arc<Subscription>], at: Timestamp) -> Option<&Arc<Subscription>> {
     let running = || subscriptions.iter().filter(|s| s.span().contains(at));
     running().find(|s| s.entitles(at)).or_else(|| running().next())
 }
@@ -398,47 +415,5 @@ impl Level {
             return Some(LimitPeriod::Ever);
         }
         EffectiveLimit::raised_period(&self.limits)
-    }
-
-    /// What plan, add-ons and override gave at an instant, past ones included: the smallest of the limits that grants
-    /// raised then. Where there was no such limit, no window but the whole of time: an unlimited feature, or one whose
-    /// limits only bound the speed, drew on no grants; without an entitlement everything did.
-    pub fn allowance_at(
-        &self,
-        directory: &dyn Directory,
-        tenant: TenantId,
-        feature: &str,
-        at: Timestamp,
-    ) -> Allowance {
-        let catalog = directory.catalog(tenant);
-        let subscriptions = directory.subscriptions(tenant, &self.customer.key);
-        let overrides = directory.overrides(tenant, &self.customer.key);
-        let over = overrides.iter().find(|over| over.entitlement.feature == feature);
-        let given = provision(&catalog, &subscriptions, over.map(AsRef::as_ref), feature, at);
-        let windows = Windows {
-            zone: &self.zone,
-            subscription: bounding(&subscriptions, at)
-                .or(self.subscription.as_ref())
-                .map(AsRef::as_ref),
-        };
-        let (period, limit) = match given {
-            Provision::Has { limits, .. } => match EffectiveLimit::raised_period(&limits) {
-                Some(period) => {
-                    let same = limits.iter().filter(|limit| limit.period == period);
-                    (
-                        period,
-                        same.map(|limit| limit.limit).min().unwrap_or(Quantity::MAX),
-                    )
-                }
-                None => (LimitPeriod::Ever, Quantity::MAX),
-            },
-            _ => (LimitPeriod::Ever, Quantity::ZERO),
-        };
-        let change = subscriptions.iter().map(|s| next_change(s, at)).min();
-        Allowance {
-            window: windows.containing(period, at),
-            until: change.unwrap_or(Timestamp::MAX),
-            limit,
-        }
     }
 }

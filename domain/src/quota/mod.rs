@@ -3,14 +3,16 @@
 //! All of it is pure. The live counts stand in the quota engine, which asks these rules what to count against.
 
 mod access;
+mod course;
 mod decision;
 mod grants;
 mod limit;
 mod window;
 
 pub use access::{Access, Level, MeteredAccess, Provision, access, offered, provision, zone_of};
+pub use course::{Allowance, Bound, Course, LevelCourse};
 pub use decision::{Decision, Figures, Reason, decide, granted};
-pub use grants::{Allowance, GrantPlan, Segment};
+pub use grants::{GrantPlan, Segment, Standing};
 pub use limit::EffectiveLimit;
 pub use window::Windows;
 pub(crate) use window::next_change;

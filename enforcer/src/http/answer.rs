@@ -8,7 +8,7 @@ use turnpike_domain::quota::{Figures, Reason};
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Caller, ProblemBody};
 
-use super::headers::{retry_after_s, set_rate_limits};
+use super::headers::{WITHOUT_RESET_S, seconds_to_grant, set_rate_limits};
 use crate::outcome::{LimitOutcome, Outcome};
 use crate::upgrade::UpgradeOption;
 
@@ -204,10 +204,14 @@ pub(super) fn respond(outcome: &Outcome, strict: bool, caller: &Caller) -> Respo
         Code::QuotaRefused,
         format!("refused: {}", outcome.reason.as_str()),
     );
-    problem.retry_after_s = Some(retry_after_s(outcome));
+    let waiting = seconds_to_grant(outcome);
+    let seconds = waiting.unwrap_or(WITHOUT_RESET_S);
+    problem.retry_after_s = Some(seconds);
     let request_id = caller.request_id.0.as_ref().to_owned();
+    let mut body = ProblemBody::new(&problem, Some(request_id));
+    body.retryable = waiting.is_some();
     let refusal = StrictRefusal {
-        problem: ProblemBody::new(&problem, Some(request_id)),
+        problem: body,
         answer,
     };
     let mut response = finish(
@@ -216,7 +220,7 @@ pub(super) fn respond(outcome: &Outcome, strict: bool, caller: &Caller) -> Respo
         &refusal,
         outcome,
     );
-    let seconds = HeaderValue::from(retry_after_s(outcome));
+    let seconds = HeaderValue::from(seconds);
     response.headers_mut().insert(header::RETRY_AFTER, seconds);
     response
 }

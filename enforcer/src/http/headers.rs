@@ -13,15 +13,13 @@ use crate::outcome::{LimitOutcome, Outcome};
 const INTEGER_MAX: i128 = 999_999_999_999_999;
 /// Limits that are told in headers; the body tells all.
 const LIMITS_MAX: usize = 16;
-/// Seconds after which a refusal that no reset ends may be tried again: somebody has to change something first.
-const WITHOUT_RESET_S: u32 = 3_600;
+/// Seconds that a 429 names where no reset ends the refusal, for each names some: a time in which a plan may be changed.
+pub(super) const WITHOUT_RESET_S: u32 = 3_600;
 
-/// Seconds after which a refused call may be granted.
-pub(super) fn retry_after_s(outcome: &Outcome) -> u32 {
-    let seconds = outcome
-        .figures()
-        .and_then(|limit| seconds_to_reset(outcome, limit));
-    seconds.map_or(WITHOUT_RESET_S, |s| u32::try_from(s.max(1)).unwrap_or(u32::MAX))
+/// Seconds after which a refused call may be granted; `None` where no waiting helps: somebody has to change something first.
+pub(super) fn seconds_to_grant(outcome: &Outcome) -> Option<u32> {
+    let seconds = seconds_to_reset(outcome, outcome.figures()?)?;
+    Some(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
 }
 
 fn seconds_to_reset(outcome: &Outcome, limit: &LimitOutcome) -> Option<i64> {

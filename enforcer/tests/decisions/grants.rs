@@ -1,6 +1,9 @@
 //! Grants: how they raise limits, and what is left of them.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
+use turnpike_domain::catalog::{Pause, Subscription};
 use turnpike_domain::port::directory::DirectoryChange;
 
 use crate::support::{TENANT, World, at};
@@ -195,4 +198,149 @@ async fn what_a_refusal_names_counts_what_is_left_of_grants() {
     world.told(DirectoryChange::Customer(TENANT, "acme".to_owned()));
     assert_eq!(world.consume("b", "acme", "7").await["allowed"], true);
     assert_eq!(world.consume("c", "acme", "1").await["allowed"], false);
+}
+
+/// Grants that recur each hour, a year each, one behind the other.
+fn put_hourly_years(world: &World, customer: &str, years: std::ops::Range<i32>) {
+    for year in years {
+        let (from, until) = (
+            format!("{year}-01-01T00:00:00Z"),
+            format!("{}-01-01T00:00:00Z", year + 1),
+        );
+        world.put_grant(customer, json!({"id": format!("h{year}"), "feature": "tokens", "amount": "1", "recurrence": "hour", "effective_at": from, "expires_at": until}));
+    }
+}
+
+#[tokio::test]
+async fn a_long_history_of_grants_neither_fails_nor_is_read_again() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "month"}]));
+    put_hourly_years(&world, "acme", 2021..2027);
+    let parts = |world: &World| world.log.parts.load(Ordering::SeqCst);
+    assert_eq!(world.figures("acme").await, ["0", "0", "11"]);
+    assert!(
+        parts(&world) < 20,
+        "{} stretches were read, though each hour begins anew",
+        parts(&world)
+    );
+    // With one that lasts, all hours since decide: they are read once.
+    world.put_grant(
+        "acme",
+        json!({"id": "old", "feature": "tokens", "amount": "100", "effective_at": "2021-01-01T00:00:00Z"}),
+    );
+    assert_eq!(world.figures("acme").await, ["0", "0", "111"]);
+    let read = parts(&world);
+    assert!(read > 40_000, "{read}");
+    // There was no plan yet: each hour's own grant takes one, and the one that lasts the rest.
+    world.log.tokens("acme", at("2022-05-03T10:30:00Z"), 7);
+    world.log.tokens("acme", at("2022-05-03T11:30:00Z"), 7);
+    assert_eq!(world.figures("acme").await, ["0", "0", "99"], "12 were drawn");
+    world.clock.set("2026-01-10T14:00:30Z");
+    assert_eq!(world.figures("acme").await, ["0", "0", "99"]);
+    assert!(
+        parts(&world) - read < 20,
+        "{} stretches were read again",
+        parts(&world) - read
+    );
+    let world = world.restart().await;
+    assert_eq!(world.figures("acme").await, ["0", "0", "99"]);
+}
+
+#[tokio::test]
+async fn the_history_of_those_below_shuts_nobody_out() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "month"}]));
+    for year in 2021..2027 {
+        let child = format!("kid{year}");
+        world.put_customer(&child, json!({"parent": "acme"}));
+        put_hourly_years(&world, &child, year..year + 1);
+    }
+    assert_eq!(world.figures("kid2021").await, ["0", "0", "11"]);
+    assert_eq!(world.consume("a", "kid2022", "11").await["allowed"], true);
+    assert_eq!(
+        world.consume("b", "kid2026", "1").await["reason"],
+        "limit_reached"
+    );
+}
+
+/// What is left of each grant of `acme`.
+async fn balances(world: &World) -> Vec<String> {
+    let (_, list, _) = world.call("GET", "/v1/customers/acme/entitlements", None).await;
+    let given = list["data"][0]["grants"].as_array().unwrap().clone();
+    given
+        .iter()
+        .map(|one| one["balance"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+async fn ten_and_a_grant_of_five() -> World {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "month"}]));
+    let grant =
+        json!({"id": "g", "feature": "tokens", "amount": "5", "effective_at": "2026-01-03T00:00:00Z"});
+    world.put_grant("acme", grant);
+    world.clock.set("2026-01-10T12:00:20Z");
+    world
+}
+
+fn change(world: &World, edit: impl FnOnce(&mut Subscription)) {
+    world.directory.edit_subscription("acme", edit);
+    world.told(DirectoryChange::Customer(TENANT, "acme".to_owned()));
+}
+
+#[tokio::test]
+async fn a_pause_draws_no_more_than_its_subscription_would() {
+    for (used, paused, left) in [("9", 0, "5"), ("12", 0, "3"), ("4", 5, "5"), ("9", 4, "2")] {
+        let world = ten_and_a_grant_of_five().await;
+        assert_eq!(world.consume("a", "acme", used).await["allowed"], true);
+        let from = at("2026-01-10T12:00:00Z");
+        change(&world, |s| s.pauses.push(Pause { from, until: None }));
+        assert_eq!(world.check("acme", "tokens", "1").await["reason"], "suspended");
+        world.clock.set("2026-01-11T12:00:00Z");
+        world.log.tokens("acme", at("2026-01-11T11:00:00Z"), paused);
+        change(&world, |s| s.pauses[0].until = Some(at("2026-01-11T12:00:00Z")));
+        assert_eq!(
+            balances(&world).await,
+            [left],
+            "used {used}, and {paused} in the pause"
+        );
+        let remaining = 15 - used.parse::<i64>().unwrap() - paused;
+        assert_eq!(world.figures("acme").await[2], remaining.to_string());
+        world.clock.set("2026-02-02T00:00:00Z");
+        assert_eq!(balances(&world).await, [left]);
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_in_the_minute_of_a_use_draws_nothing_that_was_covered() {
+    for (used, left) in [("9", "5"), ("12", "3"), ("15", "0")] {
+        let world = ten_and_a_grant_of_five().await;
+        assert_eq!(world.consume("a", "acme", used).await["allowed"], true);
+        change(&world, |s| s.ends_at = Some(at("2026-01-10T12:00:00Z")));
+        assert_eq!(balances(&world).await, [left], "in the minute of its end");
+        world.clock.set("2026-01-10T12:01:00Z");
+        assert_eq!(world.figures("acme").await[2], left);
+        assert_eq!(balances(&world).await, [left]);
+        // Nothing but grants: what comes now draws on them.
+        world.log.tokens("acme", at("2026-01-10T12:01:00Z"), 2);
+        let after = (left.parse::<i64>().unwrap() - 2).max(0).to_string();
+        assert_eq!(balances(&world).await, [after]);
+    }
+}
+
+#[tokio::test]
+async fn a_smaller_plan_in_the_minute_of_a_use_draws_nothing_that_was_covered() {
+    let world = ten_and_a_grant_of_five().await;
+    world.put_plan(
+        "small",
+        json!([{"feature": "tokens", "limits": [{"limit": "2", "period": "month"}]}]),
+    );
+    assert_eq!(world.consume("a", "acme", "9").await["allowed"], true);
+    change(&world, |s| {
+        let mut phase = s.first.clone();
+        (phase.plan, phase.from) = ("small".to_owned(), at("2026-01-10T12:00:00Z"));
+        s.later.push(phase);
+    });
+    world.clock.set("2026-01-10T12:05:00Z");
+    assert_eq!(world.figures("acme").await, ["9", "0", "5"]);
 }

@@ -152,6 +152,28 @@ async fn a_strict_refusal_is_429_with_headers() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_no_waiting_heals_is_not_retryable() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "hour"}, {"limit": "100", "period": "ever"}]));
+    world.put_customer("nobody", json!({}));
+    for (customer, amount, reason, retryable) in [
+        ("acme", "11", "limit_reached", true),
+        ("acme", "101", "limit_reached", false),
+        ("nobody", "1", "no_subscription", false),
+    ] {
+        let body = json!({"customer": customer, "feature": "tokens", "amount": amount});
+        let path = "/v1/quota/check?status=strict";
+        let (status, answer, headers) = world.call("POST", path, Some(body)).await;
+        assert_eq!(
+            (status.as_u16(), &answer["reason"], &answer["retryable"]),
+            (429, &json!(reason), &json!(retryable)),
+            "{customer} {amount}"
+        );
+        assert!(headers.contains_key("retry-after"), "every 429 has one");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_names_what_would_allow_it() {
     let world = World::new().await;
     world.metered(json!([{"limit": "10", "period": "month"}]));

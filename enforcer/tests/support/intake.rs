@@ -19,7 +19,7 @@ use turnpike_domain::port::usage::{
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::record::{EventRecord, Position, Record, Watermark, decode, encode};
-use turnpike_domain::time::Timestamp;
+use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::{FakeDirectory, TENANT};
 
@@ -44,6 +44,8 @@ pub struct FakeLog {
     listener: Mutex<Option<Arc<dyn UsageListener>>>,
     pub failed: AtomicU64,
     pub reads: AtomicU64,
+    /// Stretches of time that were summed up.
+    pub parts: AtomicU64,
 }
 
 #[derive(Default)]
@@ -64,6 +66,7 @@ impl FakeLog {
             listener: Mutex::default(),
             failed: AtomicU64::new(0),
             reads: AtomicU64::new(0),
+            parts: AtomicU64::new(0),
         })
     }
 
@@ -296,16 +299,17 @@ impl UsageReader for FakeLog {
                 if let Some(at_cut) = at_cut {
                     at_cut();
                 }
-                let rows = requests
-                    .iter()
-                    .map(|request| sum(&state, meters[&request.meter].id, request));
-                rows.map(|value| {
-                    vec![GroupTotal {
+                let rows = requests.iter().map(|request| {
+                    let meter = meters[&request.meter].id;
+                    self.parts
+                        .fetch_add(request.parts().len() as u64, Ordering::SeqCst);
+                    let row = |part: TimeRange| GroupTotal {
                         group: Vec::new(),
-                        value: Some(value),
-                    }]
-                })
-                .collect()
+                        value: Some(sum(&state, meter, request, part)),
+                    };
+                    request.parts().into_iter().map(row).collect()
+                });
+                rows.collect()
             };
             self.delay().await;
             Ok(Totals {
@@ -338,12 +342,10 @@ impl UsageReader for FakeLog {
     }
 }
 
-fn sum(state: &State, meter: MeterId, request: &TotalRequest) -> Quantity {
+fn sum(state: &State, meter: MeterId, request: &TotalRequest, part: TimeRange) -> Quantity {
     let counts = |(id, subject, time, _): &&(MeterId, String, Timestamp, Quantity)| {
         let spans = request.subjects.iter().filter(|span| span.subject == *subject);
-        *id == meter
-            && request.range.contains(*time)
-            && spans.map(|span| span.span).any(|span| span.contains(*time))
+        *id == meter && part.contains(*time) && spans.map(|span| span.span).any(|span| span.contains(*time))
     };
     let ours = state.events.iter().filter(counts);
     ours.fold(Quantity::ZERO, |sum, event| sum.checked_add(event.3).unwrap())

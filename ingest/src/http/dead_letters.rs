@@ -37,6 +37,7 @@ const REPLAY: &str = "/v1/events/dead-letters/replay";
     responses(
         (status = 200, body = Page<DeadLetterBody>, description = "A page of dead letters"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
 )]

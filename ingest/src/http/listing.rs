@@ -36,16 +36,17 @@ pub(crate) struct ListQuery {
 
 /// List events.
 ///
-/// Accepted events as they count now, the one accepted last first; an amended or voided one keeps its place. A page may be
-/// short, even empty, and still have a `next_cursor`: each looks through a bounded part of the log, in which the events of
-/// all tenants stand (a page that has nothing yet looks 8 times as far). Narrow it with `from` and `to`, or name `source`
-/// and `id`.
+/// Accepted events as they count now, the one accepted last first; an amended or voided one keeps its place. A page has as many
+/// events as `limit` says as long as there are any, but ends after 8 MiB of data. Events that lie far back among many
+/// that are not asked for are looked for until they are found, which may take long: narrow it with `from` and `to`, or
+/// name `source` and `id`.
 #[utoipa::path(
     get, path = "/v1/events", tag = "Events", params(PageQuery, ListQuery),
     responses(
         (status = 200, body = Page<EventBody>, description = "A page of events"),
         (status = 404, body = ProblemBody, description = "The customer is unknown"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
 )]

@@ -1,11 +1,13 @@
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use turnpike_domain::limits::DISK_USED_PERCENT_MAX;
 use turnpike_domain::time::{Clock as _, Timestamp};
-use turnpike_stores::disk::{Disk as _, RealDisk};
+use turnpike_stores::disk::{Disk, RealDisk};
+use turnpike_stores::embedded::views;
 use turnpike_stores::machine::MachineClock;
 use turnpike_stores::sql::{SqlPlace, check_integrity};
 
@@ -264,7 +266,7 @@ async fn stored(config: &Config) -> Vec<Finding> {
     found.push(log(&data_dir));
     found.push(horizon(&data_dir));
     if counted {
-        found.push(views(&data_dir));
+        found.push(views_of(&data_dir));
     }
     if data_dir.database().exists() {
         let place = SqlPlace::File(data_dir.database());
@@ -306,7 +308,7 @@ fn strangers(data_dir: &DataDir) -> Finding {
 fn horizon(data_dir: &DataDir) -> Finding {
     let read = turnpike_stores::embedded::log::horizon(&RealDisk, &data_dir.log());
     Finding::of("retention", read, |horizon| match horizon {
-        Some(horizon) => format!("raw events before {horizon} may have been deleted"),
+        Some(horizon) => format!("raw events before {} may have been deleted", horizon.before),
         None => "no raw event was ever deleted".to_owned(),
     })
 }
@@ -337,15 +339,13 @@ fn log(data_dir: &DataDir) -> Finding {
     }
 }
 
-fn views(data_dir: &DataDir) -> Finding {
-    let verified = Stores::views_in(&data_dir.views(), data_dir.partitions()).and_then(|views| {
-        views
-            .iter()
-            .try_for_each(|views| views.verify())
-            .map(|()| views.len())
-    });
+fn views_of(data_dir: &DataDir) -> Finding {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let count = data_dir.partitions();
+    let mut partitions = 0..count;
+    let verified = partitions.try_for_each(|partition| views::verify(&disk, &data_dir.views(), partition));
     match verified {
-        Ok(count) => Finding::new(
+        Ok(()) => Finding::new(
             "views",
             Verdict::Good,
             format!("every checksum of {count} partitions is right"),

@@ -2,7 +2,6 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use turnpike_domain::invoice::number_text;
 use turnpike_domain::limits::INVOICES_VERIFIED_MAX;
 
 use super::client::{Client, ClientArgs};
@@ -53,46 +52,61 @@ impl Verify {
 
     async fn online(&self) -> Result<Vec<Value>, CommandError> {
         let client = self.client.client()?;
-        let mut names = self.invoices.clone();
-        if names.is_empty() {
-            let all = client.list("/v1/invoices").await?;
-            names.extend(
-                all.iter()
-                    .filter_map(|one| one["number"].as_str().map(str::to_owned)),
-            );
-            names.sort_unstable();
+        if self.invoices.is_empty() {
+            verify_all(&client).await
+        } else {
+            verify_named(&client, &self.invoices).await
         }
-        let bar = output::progress(Some(names.len() as u64), "invoices");
-        let mut found = Vec::with_capacity(names.len());
-        // The parts that are left, the next one last.
-        let mut parts: Vec<&[String]> = names.chunks(INVOICES_VERIFIED_MAX).rev().collect();
-        while let Some(part) = parts.pop() {
-            match verified(&client, part).await {
-                Ok(all) => found.extend(all),
-                Err(error) => match (error.of_what_was_named(), part) {
-                    (None, _) => return Err(error),
-                    (Some(problem), [name]) => found.push(unverified(name, problem)),
-                    // One of them is refused, which must not stop the others.
-                    (Some(_), several) => {
-                        let (first, second) = several.split_at(several.len() / 2);
-                        parts.extend([second, first]);
-                        continue;
-                    }
-                },
-            }
-            bar.inc(part.len() as u64);
-        }
-        bar.finish_and_clear();
-        Ok(found)
     }
 }
 
-/// The server's verifications of invoices; the log is read once for all of them.
-async fn verified(client: &Client, names: &[String]) -> Result<Vec<Value>, CommandError> {
-    let body = json!({ "invoices": names });
+/// Verifies every final invoice, page by page.
+async fn verify_all(client: &Client) -> Result<Vec<Value>, CommandError> {
+    let bar = output::progress(None, "invoices");
+    let (mut found, mut body) = (Vec::new(), json!({}));
+    loop {
+        let (page, cursor) = verified(client, body).await?;
+        bar.inc(page.len() as u64);
+        found.extend(page);
+        if cursor.is_null() {
+            break;
+        }
+        body = json!({ "cursor": cursor });
+    }
+    bar.finish_and_clear();
+    Ok(found)
+}
+
+async fn verify_named(client: &Client, names: &[String]) -> Result<Vec<Value>, CommandError> {
+    let bar = output::progress(Some(names.len() as u64), "invoices");
+    let mut found = Vec::with_capacity(names.len());
+    // The parts that are left, the next one last.
+    let mut parts: Vec<&[String]> = names.chunks(INVOICES_VERIFIED_MAX).rev().collect();
+    while let Some(part) = parts.pop() {
+        match verified(client, json!({ "invoices": part })).await {
+            Ok((all, _)) => found.extend(all),
+            Err(error) => match (error.of_what_was_named(), part) {
+                (None, _) => return Err(error),
+                (Some(problem), [name]) => found.push(unverified(name, problem)),
+                // One of them is refused, which must not stop the others.
+                (Some(_), several) => {
+                    let (first, second) = several.split_at(several.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+            },
+        }
+        bar.inc(part.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(found)
+}
+
+/// The server's verifications of invoices, and where to go on; the log is read once for all of them.
+async fn verified(client: &Client, body: Value) -> Result<(Vec<Value>, Value), CommandError> {
     let mut answer = client.post("/v1/invoices/verify", body).await?;
     match answer["data"].take() {
-        Value::Array(all) => Ok(all),
+        Value::Array(all) => Ok((all, answer["next_cursor"].take())),
         _ => Err(CommandError::failed("the server answered without verifications")),
     }
 }
@@ -116,10 +130,7 @@ async fn offline(path: PathBuf) -> Result<Vec<Value>, CommandError> {
         .verify_invoices(|tenant, invoice, verification| {
             let mut one = serde_json::to_value(verification).unwrap_or_default();
             one["tenant"] = json!(tenant);
-            one["invoice"] = invoice
-                .number
-                .map_or_else(|| invoice.id.clone(), number_text)
-                .into();
+            one["invoice"] = invoice.into();
             found.push(one);
             bar.inc(1);
         })

@@ -20,10 +20,11 @@ const fn bytes(bound: usize) -> i64 {
 }
 
 /// The least and the most that each number may be.
-const RANGES: [(&str, i64, i64); 29] = [
+const RANGES: [(&str, i64, i64); 32] = [
     ("http.header_read_timeout_s", 1, HOUR_S),
     ("http.body_idle_timeout_s", 1, HOUR_S),
     ("http.body_rate_min", 0, COUNT_MAX),
+    ("http.answer_idle_timeout_s", 1, HOUR_S),
     ("http.header_bytes_max", 8_192, 1_048_576),
     ("http.headers_max", 10, 1_000),
     ("http.connections_max", 1, 1_000_000),
@@ -45,6 +46,8 @@ const RANGES: [(&str, i64, i64); 29] = [
     ("engine.queue_events_max", 1, COUNT_MAX),
     ("engine.queue_bytes_max", EVENT_ROOM_BYTES, MEMORY_BYTES_MAX),
     ("engine.memory_bytes_max", 16_777_216, MEMORY_BYTES_MAX),
+    ("engine.queries_max", 1, 1_000),
+    ("engine.query_memory_bytes_max", 1_048_576, MEMORY_BYTES_MAX),
     ("ingest.in_flight_bytes_max", BODY_ROOM_BYTES, MEMORY_BYTES_MAX),
     ("ingest.dead_letters_per_s", 0, COUNT_MAX),
     ("ingest.dead_letters_burst", 0, COUNT_MAX),

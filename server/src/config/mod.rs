@@ -48,6 +48,7 @@ pub(crate) struct HttpConfig {
     pub(crate) header_read_timeout_s: u32,
     pub(crate) body_idle_timeout_s: u32,
     pub(crate) body_rate_min: u32,
+    pub(crate) answer_idle_timeout_s: u32,
     pub(crate) header_bytes_max: usize,
     pub(crate) headers_max: usize,
     pub(crate) connections_max: usize,
@@ -80,6 +81,8 @@ pub(crate) struct EngineConfig {
     pub(crate) queue_events_max: usize,
     pub(crate) queue_bytes_max: usize,
     pub(crate) memory_bytes_max: usize,
+    pub(crate) queries_max: usize,
+    pub(crate) query_memory_bytes_max: usize,
 }
 
 /// `[ingest]`: events on their way in.

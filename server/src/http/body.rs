@@ -5,17 +5,9 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use futures_util::StreamExt as _;
 use hyper::body::{Frame, SizeHint};
-use tokio::time::Sleep;
 use turnpike_domain::problem::{Code, Problem};
 
-/// How long a body may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BodyPace {
-    /// Without a byte.
-    pub(crate) idle: Duration,
-    /// Bytes per second on average, once `idle` has passed; 0: no such bound.
-    pub(crate) rate_min: u32,
-}
+use super::pace::{Pace, Pacer};
 
 /// Bytes of a refused body that are still read and thrown away.
 const LINGER_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -26,43 +18,22 @@ const LINGER: Duration = Duration::from_secs(10);
 ///
 /// Where `lingers`, what nobody reads of it is read on for a while and thrown away: a client that sends all before it
 /// looks for an answer would see a broken connection instead of the refusal. Source: RFC 9112, section 9.6.
-pub(crate) fn paced(body: Body, pace: BodyPace, lingers: bool) -> Body {
+pub(crate) fn paced(body: Body, pace: Pace, lingers: bool) -> Body {
     if body.is_end_stream() {
         return body;
     }
     Body::new(PacedBody {
         inner: body,
-        pace,
-        idle: None,
-        waited: Duration::ZERO,
-        read: 0,
+        pacer: Pacer::new(pace),
         lingers,
     })
 }
 
 struct PacedBody {
     inner: Body,
-    pace: BodyPace,
-    /// The running wait: its timer, and how long it was set for.
-    idle: Option<(Pin<Box<Sleep>>, Duration)>,
-    /// Waits that ended with bytes, counted whole: an upper bound of the time spent.
-    waited: Duration,
-    read: u64,
+    pacer: Pacer,
     /// Whether there may be bytes that are still to be read when nobody wants them any more.
     lingers: bool,
-}
-
-impl PacedBody {
-    /// How long the next bytes may take: the idle time, or what is left of the time that the bytes so far allow.
-    fn allowance(&self) -> Duration {
-        if self.pace.rate_min == 0 {
-            return self.pace.idle;
-        }
-        let earned = Duration::from_millis(self.read * 1_000 / u64::from(self.pace.rate_min));
-        (self.pace.idle + earned)
-            .saturating_sub(self.waited)
-            .min(self.pace.idle)
-    }
 }
 
 impl HttpBody for PacedBody {
@@ -75,22 +46,16 @@ impl HttpBody for PacedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            if let Some((sleep, allowed)) = this.idle.take() {
-                let left = sleep.deadline().saturating_duration_since(started_now());
-                this.waited += allowed.saturating_sub(left);
-            }
-            match &frame {
-                Some(Ok(frame)) => this.read += frame.data_ref().map_or(0, |data| data.len() as u64),
-                Some(Err(_)) | None => this.lingers = false,
-            }
+            let bytes = if let Some(Ok(frame)) = &frame {
+                frame.data_ref().map_or(0, Bytes::len)
+            } else {
+                this.lingers = false;
+                0
+            };
+            this.pacer.moved(bytes);
             return Poll::Ready(frame);
         }
-        let allowance = this.allowance();
-        let (sleep, _) = this
-            .idle
-            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(allowance)), allowance));
-        ready!(sleep.as_mut().poll(cx));
-        this.idle = None;
+        ready!(this.pacer.poll_late(cx));
         this.lingers = false;
         Poll::Ready(Some(Err(axum::Error::new(Problem::new(
             Code::RequestTimeout,
@@ -130,14 +95,6 @@ async fn throw_away(body: Body) {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "compared with the runtime's own timer, which no clock is injected into"
-)]
-fn started_now() -> tokio::time::Instant {
-    tokio::time::Instant::now()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -156,8 +113,8 @@ mod tests {
         Body::from_stream(stream)
     }
 
-    fn pace(idle_ms: u64, rate_min: u32) -> BodyPace {
-        BodyPace {
+    fn pace(idle_ms: u64, rate_min: u32) -> Pace {
+        Pace {
             idle: Duration::from_millis(idle_ms),
             rate_min,
         }

@@ -125,8 +125,8 @@ fn take_idempotency_key(operation: &mut Operation) {
     let words = format!(
         "Makes the call happen once: the same key with the same call is answered as it was first, marked by \
          `idempotent-replayed: true`; with another call it is 409. 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible characters. \
-         Answers of events and quotas are kept {IDEMPOTENT_ANSWER_DAYS} days, all others for good. The `RateLimit` headers of \
-         a quota call tell its own moment and are not repeated."
+         Answers of events and quotas are kept {IDEMPOTENT_ANSWER_DAYS} days, all others for good, with the \
+         `RateLimit` headers of a quota call's limits."
     );
     let text = ObjectBuilder::new()
         .schema_type(Type::String)

@@ -18,10 +18,11 @@ use turnpike_domain::time::{Clock, Randomness};
 use turnpike_http::{Caller, Failure, Rates, RequestId, without_body};
 
 use super::auth::{KeyFault, NoteSecurity, authenticate};
-use super::body::{BodyPace, paced};
+use super::body::paced;
 use super::call_limits::{CallLimits, Standing};
 use super::finish::finish;
 use super::operations::Operations;
+use super::pace::Pace;
 use super::peer::{Peer, client_address, one_client};
 use super::scopes::ScopeTable;
 use crate::config::Networks;
@@ -62,7 +63,7 @@ pub(crate) struct Gate {
     /// Whose X-Forwarded-For is believed.
     pub(crate) trusted_proxies: Networks,
     /// How slow a body may be.
-    pub(crate) pace: BodyPace,
+    pub(crate) pace: Pace,
     /// What each operation needs.
     pub(crate) scopes: ScopeTable,
     /// What each operation takes.
@@ -189,11 +190,16 @@ impl Gate {
         RequestId(sent.map_or_else(|| self.randomness.new_id().into(), Into::into))
     }
 
-    async fn handle(&self, arrival: &Arrival, mut request: Request, next: Next) -> Response {
+    async fn handle(&self, arrival: &Arrival, request: Request, next: Next) -> Response {
         let public = arrival
             .route
             .as_ref()
             .is_some_and(|route| PUBLIC.contains(&route.as_str()));
+        let pace = self.pace;
+        // Who asks before sending a body reads the refusal first.
+        let lingers = !request.headers().contains_key(header::EXPECT);
+        // Before anything can be refused: a refusal must not break the connection for the calls after it.
+        let mut request = request.map(|body| paced(body, pace, lingers));
         if let Err(problem) = arrival.check_host(&request) {
             return Failure(problem).into_response();
         }
@@ -213,10 +219,6 @@ impl Gate {
             }
         }
         request.extensions_mut().insert(arrival.id.clone());
-        let pace = self.pace;
-        // Who asks before sending a body reads the refusal first.
-        let lingers = !request.headers().contains_key(header::EXPECT);
-        let request = request.map(|body| paced(body, pace, lingers));
         let mut response = match self.as_documented(arrival, public, request).await {
             Ok(request) => next.run(request).await,
             Err(failure) => failure.into_response(),

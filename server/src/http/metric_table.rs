@@ -76,6 +76,11 @@ const HTTP: &[Metric] = &[
     ),
     gauge("turnpike_http_connections", "", "Open connections."),
     counter(
+        "turnpike_http_answers_given_up_total",
+        "",
+        "Connections closed because the client took its answer too slowly; http.answer_idle_timeout_s and http.body_rate_min bound it.",
+    ),
+    counter(
         "turnpike_http_connections_refused_total",
         "",
         "Connections refused beyond http.connections_per_address_max.",
@@ -213,6 +218,17 @@ const STORES: &[Metric] = &[
         "turnpike_unwritten_bytes",
         "",
         "Memory for what is not in a checkpoint yet, over all partitions; engine.memory_bytes_max bounds it.",
+    ),
+    counter(
+        "turnpike_usage_queries_refused_total",
+        "reason (queue, memory)",
+        "Readings of usage and events refused because too many were under way, or because the memory for what they copy was full.",
+    ),
+    bytes(
+        Kind::Gauge,
+        "turnpike_usage_query_bytes",
+        "",
+        "Memory that readings of usage hold of what they copied; engine.query_memory_bytes_max bounds it.",
     ),
     counter(
         "turnpike_checkpoints_total",

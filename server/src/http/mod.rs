@@ -17,6 +17,7 @@ mod metric_table;
 mod metrics_page;
 mod mount;
 mod operations;
+mod pace;
 mod peer;
 mod repeat;
 mod scopes;

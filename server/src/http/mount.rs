@@ -10,10 +10,10 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_http::{Failure, Rates};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::body::BodyPace;
 use super::call_limits::CallLimits;
 use super::entry::{Gate, entry};
 use super::operations::Operations;
+use super::pace::Pace;
 use super::repeat::{Repeats, repeats};
 use super::scopes::ScopeTable;
 use super::{PrometheusPage, Readiness, docs, error_pages, health, metrics_page};
@@ -65,7 +65,7 @@ pub(crate) fn mount(
         failed_auth_per_minute: config.limits.failed_auth_per_minute,
         calls: CallLimits::new(config.limits.clone()),
         trusted_proxies: config.http.trusted_proxies.clone(),
-        pace: BodyPace {
+        pace: Pace {
             idle: Duration::from_secs(u64::from(config.http.body_idle_timeout_s)),
             rate_min: config.http.body_rate_min,
         },

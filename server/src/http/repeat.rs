@@ -1,18 +1,19 @@
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tracing::Instrument as _;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::limits::{BODY_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
-use turnpike_domain::port::control::{Claim, ControlStore, Idempotent};
+use turnpike_domain::port::control::{Answer, Claim, ControlStore, Idempotent};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Clock;
 use turnpike_http::{Answered, Changing, Failure, told};
@@ -86,6 +87,47 @@ pub(crate) async fn repeats(State(repeats): State<Arc<Repeats>>, request: Reques
     }
 }
 
+/// Headers that tell of a decision as its body does. Those of keys and tenants come later and tell of each call.
+const KEPT_HEADERS: [&str; 2] = ["ratelimit-policy", "ratelimit"];
+
+/// An answer as it is kept for repeats.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    body: Value,
+    headers: BTreeMap<String, String>,
+}
+
+impl Kept {
+    fn of(headers: &HeaderMap, body: &[u8]) -> Value {
+        let kept = KEPT_HEADERS.iter().filter_map(|name| {
+            let value = headers.get(*name)?.to_str().ok()?;
+            Some(((*name).to_owned(), value.to_owned()))
+        });
+        let headers: BTreeMap<_, _> = kept.collect();
+        json!({ "body": serde_json::from_slice::<Value>(body).unwrap_or_default(), "headers": headers })
+    }
+
+    fn again(first: Answer) -> Response {
+        // Answers that were kept without headers are their body alone.
+        let kept = Self::deserialize(&first.body).unwrap_or_else(|_| Self {
+            body: first.body.clone(),
+            headers: BTreeMap::new(),
+        });
+        let mut response = Answered(Answer {
+            body: kept.body,
+            ..first
+        })
+        .into_response();
+        for (name, value) in kept.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
 /// What makes a call another one under the same key: its body, and the headers that say how it is read or are a part of it.
 fn fingerprint(headers: &HeaderMap, body: &[u8]) -> String {
     let meant = |name: &str| matches!(name, "content-type" | "content-encoding") || name.starts_with("ce-");
@@ -137,7 +179,7 @@ impl Repeats {
         // By the machine's time, for a test tenant's clock may pass days in a call.
         let claim = self.store.claim(tenant, call, self.clock.machine_now()).await?;
         if let Claim::Answered(first) = claim {
-            return Ok(Answered(first).into_response());
+            return Ok(Kept::again(first));
         }
         let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
         if !response.status().is_success() {
@@ -148,8 +190,8 @@ impl Repeats {
         let bytes = to_bytes(body, BODY_BYTES_MAX)
             .await
             .map_err(|error| Problem::new(Code::Internal, format!("an answer: {error}")))?;
-        let answer = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        self.settle(tenant, key, Some((parts.status.as_u16(), answer)))
+        let kept = Kept::of(&parts.headers, &bytes);
+        self.settle(tenant, key, Some((parts.status.as_u16(), kept)))
             .await;
         Ok(Response::from_parts(parts, Body::from(bytes)))
     }
@@ -176,6 +218,25 @@ async fn whole(body: Body) -> Result<Bytes, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_kept_without_headers_is_a_body() {
+        let body = json!({"accepted": 1});
+        let first = Answer {
+            status: 200,
+            body: body.clone(),
+            repeated: true,
+        };
+        let again = Kept::again(first.clone());
+        assert_eq!(again.headers()["idempotent-replayed"], "true");
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("ratelimit"),
+            HeaderValue::from_static("\"month-hard\";r=1"),
+        )]);
+        let kept = Kept::of(&headers, body.to_string().as_bytes());
+        let again = Kept::again(Answer { body: kept, ..first });
+        assert_eq!(again.headers()["ratelimit"], "\"month-hard\";r=1");
+    }
 
     #[test]
     fn a_key_runs_once_at_a_time_and_tenants_never_meet() {

@@ -19,6 +19,7 @@ use tower::Service as _;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
 
+use super::pace::Pace;
 use super::peer::{Connections, Counted, Peer};
 use super::unreadable::{Refusing, refusal};
 use crate::config::HttpConfig;
@@ -46,6 +47,10 @@ pub(crate) async fn serve(
         .max_header_size(config.header_bytes_max)
         .max_headers(config.headers_max)
         .keep_alive(true);
+    let pace = Pace {
+        idle: Duration::from_secs(u64::from(config.answer_idle_timeout_s)),
+        rate_min: config.body_rate_min,
+    };
     while let Some((stream, peer, permit)) = accept(&listener, &permits, &stop).await {
         let Ok(counted) = count(&connections, peer, &config) else {
             refuse(stream, &too_many(randomness.as_ref()));
@@ -59,8 +64,8 @@ pub(crate) async fn serve(
                 router.clone().call(request)
             }
         });
-        let connection =
-            graceful.watch(builder.serve_connection(Refusing::new(stream, Arc::clone(&randomness)), service));
+        let stream = Refusing::new(stream, pace, Arc::clone(&randomness));
+        let connection = graceful.watch(builder.serve_connection(stream, service));
         tokio::spawn(async move {
             let _held = (permit, counted);
             metrics::gauge!("turnpike_http_connections").increment(1);

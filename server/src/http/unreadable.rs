@@ -17,6 +17,7 @@ use turnpike_domain::time::Randomness;
 use turnpike_http::ProblemBody;
 
 use super::framing::Watched;
+use super::pace::{Pace, Pacer};
 
 /// Bytes of the library's own answer at the most: a status line and three headers.
 const BARE_BYTES_MAX: usize = 200;
@@ -34,16 +35,38 @@ pub(crate) struct Refusing {
     /// What is still to be written in place of the library's answer.
     pending: Vec<u8>,
     refused: bool,
+    /// How slowly answers are taken.
+    pacer: Pacer,
 }
 
 impl Refusing {
-    pub(crate) fn new(stream: TcpStream, randomness: Arc<dyn Randomness>) -> Self {
+    pub(crate) fn new(stream: TcpStream, pace: Pace, randomness: Arc<dyn Randomness>) -> Self {
         Self {
             inner: Some(TokioIo::new(Watched::new(stream))),
             randomness,
             pending: Vec::new(),
             refused: false,
+            pacer: Pacer::new(pace),
         }
+    }
+
+    /// `written`, or an error once the client has taken too little of its answers for too long: it must not hold what
+    /// they are made of for ever.
+    fn in_time(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<std::io::Result<usize>>,
+    ) -> Poll<std::io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => self.pacer.moved(bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                ready!(self.pacer.poll_late(cx));
+                metrics::counter!("turnpike_http_answers_given_up_total").increment(1);
+                return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+            }
+        }
+        written
     }
 
     fn io(&mut self) -> std::io::Result<Pin<&mut TokioIo<Watched>>> {
@@ -152,7 +175,8 @@ impl Write for Refusing {
         if self.replace(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
-        self.io()?.poll_write(cx, buf)
+        let written = self.io()?.poll_write(cx, buf);
+        self.in_time(cx, written)
     }
 
     fn poll_write_vectored(
@@ -166,7 +190,8 @@ impl Write for Refusing {
         {
             return Poll::Ready(Ok(only.len()));
         }
-        self.io()?.poll_write_vectored(cx, bufs)
+        let written = self.io()?.poll_write_vectored(cx, bufs);
+        self.in_time(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -175,6 +200,8 @@ impl Write for Refusing {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         ready!(self.poll_pending(cx))?;
+        // All that was to be written is: what comes next is measured by itself.
+        self.pacer.reset();
         self.io()?.poll_flush(cx)
     }
 

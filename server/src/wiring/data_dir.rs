@@ -59,9 +59,6 @@ pub(crate) enum DataDirError {
         /// What the database says.
         made: u32,
     },
-    /// Its database is gone.
-    #[error("{0}/turnpike.db is missing, though there is an event log beside it: restore it from a backup")]
-    Database(PathBuf),
     /// There is none.
     #[error("there is no data directory at {0}; `turnpike serve` makes one")]
     Absent(PathBuf),
@@ -87,9 +84,14 @@ struct Format {
 const FORMAT: &str = "format.toml";
 /// What stands beside [`FORMAT`]: without it these cannot be understood.
 const DATA: [&str; 3] = ["log", "views", "turnpike.db"];
-/// Files and directories that belong here beside [`FORMAT`] and [`DATA`]: the lock, and what SQLite keeps while the database is open
-/// or was not closed.
-const BESIDE: [&str; 3] = ["lock", "turnpike.db-wal", "turnpike.db-shm"];
+/// Files and directories that belong here beside [`FORMAT`] and [`DATA`]: the lock, and what SQLite keeps while the database is made,
+/// is open or was not closed.
+const BESIDE: [&str; 4] = [
+    "lock",
+    "turnpike.db-journal",
+    "turnpike.db-wal",
+    "turnpike.db-shm",
+];
 
 /// A data directory, locked by this process until it is dropped.
 ///
@@ -210,16 +212,6 @@ impl DataDir {
     /// The SQL database.
     pub(crate) fn database(&self) -> PathBuf {
         self.path.join("turnpike.db")
-    }
-
-    /// An error where the event log has lost its database: a new one would have another secret for the names of events,
-    /// and would take every event that was sent before for a new one.
-    pub(crate) fn check_database(&self) -> Result<(), DataDirError> {
-        let written = fs::read_dir(self.log()).is_ok_and(|mut files| files.next().is_some());
-        if written && !self.database().exists() {
-            return Err(DataDirError::Database(self.path.clone()));
-        }
-        Ok(())
     }
 
     /// An error where the directory was made with another number of partitions than it says.

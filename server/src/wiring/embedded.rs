@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use turnpike_domain::limits::IDEMPOTENT_ANSWER_DAYS;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::control::ControlStore as _;
+use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
 use turnpike_stores::fault::FailPoints;
@@ -109,6 +110,7 @@ impl Engine {
             async move { enforcer.tick().await }
         });
         keep_control(&mut ticks, &stores.sql, &clock, config);
+        keep_log_end(&mut ticks, &stores);
         super::retention::keep_events(&mut ticks, &services.aggregator, &stores.sql, &clock, config);
         let state = Arc::new(EngineState {
             sql: stores.sql.clone(),
@@ -147,9 +149,7 @@ impl Engine {
         self.ticks.stop().await;
         self.services.stop().await?;
         self.stores.sql.flush_security().await?;
-        self.stores.log.close()?;
-        self.stores.sql.close().await?;
-        Ok(())
+        self.stores.close().await
     }
 }
 
@@ -163,6 +163,15 @@ fn gate(sql: &SqlStore, clock: Arc<TenantClock>, randomness: Arc<dyn Randomness>
         store: Arc::new(sql.clone()),
         security: Arc::new(move |event| noted.note_security(event)),
     }
+}
+
+/// The database knows how far the log came, also behind a process that was killed.
+fn keep_log_end(ticks: &mut Ticks, stores: &Stores) {
+    let (sql, log) = (stores.sql.clone(), Arc::clone(&stores.log));
+    ticks.every("log.end", Duration::from_secs(10), move || {
+        let (sql, end) = (sql.clone(), log.durable().offset());
+        async move { sql.keep_log_end(end).await }
+    });
 }
 
 /// Security events reach the disk within seconds; old entries, and old answers to repeats, go.

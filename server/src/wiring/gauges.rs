@@ -8,6 +8,7 @@ use turnpike_domain::port::views::Views;
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
 pub(crate) fn refresh(log: &dyn EventLog, views: &[Arc<dyn Views>], aggregator: &Aggregator) {
     metrics::gauge!("turnpike_unwritten_bytes").set(aggregator.memory().used_bytes as f64);
+    metrics::gauge!("turnpike_usage_query_bytes").set(aggregator.query_memory().used_bytes as f64);
     let (durable, end) = (log.durable().offset(), log.end().offset());
     metrics::gauge!("turnpike_log_bytes").set(log.bytes() as f64);
     metrics::gauge!("turnpike_log_not_durable_bytes").set(end.saturating_sub(durable) as f64);

@@ -5,19 +5,18 @@ use turnpike_aggregator::Aggregator;
 use turnpike_aggregator::rebuild::{self, Difference};
 use turnpike_billing_sync::{Verification, Verifier};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::Invoice;
 use turnpike_domain::limits::VERIFIED_LINES_MAX;
-use turnpike_domain::port::billing::{BillingStore as _, InvoiceFilter};
+use turnpike_domain::port::billing::{BillingStore as _, InvoiceName, Kept};
 use turnpike_domain::port::directory::Directory as _;
-use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::port::usage::NoListener;
 use turnpike_domain::port::views::Views;
+use turnpike_stores::disk::RealDisk;
+use turnpike_stores::embedded::log;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineClock, MachineRandomness, TenantClock};
 
 use super::data_dir::DataDir;
 use super::embedded::{EngineParts, StartError};
-use super::pages::Pages;
 use super::services::start_aggregator;
 use super::stores::Stores;
 use crate::config::Config;
@@ -74,11 +73,11 @@ impl Offline {
         })
     }
 
-    /// Derives every final invoice of every tenant again from the raw log, and tells of each. The log is read once for
-    /// as many as are kept in memory at a time.
+    /// Derives every final invoice of every tenant again from the raw log, and tells of each number that was given. The
+    /// log is read once for as many as are kept in memory at a time.
     pub(crate) async fn verify_invoices(
         &self,
-        mut tell: impl FnMut(TenantId, &Invoice, &Verification),
+        mut tell: impl FnMut(TenantId, String, &Verification),
     ) -> Result<(), StartError> {
         let store = Arc::new(self.stores.sql.clone());
         let verifier = Verifier {
@@ -88,14 +87,12 @@ impl Offline {
         };
         let (mut waiting, mut lines) = (Vec::new(), 0);
         for tenant in store.tenants() {
-            let mut pages = Pages::default();
-            while let Some(page) = pages.next() {
-                let invoices = store.invoices(tenant.id, InvoiceFilter::default(), page).await?;
-                pages.turn(invoices.len(), invoices.last().map(|invoice| invoice.id.clone()));
-                for invoice in invoices.into_iter().filter(|invoice| invoice.number.is_some()) {
+            for number in 1..=store.series(tenant.id).await?.end() {
+                let kept = store.kept(tenant.id, InvoiceName::Number(number)).await?;
+                if let Some(Kept::Whole(invoice)) = &kept {
                     lines += invoice.lines.len();
-                    waiting.push((tenant.id, invoice));
                 }
+                waiting.extend(kept.map(|kept| (tenant.id, kept)));
                 if lines >= VERIFIED_LINES_MAX {
                     verify(&verifier, &std::mem::take(&mut waiting), &mut tell).await?;
                     lines = 0;
@@ -140,19 +137,17 @@ impl Offline {
 
     /// Locks a data directory whose views contain the whole log, or says why they cannot be opened.
     async fn lock_stopped(config: &Config) -> Result<(DataDir, Option<String>), StartError> {
-        match Self::open(config).await {
-            Ok(before) => {
-                let horizon = before.stores.log.horizon();
-                let data_dir = before.close().await?;
-                horizon.map_or(Ok((data_dir, None)), |horizon| {
-                    Err(StartError::NotDerivable(horizon))
-                })
-            }
+        let (data_dir, damage) = match Self::open(config).await {
+            Ok(before) => (before.close().await?, None),
             // In the views, or in what is derived from the log: a fault of the log itself would show again.
             Err(error @ (StartError::UnreadableViews(_) | StartError::Service(_))) => {
-                Ok((DataDir::open(&config.data_dir)?, Some(error.to_string())))
+                (DataDir::open(&config.data_dir)?, Some(error.to_string()))
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        match log::horizon(&RealDisk, &data_dir.log())? {
+            None => Ok((data_dir, damage)),
+            Some(horizon) => Err(StartError::NotDerivable(horizon.before)),
         }
     }
 
@@ -172,20 +167,19 @@ impl Offline {
     /// Ends all threads; the directory stays locked until what is returned is dropped.
     pub(crate) async fn close(self) -> Result<DataDir, StartError> {
         self.aggregator.shutdown().await?;
-        self.stores.log.close()?;
-        self.stores.sql.close().await?;
+        self.stores.close().await?;
         Ok(self.data_dir)
     }
 }
 
 async fn verify(
     verifier: &Verifier,
-    invoices: &[(TenantId, Invoice)],
-    tell: &mut impl FnMut(TenantId, &Invoice, &Verification),
+    invoices: &[(TenantId, Kept)],
+    tell: &mut impl FnMut(TenantId, String, &Verification),
 ) -> Result<(), StartError> {
     let found = verifier.verify_all(invoices).await?;
-    for ((tenant, invoice), verification) in invoices.iter().zip(&found) {
-        tell(*tenant, invoice, verification);
+    for ((tenant, kept), verification) in invoices.iter().zip(&found) {
+        tell(*tenant, kept.name(), verification);
     }
     Ok(())
 }

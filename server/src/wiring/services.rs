@@ -135,6 +135,8 @@ fn aggregator_options(config: &Config) -> turnpike_aggregator::Options {
         queue_bytes_max: config.engine.queue_bytes_max,
         checkpoint_records: config.engine.checkpoint_events,
         memory_bytes_max: config.engine.memory_bytes_max,
+        queries_max: config.engine.queries_max,
+        query_memory_bytes_max: config.engine.query_memory_bytes_max,
         checkpoint_interval_us: config.engine.checkpoint_interval_s.saturating_mul(1_000_000),
         ..turnpike_aggregator::Options::default()
     }

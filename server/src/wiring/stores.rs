@@ -2,14 +2,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::directory::Directory as _;
+use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::port::views::Views;
+use turnpike_domain::record::Position;
 use turnpike_stores::disk::{Disk, RealDisk};
-use turnpike_stores::embedded::log::{self, Expected};
-use turnpike_stores::embedded::{EmbeddedViews, LogOptions, SegmentedLog, ViewsOptions};
+use turnpike_stores::embedded::log::{self, ControlMark, Expected, Known};
+use turnpike_stores::embedded::{EmbeddedViews, LogOptions, SegmentedLog, ViewsOptions, views};
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
-use turnpike_stores::sql::{Installation, SqlPlace, SqlStore, look};
+use turnpike_stores::sql::{Installation, Looked, SqlPlace, SqlStore, look};
 
 use super::data_dir::DataDir;
 use super::embedded::{EngineParts, StartError};
@@ -28,33 +29,19 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    /// Opens all of them, the log last: the others know how far it reaches, and which one it is.
+    /// Opens all of them, once it is known that they belong together: before that nothing is changed.
     pub(crate) async fn open(
         config: &Config,
         data_dir: &DataDir,
         clock: &Arc<TenantClock>,
         parts: &EngineParts,
     ) -> Result<Self, StartError> {
-        data_dir.check_database()?;
-        let place = SqlPlace::File(data_dir.database());
         let fail = &parts.fail_points;
-        let sql = SqlStore::open(
-            &place,
-            Arc::clone(clock),
-            Arc::clone(&parts.randomness),
-            Arc::clone(fail),
-        )
-        .await?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let known = sql.installation().await?;
-        if let Some(known) = known {
-            data_dir.check_partitions(known.partitions)?;
-        }
-        let views = open_views(&data_dir.views(), data_dir.partitions(), &disk, fail)
-            .map_err(StartError::UnreadableViews)?;
+        let database = look(&SqlPlace::File(data_dir.database())).await?;
         let options = LogOptions {
             segment_bytes: config.engine.segment_bytes,
-            expected: expected(known, !sql.tenants().is_empty(), &views),
+            expected: expected(data_dir, &database, &disk)?,
             ..LogOptions::new(data_dir.log())
         };
         let log = SegmentedLog::open(
@@ -64,36 +51,38 @@ impl Stores {
             parts.randomness.as_ref(),
             Arc::clone(fail),
         )?;
-        if known.is_none() {
-            sql.keep_installation(Installation {
-                log: log.identity(),
-                partitions: data_dir.partitions(),
-            })
-            .await?;
-        }
+        let sql = open_database(data_dir, &log, clock, parts).await?;
+        let views = open_views(
+            &data_dir.views(),
+            data_dir.partitions(),
+            Some(log.identity()),
+            fail,
+        )
+        .map_err(StartError::UnreadableViews)?;
         Ok(Self { sql, log, views })
     }
 
     /// Whether the parts of a directory that nobody has open belong together, as [`Self::open`] demands. Changes nothing.
     pub(crate) async fn check_together(data_dir: &DataDir) -> Result<(), StartError> {
-        data_dir.check_database()?;
-        if !data_dir.database().exists() {
-            return Ok(());
+        let database = look(&SqlPlace::File(data_dir.database())).await?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let expected = expected(data_dir, &database, &disk)?;
+        Ok(log::check(&*disk, &data_dir.log(), expected)?)
+    }
+
+    /// Ends the log and then the database, which keeps how far the log came.
+    pub(crate) async fn close(&self) -> Result<(), StartError> {
+        self.log.close()?;
+        if let Err(error) = self.sql.keep_log_end(self.log.durable().offset()).await {
+            // It takes nothing any more, and has said why.
+            tracing::warn!(%error, "the database does not know how far the log came");
         }
-        let (known, used) = look(&SqlPlace::File(data_dir.database())).await?;
-        if let Some(known) = known {
-            data_dir.check_partitions(known.partitions)?;
-        }
-        // Views that cannot be opened know nothing.
-        let views = Self::views_in(&data_dir.views(), data_dir.partitions()).unwrap_or_default();
-        let expected = expected(known, used, &views);
-        Ok(log::check(&RealDisk, &data_dir.log(), expected)?)
+        Ok(self.sql.close().await?)
     }
 
     /// The views of a directory alone, to be read.
     pub(crate) fn views_in(directory: &Path, partitions: u32) -> Result<Vec<Arc<EmbeddedViews>>, StoreError> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        open_views(directory, partitions, &disk, &Arc::default())
+        open_views(directory, partitions, None, &Arc::default())
     }
 
     /// The views as the partition owners see them.
@@ -105,31 +94,69 @@ impl Stores {
     }
 }
 
-/// What the log must be: `used` says whether the database has been in use.
-fn expected(known: Option<Installation>, used: bool, views: &[Arc<EmbeddedViews>]) -> Expected {
-    let reaches = views
-        .iter()
-        .map(|views| views.position().offset())
-        .max()
-        .unwrap_or(0);
-    match known {
-        None if !used => Expected::Nothing,
-        known => Expected::Log {
-            identity: known.map(|known| known.log),
-            reaches,
-        },
+/// What the log must be, by what database and views know of it.
+///
+/// # Errors
+/// [`StartError::UnreadableViews`] also where the views are another log's.
+fn expected(data_dir: &DataDir, database: &Looked, disk: &Arc<dyn Disk>) -> Result<Expected, StartError> {
+    let made = database.installation;
+    if let Some(made) = made {
+        data_dir.check_partitions(made.partitions)?;
     }
+    let identity = made.map(|made| made.log);
+    let positions: Result<Vec<u64>, _> = (0..data_dir.partitions())
+        .map(|partition| views::look(disk, &data_dir.views(), partition, identity).map(Position::offset))
+        .collect();
+    let positions = positions.map_err(StartError::UnreadableViews)?;
+    let views_to = positions.iter().copied().max().unwrap_or(0);
+    if made.is_none() && !database.used {
+        return Ok(Expected::Nothing { views_to });
+    }
+    Ok(Expected::Log(Known {
+        identity,
+        views_from: positions.into_iter().min().unwrap_or(0),
+        views_to,
+        database_to: database.log_end,
+        generation: database.generation,
+    }))
+}
+
+/// Opens the database and ties it to the log.
+async fn open_database(
+    data_dir: &DataDir,
+    log: &SegmentedLog,
+    clock: &Arc<TenantClock>,
+    parts: &EngineParts,
+) -> Result<SqlStore, StartError> {
+    let sql = SqlStore::open(
+        &SqlPlace::File(data_dir.database()),
+        Arc::clone(clock),
+        Arc::clone(&parts.randomness),
+        Arc::clone(&parts.fail_points),
+    )
+    .await?;
+    if sql.installation().await?.is_none() {
+        sql.keep_installation(Installation {
+            log: log.identity(),
+            partitions: data_dir.partitions(),
+        })
+        .await?;
+    }
+    let mark = ControlMark::open(&RealDisk, &data_dir.log(), log.identity(), sql.generation())?;
+    sql.mark_in(mark);
+    Ok(sql)
 }
 
 fn open_views(
     directory: &Path,
     partitions: u32,
-    disk: &Arc<dyn Disk>,
+    log: Option<u64>,
     fail: &Arc<FailPoints>,
 ) -> Result<Vec<Arc<EmbeddedViews>>, StoreError> {
     let open = |partition| {
         let options = ViewsOptions::new(directory, partition);
         let options = ViewsOptions {
+            log,
             filter_bytes_max: FILTER_BYTES_MAX / u64::from(partitions),
             cache_bytes_max: options.cache_bytes_max.min(CACHE_BYTES_MAX / partitions as usize),
             ..options
@@ -137,7 +164,7 @@ fn open_views(
         EmbeddedViews::open(
             options,
             turnpike_aggregator::rows::merge(),
-            Arc::clone(disk),
+            Arc::new(RealDisk),
             Arc::clone(fail),
         )
     };

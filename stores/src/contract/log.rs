@@ -284,7 +284,7 @@ fn blocks_of_all_shapes_come_back_as_they_were(subject: &Subject) {
         .to_vec();
     assert_eq!(read_all(&**log), stored);
     let last = &stored[0].block.records().last().unwrap().to_vec();
-    let at = Position::new(stored[0].position.offset(), (BLOCK_RECORDS_MAX - 1) as u16);
+    let at = Position::new(stored[0].position.offset(), u16::MAX - 1);
     assert_eq!(log.fetch(at).as_ref(), Ok(last));
 }
 

@@ -394,7 +394,7 @@ fn many_checkpoints(mut open: Opener) -> Result<(), StoreError> {
     let mut expected: Vec<Row> = (0..rounds)
         .map(|round| row(&format!("kept {round:03}"), 1))
         .collect();
-    expected.push(row("sum", rounds as i64));
+    expected.push(row("sum", rounds.cast_signed()));
     assert_eq!(rows, expected);
     Ok(())
 }

@@ -1,3 +1,4 @@
+use crate::width::in_memory;
 use std::io;
 
 /// What a disk writes as a whole.
@@ -59,7 +60,7 @@ impl FileState {
     }
 
     pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let start = offset as usize;
+        let start = in_memory(offset);
         let found = self.live.get(start..start + buffer.len());
         buffer.copy_from_slice(found.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
         Ok(())
@@ -67,9 +68,9 @@ impl FileState {
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         let change = Change {
-            offset: offset as usize,
+            offset: in_memory(offset),
             bytes: bytes.to_vec(),
-            len: self.live.len().max(offset as usize + bytes.len()),
+            len: self.live.len().max(in_memory(offset) + bytes.len()),
         };
         change.apply(&mut self.live);
         self.changes.push(change);
@@ -114,7 +115,7 @@ impl FileState {
         let Some(longest) = changes.iter().map(Change::end).max() else {
             return 0;
         };
-        let kept_lens = random.below(changes.len() as u64 + 1) as usize;
+        let kept_lens = in_memory(random.below(changes.len() as u64 + 1));
         let len = kept_lens
             .checked_sub(1)
             .map_or(self.durable.len(), |last| changes[last].len);
@@ -127,7 +128,7 @@ impl FileState {
             let kept = match mood {
                 0 => 0,
                 1 => touching.len(),
-                _ => random.below(touching.len() as u64 + 1) as usize,
+                _ => in_memory(random.below(touching.len() as u64 + 1)),
             };
             lost += u64::from(kept < touching.len());
             for change in &touching[..kept] {

@@ -18,6 +18,7 @@ pub const POINTS: &[&str] = &[
     "views.merged",
     "sql.before_commit",
     "sql.after_commit",
+    "sql.marked",
 ];
 
 /// Those of durable steps that come only in a state that a test has to bring about: when retention moves on, with the meta of

@@ -12,6 +12,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::connect::lost;
 use super::{number, read_body};
+use crate::width::integer;
 
 /// Different security events that are held until they are written, every few seconds. What is beyond is counted in one
 /// entry, so that a flood from many addresses cannot fill the disk.
@@ -80,7 +81,7 @@ pub(super) async fn append(
         "INSERT INTO audit (id, tenant, at_us, actor, request_id, action, object, detail) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(entry.id as i64)
+    .bind(integer(entry.id))
     .bind(i64::from(tenant.0))
     .bind(entry.at.micros())
     .bind(&entry.actor)
@@ -119,7 +120,7 @@ pub(super) async fn list(
     .bind(action)
     .bind(action.map(|action| format!("{action}.")))
     .bind(action.map(|action| format!("{action}/")))
-    .bind(rows as i64)
+    .bind(integer(rows))
     .fetch_all(connection)
     .await
 }

@@ -1,19 +1,24 @@
 //! The port of billing.
 
+use std::sync::Arc;
+
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
+use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, Line};
+use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, LateUsage, Line};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::billing::{
-    BilledFilter, BillingStore, Boundary, Closing, InvoiceFilter, Look, Stored,
+    BilledFilter, BillingStore, Boundary, Broken, Closings, InvoiceFilter, InvoiceName, Kept, Look,
+    NumberSeries, Stored,
 };
 use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 
 use super::connect::lost;
-use super::{SqlStore, Work, billing_read as read, billing_write as write, looks, read_body};
+use super::{SqlStore, Work, billing_read as read, billing_write as write, looks, number, read_body};
+use crate::width::integer;
 
 /// A change that the engine makes by itself needs no answer.
 fn silent() -> Decision {
@@ -56,22 +61,31 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn close(&self, change: Change, closings: Vec<Closing>) -> Stored<'_, ()> {
+    fn close(&self, change: Change, closings: Closings) -> Stored<'_, bool> {
         Box::pin(async move {
             let (tenant, at) = (change.tenant, change.at);
             let work: Work = Box::new(move |c, state| {
                 Box::pin(async move {
-                    let mut effects = Vec::new();
-                    for closing in &closings {
-                        if let Some((subscription, until)) = write::close(c, tenant, closing, at).await? {
-                            effects.extend(billed_until(state, tenant, subscription, until));
-                        }
+                    // This is the one writer: the state is that of the last commit.
+                    let stands = |seen: &Arc<Subscription>| {
+                        let now = state.subscription(tenant, &seen.id);
+                        now.is_some_and(|now| now.is_as(seen))
+                    };
+                    if !closings.seen.iter().all(stands) {
+                        return Ok(Decision::unchanged(false.into()));
                     }
-                    Ok(Decision { effects, ..silent() })
+                    let billed = write::close_all(c, tenant, &closings, at).await?;
+                    let effects = billed
+                        .into_iter()
+                        .filter_map(|(subscription, until)| billed_until(state, tenant, subscription, until));
+                    Ok(Decision {
+                        effects: effects.collect(),
+                        ..Decision::unchanged(true.into())
+                    })
                 })
             });
-            self.write(change, work).await?;
-            Ok(())
+            let answer = self.write(change, work).await?;
+            Ok(answer.body == true)
         })
     }
 
@@ -110,12 +124,21 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn invoice_by_number(&self, tenant: TenantId, number: u64) -> Stored<'_, Option<Invoice>> {
+    fn kept(&self, tenant: TenantId, name: InvoiceName) -> Stored<'_, Option<Kept>> {
         Box::pin(async move {
             let found = self
-                .read(move |c| Box::pin(async move { Ok(read::by_number(c, tenant, number).await) }))
+                .read(move |c| Box::pin(async move { Ok(read::kept(c, tenant, &name).await) }))
                 .await?;
             Ok(found?)
+        })
+    }
+
+    fn series(&self, tenant: TenantId) -> Stored<'_, NumberSeries> {
+        Box::pin(async move {
+            let series = self
+                .read(move |c| Box::pin(async move { Ok(read::series(c, tenant).await) }))
+                .await?;
+            Ok(series?)
         })
     }
 
@@ -154,9 +177,18 @@ impl BillingStore for SqlStore {
     ) -> Stored<'_, Vec<Look>> {
         Box::pin(async move {
             let due = self
-                .read(move |c| Box::pin(async move { looks::due(c, tenant, now, after, rows).await }))
+                .read(move |c| Box::pin(async move { Ok(looks::due(c, tenant, now, after, rows).await) }))
                 .await?;
-            Ok(due)
+            Ok(due?)
+        })
+    }
+
+    fn next_look(&self, tenant: TenantId, after: Timestamp) -> Stored<'_, Option<Timestamp>> {
+        Box::pin(async move {
+            let next = self
+                .read(move |c| Box::pin(async move { looks::next(c, tenant, after).await }))
+                .await?;
+            Ok(next)
         })
     }
 
@@ -168,7 +200,7 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Vec<Line>> {
+    fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Result<Vec<Line>, Broken>> {
         Box::pin(async move {
             let lines = self
                 .read(move |c| Box::pin(async move { Ok(read::billed(c, tenant, &filter).await) }))
@@ -213,12 +245,21 @@ impl BillingStore for SqlStore {
         })
     }
 
+    fn unlisted(&self, tenant: TenantId, late: Vec<LateUsage>) -> Stored<'_, Vec<LateUsage>> {
+        Box::pin(async move {
+            let unlisted = self
+                .read(move |c| Box::pin(async move { read::unlisted(c, tenant, late).await }))
+                .await?;
+            Ok(unlisted)
+        })
+    }
+
     fn run(&self, tenant: TenantId, id: String) -> Stored<'_, Option<BillingRun>> {
         Box::pin(async move {
             let bodies = self
                 .read(move |c| {
                     Box::pin(async move {
-                        sqlx::query("SELECT id, body FROM billing_runs WHERE tenant = $1 AND id = $2")
+                        sqlx::query("SELECT id, body, invoices, empty_periods FROM billing_runs WHERE tenant = $1 AND id = $2")
                             .bind(i64::from(tenant.0))
                             .bind(&id)
                             .fetch_all(c)
@@ -236,12 +277,12 @@ impl BillingStore for SqlStore {
                 .read(move |c| {
                     Box::pin(async move {
                         sqlx::query(
-                            "SELECT id, body FROM billing_runs WHERE tenant = $1 AND ($2 IS NULL OR id < $2) \
+                            "SELECT id, body, invoices, empty_periods FROM billing_runs WHERE tenant = $1 AND ($2 IS NULL OR id < $2) \
                              ORDER BY id DESC LIMIT $3",
                         )
                         .bind(i64::from(tenant.0))
                         .bind(page.after.as_deref())
-                        .bind(page.rows as i64)
+                        .bind(integer(page.rows))
                         .fetch_all(c)
                         .await
                     })
@@ -257,7 +298,7 @@ impl BillingStore for SqlStore {
                 .read(move |c| {
                     Box::pin(async move {
                         sqlx::query(
-                            "SELECT id, body FROM billing_runs \
+                            "SELECT id, body, invoices, empty_periods FROM billing_runs \
                              WHERE tenant = $1 AND status IN ('queued', 'running') ORDER BY id LIMIT 1",
                         )
                         .bind(i64::from(tenant.0))
@@ -275,7 +316,12 @@ fn runs_of(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<BillingRun>, Problem>
     let run = |row: &sqlx::sqlite::SqliteRow| -> Result<BillingRun, Problem> {
         let broken = |error: sqlx::Error| Problem::new(Code::Unavailable, error.to_string());
         let (id, body): (&str, &str) = (row.try_get(0).map_err(broken)?, row.try_get(1).map_err(broken)?);
-        Ok(read_body("billing_runs", id, body)?)
+        let run: BillingRun = read_body("billing_runs", id, body)?;
+        Ok(BillingRun {
+            invoices: number("billing_runs", id, row.try_get(2).map_err(broken)?)?,
+            empty_periods: number("billing_runs", id, row.try_get(3).map_err(broken)?)?,
+            ..run
+        })
     };
     rows.iter().map(run).collect()
 }

@@ -3,111 +3,221 @@
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Invoice, InvoiceStatus, Line, LineKind, Totals};
+use turnpike_domain::invoice::{Difference, Invoice, InvoiceStatus, LateUsage, Line, LineKind, Totals};
 use turnpike_domain::money::Currency;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::billing::{BilledFilter, Boundary, InvoiceFilter};
+use turnpike_domain::port::billing::{
+    BilledFilter, Boundary, Broken, InvoiceFilter, InvoiceName, Kept, NumberSeries,
+};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::connect::lost;
-use super::{number, read_body};
+use super::{number, write_body};
+use crate::width::integer;
 
 const INVOICE: &str = "SELECT id, number, customer, subscription, status, currency, period_start_us, period_end_us, round, \
      subtotal, discount, credits, tax, total, watermark, catalog_version, previous_hash, hash, created_us, locks_us, \
-     finalized_us FROM invoices";
+     finalized_us, parties FROM invoices";
 
 const LINE: &str = "SELECT l.kind, l.source, l.price, l.meter, l.description, l.quantity, l.amount, l.period_start_us, \
      l.period_end_us, l.basis, l.hash, l.invoice";
 
-fn damaged(id: &str, what: &str) -> StoreError {
-    StoreError::Damaged(format!("table invoices, row {id}: {what}"))
-}
+/// Where the columns of [`INVOICE`] stand on the invoice.
+const INVOICE_FIELDS: &[&str] = &[
+    "/id",
+    "/number",
+    "/customer",
+    "/subscription",
+    "/status",
+    "/currency",
+    "/period/start",
+    "/period/end",
+    "/round",
+    "/subtotal",
+    "/discount",
+    "/credits",
+    "/tax",
+    "/total",
+    "/watermark",
+    "/catalog_version",
+    "/previous_hash",
+    "/hash",
+    "/created",
+    "/locks_at",
+    "/finalized",
+    "/bill_to",
+];
+
+/// The same for those of [`LINE`].
+const LINE_FIELDS: &[&str] = &[
+    "/kind",
+    "/source",
+    "/price",
+    "/meter",
+    "/description",
+    "/quantity",
+    "/amount",
+    "/period/start",
+    "/period/end",
+    "/terms",
+    "/hash",
+    "/invoice",
+];
+
+/// Characters of a value that cannot be read that are shown.
+const SHOWN_MAX: usize = 100;
 
 fn time(us: i64) -> Timestamp {
     Timestamp::from_micros_clamped(us)
 }
 
-fn get<'r, T>(row: &'r SqliteRow, at: usize) -> Result<T, StoreError>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(at).map_err(lost)
+/// A row whose columns are fields of an invoice. What cannot be read is told as a difference at its field.
+struct Fields<'r> {
+    row: &'r SqliteRow,
+    places: &'static [&'static str],
+}
+
+impl<'r> Fields<'r> {
+    fn get<T>(&self, at: usize) -> Result<T, Difference>
+    where
+        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    {
+        self.row.try_get(at).map_err(|_| self.broken(at))
+    }
+
+    fn read<T>(&self, at: usize, read: impl FnOnce(&str) -> Option<T>) -> Result<T, Difference> {
+        read(self.get(at)?).ok_or_else(|| self.broken(at))
+    }
+
+    fn number<T: TryFrom<i64>>(&self, at: usize) -> Result<T, Difference> {
+        T::try_from(self.get(at)?).map_err(|_| self.broken(at))
+    }
+
+    /// Reads a column that may be null.
+    fn optional<T>(&self, at: usize, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Difference> {
+        match self.get::<Option<&str>>(at)? {
+            None => Ok(None),
+            Some(text) => read(text).map(Some).ok_or_else(|| self.broken(at)),
+        }
+    }
+
+    fn broken(&self, at: usize) -> Difference {
+        let found: Option<String> = self.row.try_get_unchecked(at).unwrap_or_default();
+        Difference {
+            pointer: self.places.get(at).copied().unwrap_or_default().to_owned(),
+            expected: "a value that can be read".to_owned(),
+            found: found.unwrap_or_default().chars().take(SHOWN_MAX).collect(),
+        }
+    }
 }
 
 /// An invoice without its lines.
-fn head(row: &SqliteRow) -> Result<Invoice, StoreError> {
-    let id: String = get(row, 0)?;
-    let (status, currency): (String, String) = (get(row, 4)?, get(row, 5)?);
-    let watermark: Option<String> = get(row, 14)?;
-    let watermark = watermark.map(|text| text.parse().map_err(|_| damaged(&id, "watermark")));
+fn head(row: &SqliteRow) -> Result<Invoice, Difference> {
+    let fields = Fields {
+        row,
+        places: INVOICE_FIELDS,
+    };
     Ok(Invoice {
-        number: get::<Option<i64>>(row, 1)?
-            .map(|kept| number("invoices", &id, kept))
+        id: fields.get(0)?,
+        number: fields
+            .get::<Option<i64>>(1)?
+            .map(|_| fields.number(1))
             .transpose()?,
-        customer: get(row, 2)?,
-        subscription: get(row, 3)?,
-        status: InvoiceStatus::parse(&status).ok_or_else(|| damaged(&id, "status"))?,
-        currency: Currency::parse(&currency).map_err(|_| damaged(&id, "currency"))?,
-        period: TimeRange::new(time(get(row, 6)?), time(get(row, 7)?)),
-        round: number("invoices", &id, get(row, 8)?)?,
+        customer: fields.get(2)?,
+        subscription: fields.get(3)?,
+        status: fields.read(4, InvoiceStatus::parse)?,
+        currency: fields.read(5, |code| Currency::parse(code).ok())?,
+        period: TimeRange::new(time(fields.get(6)?), time(fields.get(7)?)),
+        round: fields.number(8)?,
         lines: Vec::new(),
         totals: Totals {
-            subtotal: get(row, 9)?,
-            discount: get(row, 10)?,
-            credits: get(row, 11)?,
-            tax: get(row, 12)?,
-            total: get(row, 13)?,
+            subtotal: fields.get(9)?,
+            discount: fields.get(10)?,
+            credits: fields.get(11)?,
+            tax: fields.get(12)?,
+            total: fields.get(13)?,
         },
-        watermark: watermark.transpose()?,
-        catalog_version: number("invoices", &id, get(row, 15)?)?,
-        previous_hash: get(row, 16)?,
-        hash: get(row, 17)?,
-        created: time(get(row, 18)?),
-        locks_at: time(get(row, 19)?),
-        finalized: get::<Option<i64>>(row, 20)?.map(time),
-        id,
+        watermark: fields.optional(14, |text| text.parse().ok())?,
+        catalog_version: fields.number(15)?,
+        previous_hash: fields.get(16)?,
+        hash: fields.get(17)?,
+        created: time(fields.get(18)?),
+        locks_at: time(fields.get(19)?),
+        finalized: fields.get::<Option<i64>>(20)?.map(time),
+        parties: fields.optional(21, |text| serde_json::from_str(text).ok())?,
     })
 }
 
-fn line(row: &SqliteRow) -> Result<Line, StoreError> {
-    let invoice: String = get(row, 11)?;
-    let (kind, quantity, basis): (String, String, String) = (get(row, 0)?, get(row, 5)?, get(row, 9)?);
+fn line(row: &SqliteRow) -> Result<Line, Difference> {
+    let fields = Fields {
+        row,
+        places: LINE_FIELDS,
+    };
     Ok(Line {
-        kind: LineKind::parse(&kind).ok_or_else(|| damaged(&invoice, "kind of a line"))?,
-        source: get(row, 1)?,
-        price: get(row, 2)?,
-        meter: get(row, 3)?,
-        description: get(row, 4)?,
-        quantity: Quantity::parse(&quantity).map_err(|_| damaged(&invoice, "quantity of a line"))?,
-        amount: get(row, 6)?,
-        period: TimeRange::new(time(get(row, 7)?), time(get(row, 8)?)),
-        basis: read_body("invoice_lines", &invoice, &basis)?,
-        hash: get(row, 10)?,
+        kind: fields.read(0, LineKind::parse)?,
+        source: fields.get(1)?,
+        price: fields.get(2)?,
+        meter: fields.get(3)?,
+        description: fields.get(4)?,
+        quantity: fields.read(5, |text| Quantity::parse(text).ok())?,
+        amount: fields.get(6)?,
+        period: TimeRange::new(time(fields.get(7)?), time(fields.get(8)?)),
+        basis: fields.read(9, |text| serde_json::from_str(text).ok())?,
+        hash: fields.get(10)?,
     })
+}
+
+/// Lines in their order; the first that cannot be read is named by its place.
+fn lines(rows: &[SqliteRow]) -> Result<Vec<Line>, Difference> {
+    let read = |(at, row)| {
+        line(row).map_err(|field| Difference {
+            pointer: format!("/lines/{at}{}", field.pointer),
+            ..field
+        })
+    };
+    rows.iter().enumerate().map(read).collect()
 }
 
 async fn with_lines(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     rows: &[SqliteRow],
-) -> Result<Vec<Invoice>, StoreError> {
+) -> Result<Vec<Result<Invoice, Broken>>, StoreError> {
     let mut invoices = Vec::with_capacity(rows.len());
     for row in rows {
-        let mut invoice = head(row)?;
+        let id: String = row.try_get_unchecked(0).unwrap_or_default();
         let sql =
             format!("{LINE} FROM invoice_lines l WHERE l.tenant = $1 AND l.invoice = $2 ORDER BY l.line");
-        let lines = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let found = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(i64::from(tenant.0))
-            .bind(&invoice.id)
+            .bind(&id)
             .fetch_all(&mut *connection)
             .await
             .map_err(lost)?;
-        invoice.lines = lines.iter().map(line).collect::<Result<_, _>>()?;
-        invoices.push(invoice);
+        let invoice = head(row).and_then(|head| {
+            Ok(Invoice {
+                lines: lines(&found)?,
+                ..head
+            })
+        });
+        let number = row.try_get::<Option<i64>, _>(1).ok().flatten();
+        invoices.push(invoice.map_err(|field| Broken {
+            id,
+            number: number.and_then(|number| u64::try_from(number).ok()),
+            field,
+        }));
     }
     Ok(invoices)
+}
+
+/// For those who can do nothing with an invoice that is not whole.
+fn whole(invoices: Vec<Result<Invoice, Broken>>) -> Result<Vec<Invoice>, StoreError> {
+    invoices
+        .into_iter()
+        .map(|one| one.map_err(StoreError::from))
+        .collect()
 }
 
 pub(super) async fn by_id(
@@ -115,31 +225,74 @@ pub(super) async fn by_id(
     tenant: TenantId,
     id: &str,
 ) -> Result<Option<Invoice>, StoreError> {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{INVOICE} WHERE tenant = $1 AND id = $2"
-    )))
-    .bind(i64::from(tenant.0))
-    .bind(id)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(lost)?;
+    let name = InvoiceName::Id(id.to_owned());
+    let found = by_name(connection, tenant, &name).await?;
+    Ok(found.transpose()?)
+}
+
+async fn by_name(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    name: &InvoiceName,
+) -> Result<Option<Result<Invoice, Broken>>, StoreError> {
+    let (column, id, number) = match name {
+        InvoiceName::Id(id) => ("id", Some(id), None),
+        InvoiceName::Number(number) => ("number", None, Some(integer(*number))),
+    };
+    let sql = format!("{INVOICE} WHERE tenant = $1 AND {column} = COALESCE($2, $3)");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(i64::from(tenant.0))
+        .bind(id)
+        .bind(number)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(lost)?;
     Ok(with_lines(connection, tenant, &rows).await?.pop())
 }
 
-pub(super) async fn by_number(
+pub(super) async fn kept(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    number: u64,
-) -> Result<Option<Invoice>, StoreError> {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "{INVOICE} WHERE tenant = $1 AND number = $2"
-    )))
+    name: &InvoiceName,
+) -> Result<Option<Kept>, StoreError> {
+    let found = by_name(connection, tenant, name).await?;
+    let kept = found.map(|found| found.map_or_else(Kept::Broken, Kept::Whole));
+    match name {
+        InvoiceName::Number(number) if kept.is_none() => {
+            let series = series(connection, tenant).await?;
+            let given = (1..=series.end()).contains(number);
+            Ok(given.then_some(Kept::Missing(*number)))
+        }
+        _ => Ok(kept),
+    }
+}
+
+pub(super) async fn series(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<NumberSeries, StoreError> {
+    let last: Option<(i64, String)> =
+        sqlx::query_as("SELECT last, hash FROM invoice_numbers WHERE tenant = $1")
+            .bind(i64::from(tenant.0))
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(lost)?;
+    // The highest whole number: to SQLite any text is more than that.
+    let highest = sqlx::query(
+        "SELECT number FROM invoices WHERE tenant = $1 AND number <= $2 ORDER BY number DESC LIMIT 1",
+    )
     .bind(i64::from(tenant.0))
-    .bind(number as i64)
-    .fetch_all(&mut *connection)
+    .bind(i64::MAX)
+    .fetch_optional(connection)
     .await
     .map_err(lost)?;
-    Ok(with_lines(connection, tenant, &rows).await?.pop())
+    let highest = highest.and_then(|row| row.try_get::<i64, _>(0).ok());
+    let (last, hash) = last.unwrap_or_default();
+    Ok(NumberSeries {
+        last: number("invoice_numbers", "last", last)?,
+        hash,
+        highest: highest.map_or(0, |highest| u64::try_from(highest).unwrap_or_default()),
+    })
 }
 
 pub(super) async fn of_boundary(
@@ -157,7 +310,7 @@ pub(super) async fn of_boundary(
         .fetch_all(&mut *connection)
         .await
         .map_err(lost)?;
-    Ok(with_lines(connection, tenant, &rows).await?.pop())
+    Ok(whole(with_lines(connection, tenant, &rows).await?)?.pop())
 }
 
 pub(super) async fn list(
@@ -180,18 +333,18 @@ pub(super) async fn list(
         .bind(filter.status.map(InvoiceStatus::as_str))
         .bind(ends.start.micros())
         .bind(ends.end.micros())
-        .bind(page.rows as i64)
+        .bind(integer(page.rows))
         .fetch_all(&mut *connection)
         .await
         .map_err(lost)?;
-    with_lines(connection, tenant, &rows).await
+    whole(with_lines(connection, tenant, &rows).await?)
 }
 
 pub(super) async fn billed(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     filter: &BilledFilter,
-) -> Result<Vec<Line>, StoreError> {
+) -> Result<Result<Vec<Line>, Broken>, StoreError> {
     // The order of a cross join is kept: from the subscription's invoices to their lines, never through all lines.
     let sql = format!(
         "{LINE} FROM invoices i CROSS JOIN invoice_lines l \
@@ -203,11 +356,19 @@ pub(super) async fn billed(
         .bind(i64::from(tenant.0))
         .bind(&filter.subscription)
         .bind(filter.ends_after.micros())
-        .bind(filter.number_below.map(|number| number as i64))
+        .bind(filter.number_below.map(integer))
         .fetch_all(connection)
         .await
         .map_err(lost)?;
-    rows.iter().map(line).collect()
+    let broken = |row: &SqliteRow, field| Broken {
+        id: row.try_get_unchecked(11).unwrap_or_default(),
+        number: None,
+        field,
+    };
+    let lines = rows
+        .iter()
+        .map(|row| line(row).map_err(|field| broken(row, field)));
+    Ok(lines.collect())
 }
 
 pub(super) async fn closed_until(
@@ -237,4 +398,23 @@ pub(super) async fn finalizing(
         .bind(i64::from(tenant.0))
         .fetch_all(connection)
         .await
+}
+
+pub(super) async fn unlisted(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    late: Vec<LateUsage>,
+) -> Result<Vec<LateUsage>, sqlx::Error> {
+    let mut unlisted = Vec::new();
+    for one in late {
+        let listed = sqlx::query("SELECT 1 FROM late_listed WHERE tenant = $1 AND late = $2")
+            .bind(i64::from(tenant.0))
+            .bind(write_body(&one)?)
+            .fetch_optional(&mut *connection)
+            .await?;
+        if listed.is_none() {
+            unlisted.push(one);
+        }
+    }
+    Ok(unlisted)
 }

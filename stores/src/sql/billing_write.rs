@@ -1,47 +1,87 @@
 //! What billing writes, each inside one transaction.
 
 use serde_json::json;
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::invoice::{
     BillingRun, Invoice, InvoiceStatus, InvoiceStep, InvoiceView, Line, number_text,
 };
 use turnpike_domain::limits::BILLING_RUNS_QUEUED_MAX;
-use turnpike_domain::port::billing::{Boundary, Closing};
+use turnpike_domain::port::billing::{Boundary, Closing, Closings};
 use turnpike_domain::port::control::{AuditNote, Decision, answer_of};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::billing_read as read;
 use super::connect::lost;
-use super::{read_body, write_body};
+use super::{read_body, settings, write_body};
+use crate::width::integer;
 
-/// Closes a period. Answers the subscription and until when it is billed by that.
-pub(super) async fn close<'c>(
+/// What was closed.
+#[derive(Default)]
+struct Closed<'c> {
+    /// Subscriptions, and until when they are billed by that.
+    billed: Vec<(&'c str, Timestamp)>,
+    /// Invoices that were locked.
+    locked: i64,
+    /// Periods without an invoice.
+    empty: i64,
+}
+
+/// Closes periods, and their run counts them. Answers the subscriptions and until when they are billed by that.
+pub(super) async fn close_all<'c>(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    closing: &'c Closing,
+    closings: &'c Closings,
     at: Timestamp,
-) -> Result<Option<(&'c str, Timestamp)>, Problem> {
+) -> Result<Vec<(&'c str, Timestamp)>, Problem> {
+    let mut closed = Closed::default();
+    for closing in &closings.closings {
+        close(connection, tenant, (closing, at), &mut closed).await?;
+    }
+    if let Some(run) = &closings.run {
+        sqlx::query(
+            "UPDATE billing_runs SET invoices = invoices + $3, empty_periods = empty_periods + $4 \
+             WHERE tenant = $1 AND id = $2",
+        )
+        .bind(i64::from(tenant.0))
+        .bind(run)
+        .bind(closed.locked)
+        .bind(closed.empty)
+        .execute(connection)
+        .await
+        .map_err(lost)?;
+    }
+    Ok(closed.billed)
+}
+
+async fn close<'c>(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    (closing, at): (&'c Closing, Timestamp),
+    closed: &mut Closed<'c>,
+) -> Result<(), Problem> {
     match closing {
         Closing::Empty { subscription, period } => {
             note_closing(connection, tenant, (subscription, *period, None), at).await?;
-            Ok(Some((subscription, period.end)))
+            closed.empty += 1;
+            closed.billed.push((subscription, period.end));
         }
         Closing::Draft(draft) => {
             put(connection, tenant, draft, InvoiceStatus::Draft).await?;
-            Ok(None)
         }
         Closing::Locked(invoice) => {
-            let locked = put(connection, tenant, invoice, InvoiceStatus::Finalizing).await?;
-            if let Some(id) = locked.as_deref().filter(|_| invoice.round == 0) {
-                let closed = (invoice.subscription.as_str(), invoice.period, Some(id));
-                note_closing(connection, tenant, closed, at).await?;
+            if let Some(id) = put(connection, tenant, invoice, InvoiceStatus::Finalizing).await? {
+                closed.locked += 1;
+                if invoice.round == 0 {
+                    let period = (invoice.subscription.as_str(), invoice.period, Some(id.as_str()));
+                    note_closing(connection, tenant, period, at).await?;
+                }
             }
-            Ok(Some((&invoice.subscription, invoice.boundary())))
+            closed.billed.push((&invoice.subscription, invoice.boundary()));
         }
     }
+    Ok(())
 }
 
 /// A period is closed; a repeat changes nothing.
@@ -103,6 +143,11 @@ async fn put(
         ..invoice.clone()
     };
     update(connection, tenant, &kept).await?;
+    if let Some(watermark) = &kept.watermark {
+        // What was billed must stay in the log: it is derived again from there.
+        let billed = settings::reach_log_end(connection, watermark.highest().offset());
+        billed.await.map_err(lost)?;
+    }
     Ok(Some(kept.id))
 }
 
@@ -125,7 +170,7 @@ async fn insert(
     .bind(invoice.period.start.micros())
     .bind(invoice.period.end.micros())
     .bind(i64::from(invoice.round))
-    .bind(invoice.catalog_version as i64)
+    .bind(integer(invoice.catalog_version))
     .bind(invoice.created.micros())
     .bind(invoice.locks_at.micros())
     .execute(connection)
@@ -140,9 +185,12 @@ async fn update(
     tenant: TenantId,
     invoice: &Invoice,
 ) -> Result<(), Problem> {
+    let parties = invoice.parties.as_ref().map(write_body);
+    let parties = parties.transpose().map_err(lost)?;
     sqlx::query(
         "UPDATE invoices SET status = $3, subtotal = $4, discount = $5, credits = $6, tax = $7, total = $8, \
-         watermark = $9, catalog_version = $10, number = $11, previous_hash = $12, hash = $13, finalized_us = $14 \
+         watermark = $9, catalog_version = $10, number = $11, previous_hash = $12, hash = $13, finalized_us = $14, \
+         parties = $15 \
          WHERE tenant = $1 AND id = $2",
     )
     .bind(i64::from(tenant.0))
@@ -154,11 +202,12 @@ async fn update(
     .bind(invoice.totals.tax)
     .bind(invoice.totals.total)
     .bind(invoice.watermark.as_ref().map(ToString::to_string))
-    .bind(invoice.catalog_version as i64)
-    .bind(invoice.number.map(|number| number as i64))
+    .bind(integer(invoice.catalog_version))
+    .bind(invoice.number.map(integer))
     .bind(&invoice.previous_hash)
     .bind(&invoice.hash)
     .bind(invoice.finalized.map(Timestamp::micros))
+    .bind(parties)
     .execute(connection)
     .await
     .map_err(lost)?;
@@ -188,7 +237,7 @@ async fn insert_line(
     )
     .bind(i64::from(tenant.0))
     .bind(invoice)
-    .bind(at as i64)
+    .bind(integer(at))
     .bind(line.kind.as_str())
     .bind(&line.source)
     .bind(&line.price)
@@ -272,21 +321,10 @@ struct Series {
 
 impl Series {
     async fn read(connection: &mut SqliteConnection, tenant: TenantId) -> Result<Self, Problem> {
-        let row = sqlx::query("SELECT last, hash FROM invoice_numbers WHERE tenant = $1")
-            .bind(i64::from(tenant.0))
-            .fetch_optional(connection)
-            .await
-            .map_err(lost)?;
-        let Some(row) = row else {
-            return Ok(Self {
-                last: 0,
-                hash: String::new(),
-            });
-        };
-        let last: i64 = row.try_get(0).map_err(lost)?;
+        let kept = read::series(connection, tenant).await?;
         Ok(Self {
-            last: last as u64,
-            hash: row.try_get(1).map_err(lost)?,
+            last: kept.last,
+            hash: kept.hash,
         })
     }
 
@@ -315,7 +353,7 @@ impl Series {
              ON CONFLICT (tenant) DO UPDATE SET last = excluded.last, hash = excluded.hash",
         )
         .bind(i64::from(tenant.0))
-        .bind(self.last as i64)
+        .bind(integer(self.last))
         .bind(self.hash)
         .execute(connection)
         .await
@@ -370,7 +408,7 @@ pub(super) async fn begin_run(
     .fetch_all(&mut *connection)
     .await
     .map_err(lost)?;
-    if waiting.len() as i64 >= BILLING_RUNS_QUEUED_MAX {
+    if integer(waiting.len()) >= BILLING_RUNS_QUEUED_MAX {
         return Err(Problem::new(
             Code::Overloaded,
             "too many billing runs of this tenant are waiting",
@@ -403,7 +441,8 @@ pub(super) async fn put_run(
 ) -> Result<(), Problem> {
     let status = serde_json::to_value(run.status).unwrap_or_default();
     sqlx::query(
-        "INSERT INTO billing_runs (tenant, id, status, period_end_us, body) VALUES ($1, $2, $3, $4, $5) \
+        "INSERT INTO billing_runs (tenant, id, status, period_end_us, body, invoices, empty_periods) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) \
          ON CONFLICT (tenant, id) DO UPDATE SET status = excluded.status, body = excluded.body",
     )
     .bind(i64::from(tenant.0))
@@ -411,8 +450,18 @@ pub(super) async fn put_run(
     .bind(status.as_str())
     .bind(run.period_end.micros())
     .bind(write_body(run).map_err(lost)?)
-    .execute(connection)
+    .bind(integer(run.invoices))
+    .bind(integer(run.empty_periods))
+    .execute(&mut *connection)
     .await
     .map_err(lost)?;
+    for late in &run.late_usage {
+        sqlx::query("INSERT INTO late_listed (tenant, late) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(i64::from(tenant.0))
+            .bind(write_body(late).map_err(lost)?)
+            .execute(&mut *connection)
+            .await
+            .map_err(lost)?;
+    }
     Ok(())
 }

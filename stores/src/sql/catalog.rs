@@ -14,6 +14,7 @@ use turnpike_domain::port::control::Change;
 use super::connect::lost;
 use super::directory::MemoryDirectory;
 use super::{each, execute, number, read_body, write_body};
+use crate::width::integer;
 
 pub(super) async fn put_meter(
     connection: &mut SqliteConnection,
@@ -116,7 +117,7 @@ pub(super) async fn put_version(
 ) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO catalog_versions (tenant, version, at_us, actor) VALUES ($1, $2, $3, $4)")
         .bind(i64::from(change.tenant.0))
-        .bind(version as i64)
+        .bind(integer(version))
         .bind(change.at.micros())
         .bind(change.actor.as_ref())
         .execute(connection)

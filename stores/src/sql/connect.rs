@@ -43,6 +43,21 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "billing_looks",
         include_str!("../../migrations/sqlite/0003_billing_looks.sql"),
     ),
+    (
+        4,
+        "billing_counts",
+        include_str!("../../migrations/sqlite/0004_billing_counts.sql"),
+    ),
+    (
+        5,
+        "late_listed",
+        include_str!("../../migrations/sqlite/0005_late_listed.sql"),
+    ),
+    (
+        6,
+        "invoice_parties",
+        include_str!("../../migrations/sqlite/0006_invoice_parties.sql"),
+    ),
 ];
 
 const READERS_MAX: u32 = 8;

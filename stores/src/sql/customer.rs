@@ -11,6 +11,7 @@ use turnpike_domain::time::Timestamp;
 
 use super::directory::MemoryDirectory;
 use super::{each, execute, read_body, write_body};
+use crate::width::integer;
 
 /// Makes or replaces a customer.
 pub(super) async fn put(
@@ -124,7 +125,7 @@ pub(super) async fn list(
     )
     .bind(i64::from(tenant.0))
     .bind(page.after.as_deref().unwrap_or(""))
-    .bind(page.rows as i64)
+    .bind(integer(page.rows))
     .fetch_all(connection)
     .await
 }

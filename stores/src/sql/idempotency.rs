@@ -45,9 +45,9 @@ pub(super) async fn repeated(
             ),
         ));
     }
-    let status: i64 = row.try_get(1).map_err(lost)?;
+    let status: u16 = row.try_get(1).map_err(lost)?;
     Ok(Some(Answer {
-        status: status as u16,
+        status,
         body: read_body("idempotency", &call.key, row.try_get(2).map_err(lost)?)?,
         repeated: true,
     }))

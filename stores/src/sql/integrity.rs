@@ -1,5 +1,7 @@
 //! Whether the database's pages are sound.
 
+use std::path::Path;
+
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::port::StoreError;
@@ -34,13 +36,16 @@ pub(super) fn named(place: &SqlPlace, error: StoreError) -> StoreError {
     }
 }
 
-/// What SQLite's own check finds in a database that exists; nothing for a sound one. Changes nothing.
+/// What SQLite's own check finds in a database; nothing for a sound one, or where none has been made yet. Changes nothing.
 ///
 /// # Errors
 /// [`StoreError::Failed`] when the database cannot be opened or read.
 pub async fn check_integrity(place: &SqlPlace) -> Result<Vec<String>, StoreError> {
-    let mut connection = reader(place).await?;
     let mut found = Vec::new();
+    if is_unborn(place) {
+        return Ok(found);
+    }
+    let mut connection = reader(place).await?;
     for check in ["PRAGMA integrity_check", "PRAGMA foreign_key_check"] {
         let rows = sqlx::query(check)
             .fetch_all(&mut connection)
@@ -57,23 +62,62 @@ pub async fn check_integrity(place: &SqlPlace) -> Result<Vec<String>, StoreError
     Ok(found)
 }
 
-/// What a database that exists knows of the data directory that it lies in, and whether it has been in use. Changes
-/// nothing.
+/// What a database knows of the data directory that it lies in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// What the directory is made of, where that was kept.
+    pub installation: Option<Installation>,
+    /// Whether the database has been in use.
+    pub used: bool,
+    /// Changes that it has kept.
+    pub generation: u64,
+    /// The highest offset of the event log that it has seen durable.
+    pub log_end: u64,
+}
+
+/// What a database knows of the data directory that it lies in; nothing where there is none, or one whose making was
+/// interrupted. Changes nothing.
 ///
 /// # Errors
 /// [`StoreError::Failed`] when the database cannot be opened or read, or has a newer schema.
-pub async fn look(place: &SqlPlace) -> Result<(Option<Installation>, bool), StoreError> {
-    if let SqlPlace::File(path) = place
-        && std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
-    {
-        // SQLite takes an empty file for a new database, but opens none for reading alone.
-        return Ok((None, false));
+pub async fn look(place: &SqlPlace) -> Result<Looked, StoreError> {
+    if is_unborn(place) {
+        return Ok(Looked::default());
     }
     let mut connection = reader(place).await?;
+    if !has_table(&mut connection, "_sqlx_migrations").await? {
+        return Ok(Looked::default());
+    }
     check_schema(&mut connection).await?;
+    // The first step of the schema is one transaction.
+    if !has_table(&mut connection, "tenants").await? {
+        return Ok(Looked::default());
+    }
     let used = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tenants)");
-    let used: bool = used.fetch_one(&mut connection).await.map_err(lost)?;
-    Ok((settings::installation(&mut connection).await?, used))
+    Ok(Looked {
+        used: used.fetch_one(&mut connection).await.map_err(lost)?,
+        installation: settings::installation(&mut connection).await?,
+        generation: settings::generation(&mut connection).await?,
+        log_end: settings::log_end(&mut connection).await?,
+    })
+}
+
+/// Whether the database is not there, or nothing was committed to it yet: SQLite begins with an empty file, and has a
+/// rollback journal only until it has been told to keep a write-ahead log. Neither can be opened for reading alone.
+fn is_unborn(place: &SqlPlace) -> bool {
+    let SqlPlace::File(path) = place else {
+        return false;
+    };
+    let len = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let mut journal = path.clone().into_os_string();
+    journal.push("-journal");
+    len(path) == 0 || len(Path::new(&journal)) > 0
+}
+
+async fn has_table(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
+    let found =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1)");
+    found.bind(name).fetch_one(connection).await.map_err(lost)
 }
 
 #[cfg(test)]
@@ -102,13 +146,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t.db");
         let place = SqlPlace::File(path.clone());
-        assert!(check_integrity(&place).await.is_err(), "there is none");
+        assert_eq!(look(&place).await, Ok(Looked::default()), "there is none");
         let store = open(&place).await.unwrap();
         store.first_start(None, &|_| Ok(())).await.unwrap();
         store.close().await.unwrap();
         drop(store);
         assert_eq!(check_integrity(&place).await, Ok(Vec::new()));
-        assert_eq!(look(&place).await, Ok((None, true)));
+        let looked = look(&place).await.unwrap();
+        assert_eq!((looked.used, looked.generation), (true, 1), "{looked:?}");
         let mut newer = super::super::connect::writer(&place).await.unwrap();
         let step = "INSERT INTO _sqlx_migrations SELECT 99, description, installed_on, success, checksum, \
                     execution_time FROM _sqlx_migrations WHERE version = 1";
@@ -127,5 +172,60 @@ mod tests {
         // Not even the first page.
         std::fs::write(&path, vec![0xA5; 20_000]).unwrap();
         assert_refused(&place).await;
+    }
+
+    /// A process that is killed within its first start leaves one of these.
+    #[tokio::test]
+    async fn a_database_whose_making_was_interrupted_is_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let place = SqlPlace::File(path.clone());
+        let journal = directory.path().join("t.db-journal");
+        std::fs::write(&path, []).unwrap();
+        assert_eq!(look(&place).await, Ok(Looked::default()), "an empty file");
+        std::fs::write(&path, vec![0; 4_096]).unwrap();
+        std::fs::write(&journal, [7; 512]).unwrap();
+        assert_eq!(
+            look(&place).await,
+            Ok(Looked::default()),
+            "a page that is not committed"
+        );
+        assert_eq!(check_integrity(&place).await, Ok(Vec::new()));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&journal).unwrap();
+        drop(super::super::connect::writer(&place).await.unwrap());
+        assert!(std::fs::metadata(&path).unwrap().len() > 0);
+        assert_eq!(
+            look(&place).await,
+            Ok(Looked::default()),
+            "a database without a table"
+        );
+        let store = open(&place).await.unwrap();
+        assert_eq!(
+            look(&place).await,
+            Ok(Looked::default()),
+            "a schema without a tenant"
+        );
+        store.first_start(None, &|_| Ok(())).await.unwrap();
+        assert!(look(&place).await.unwrap().used);
+    }
+
+    #[tokio::test]
+    async fn it_counts_its_changes_and_keeps_how_far_the_log_was_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = SqlPlace::File(directory.path().join("t.db"));
+        let store = open(&place).await.unwrap();
+        for (seen, kept) in [(90, 90), (9, 90), (1_000, 1_000), (0, 1_000)] {
+            store.keep_log_end(seen).await.unwrap();
+            assert_eq!(look(&place).await.unwrap().log_end, kept);
+        }
+        assert_eq!(store.generation(), 0);
+        store.first_start(None, &|_| Ok(())).await.unwrap();
+        assert_eq!(
+            (store.generation(), look(&place).await.unwrap().generation),
+            (1, 1)
+        );
+        drop(store);
+        assert_eq!(open(&place).await.unwrap().generation(), 1);
     }
 }

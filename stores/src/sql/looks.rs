@@ -1,38 +1,62 @@
 //! When billing is to look at subscriptions.
 
+use crate::width::integer;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 use turnpike_domain::identity::TenantId;
+use turnpike_domain::port::StoreError;
 use turnpike_domain::port::billing::Look;
 use turnpike_domain::time::Timestamp;
 
+use super::connect::lost;
+use super::subscription;
+
+/// The subscription comes from the same row as the number of its changes: the directory may be one change behind.
 pub(super) async fn due(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     now: Timestamp,
     after: Option<Look>,
     rows: usize,
-) -> Result<Vec<Look>, sqlx::Error> {
-    let (at, id) = after.map_or((-1, String::new()), |last| (last.at.micros(), last.subscription));
+) -> Result<Vec<Look>, StoreError> {
+    let (at, id) = after.map_or((-1, String::new()), |last| {
+        (last.at.micros(), last.subscription.id.clone())
+    });
     let found = sqlx::query(
-        "SELECT id, look_us, changes FROM subscriptions \
+        "SELECT id, look_us, changes, body FROM subscriptions \
          WHERE tenant = $1 AND look_us <= $2 AND (look_us, id) > ($3, $4) ORDER BY look_us, id LIMIT $5",
     )
     .bind(i64::from(tenant.0))
     .bind(now.micros())
     .bind(at)
     .bind(id)
-    .bind(rows as i64)
+    .bind(integer(rows))
     .fetch_all(connection)
-    .await?;
+    .await
+    .map_err(lost)?;
     let look = |row: &sqlx::sqlite::SqliteRow| {
+        let (id, body) = (row.try_get(0).map_err(lost)?, row.try_get(3).map_err(lost)?);
         Ok(Look {
-            subscription: row.try_get(0)?,
-            at: Timestamp::from_micros_clamped(row.try_get(1)?),
-            change: row.try_get(2)?,
+            subscription: subscription::read(id, body)?,
+            at: Timestamp::from_micros_clamped(row.try_get(1).map_err(lost)?),
+            change: row.try_get(2).map_err(lost)?,
         })
     };
     found.iter().map(look).collect()
+}
+
+pub(super) async fn next(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    after: Timestamp,
+) -> Result<Option<Timestamp>, sqlx::Error> {
+    let next: Option<i64> =
+        sqlx::query_scalar("SELECT MIN(look_us) FROM subscriptions WHERE tenant = $1 AND look_us > $2")
+            .bind(i64::from(tenant.0))
+            .bind(after.micros())
+            .fetch_one(connection)
+            .await?;
+    Ok(next.map(Timestamp::from_micros_clamped))
 }
 
 pub(super) async fn put(
@@ -46,7 +70,7 @@ pub(super) async fn put(
             "UPDATE subscriptions SET look_us = $3 WHERE tenant = $1 AND id = $2 AND changes = $4 AND look_us <> $3",
         )
         .bind(i64::from(tenant.0))
-        .bind(&look.subscription)
+        .bind(&look.subscription.id)
         .bind(look.at.micros())
         .bind(look.change)
         .execute(&mut *transaction)

@@ -24,7 +24,8 @@ mod tenant;
 mod uses;
 mod write;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use sqlx::Row as _;
@@ -32,15 +33,17 @@ use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::identity::{NameKey, TenantId};
 use turnpike_domain::port::directory::DirectoryListener;
 use turnpike_domain::port::{BoxFuture, StoreError};
+use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Randomness;
 
 pub use connect::SqlPlace;
 pub use first_start::FirstKey;
-pub use integrity::{check_integrity, look};
+pub use integrity::{Looked, check_integrity, look};
 pub use key::{NewKey, hash_key};
 pub use settings::Installation;
 pub use write::Work;
 
+use crate::embedded::log::ControlMark;
 use crate::fault::FailPoints;
 use crate::machine::TenantClock;
 use connect::{Readers, lost};
@@ -63,6 +66,10 @@ struct Inner {
     poisoned: Mutex<Option<String>>,
     security: Mutex<audit::SecurityNotes>,
     name_key: NameKey,
+    /// Changes that were kept; changed by the writer alone.
+    generation: AtomicU64,
+    /// Where it is noted outside the database.
+    mark: OnceLock<Arc<ControlMark>>,
 }
 
 impl SqlStore {
@@ -85,6 +92,7 @@ impl SqlStore {
         let name_key = settings::name_key(&mut connection, randomness.as_ref()).await?;
         let directory = MemoryDirectory::default();
         load(&mut connection, &directory).await?;
+        let generation = settings::generation(&mut connection).await?;
         directory.set_clocks(&clocks);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -97,6 +105,8 @@ impl SqlStore {
                 poisoned: Mutex::new(None),
                 security: Mutex::default(),
                 name_key,
+                generation: AtomicU64::new(generation),
+                mark: OnceLock::new(),
             }),
         })
     }
@@ -109,6 +119,26 @@ impl SqlStore {
     /// Keeps what the data directory is made of, so that a part that is lost or another's is noticed.
     pub async fn keep_installation(&self, installation: Installation) -> Result<(), StoreError> {
         settings::keep_installation(&mut *self.inner.writer.lock().await, installation).await
+    }
+
+    /// Changes that were kept so far.
+    pub fn generation(&self) -> u64 {
+        self.inner.generation.load(Ordering::Acquire)
+    }
+
+    /// Notes from now on in `mark` how far the database has come, behind each change and before its answer.
+    pub fn mark_in(&self, mark: ControlMark) {
+        // There is one directory, and so one mark.
+        let _ = self.inner.mark.set(Arc::new(mark));
+    }
+
+    /// Keeps that the event log is durable up to `offset`, so that a log that ends before it is noticed.
+    pub async fn keep_log_end(&self, offset: u64) -> Result<(), Problem> {
+        let mut connection = self.inner.writer.lock().await;
+        self.inner.check_health()?;
+        Ok(settings::reach_log_end(&mut connection, offset)
+            .await
+            .map_err(lost)?)
     }
 
     /// Tells `listener` of every change from now on.

@@ -76,6 +76,52 @@ pub struct Installation {
 }
 
 const INSTALLATION: &str = "installation";
+const GENERATION: &str = "generation";
+const LOG_END: &str = "log_end";
+
+/// Changes that were kept so far. Each is kept together with its own number, so that a copy of the database tells its age.
+pub(super) async fn generation(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    whole_number(connection, GENERATION).await
+}
+
+pub(super) async fn keep_generation(
+    connection: &mut SqliteConnection,
+    generation: u64,
+) -> Result<(), sqlx::Error> {
+    set(connection, GENERATION, &padded(generation)).await
+}
+
+/// The highest offset of the event log that is known to be durable.
+pub(super) async fn log_end(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    whole_number(connection, LOG_END).await
+}
+
+/// Keeps that the event log is durable up to `offset`; nothing where it is known further.
+pub(super) async fn reach_log_end(connection: &mut SqliteConnection, offset: u64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value \
+         WHERE excluded.value > settings.value",
+    )
+    .bind(LOG_END)
+    .bind(padded(offset))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// With as many digits as the largest has, so that texts sort as their numbers.
+fn padded(number: u64) -> String {
+    format!("{number:020}")
+}
+
+/// 0 where none was kept yet.
+async fn whole_number(connection: &mut SqliteConnection, name: &str) -> Result<u64, StoreError> {
+    let Some(text) = get(connection, name).await.map_err(lost)? else {
+        return Ok(0);
+    };
+    let damaged = |_| StoreError::Damaged(format!("table settings, row {name}: {text:?}"));
+    text.parse().map_err(damaged)
+}
 
 /// `None` where none was kept yet.
 pub(super) async fn installation(

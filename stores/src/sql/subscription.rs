@@ -10,6 +10,7 @@ use turnpike_domain::port::control::{PageAfter, SubscriptionFilter};
 
 use super::directory::MemoryDirectory;
 use super::{each, read_body, write_body};
+use crate::width::integer;
 
 /// Makes or replaces a subscription, which stays its customer's for good. Billing is to look at it at once.
 pub(super) async fn put(
@@ -50,13 +51,13 @@ pub(super) async fn list(
         )
         .bind(i64::from(tenant.0))
         .bind(after)
-        .bind(page.rows as i64),
+        .bind(integer(page.rows)),
         Some(customer) => sqlx::query_as(
             "SELECT id, body FROM subscriptions WHERE tenant = $1 AND id > $2 AND customer = $4 ORDER BY id LIMIT $3",
         )
         .bind(i64::from(tenant.0))
         .bind(after)
-        .bind(page.rows as i64)
+        .bind(integer(page.rows))
         .bind(customer),
     };
     query.fetch_all(connection).await

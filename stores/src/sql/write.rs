@@ -1,6 +1,7 @@
 //! The one way in which anything is written: one transaction behind the other.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
@@ -60,19 +61,38 @@ impl Inner {
         self.keep(&mut transaction, &change, &decision, catalog.as_ref())
             .await
             .map_err(lost)?;
+        let generation = self.generation.load(Ordering::Acquire) + 1;
+        let counted = settings::keep_generation(&mut transaction, generation);
+        counted.await.map_err(lost)?;
         self.fail.pass("sql.before_commit")?;
         if let Err(error) = transaction.commit().await.map_err(lost) {
             return Err(self.commit_failed(error).into());
         }
+        self.generation.store(generation, Ordering::Release);
         let effects = std::mem::take(&mut decision.effects);
         self.directory
             .apply(change.tenant, effects, catalog, &self.clocks);
         self.fail.pass("sql.after_commit")?;
+        self.mark(generation).await;
+        self.fail.pass("sql.marked")?;
         Ok(Answer {
             status: decision.status,
             body: decision.answer,
             repeated: false,
         })
+    }
+
+    /// Notes outside the database that it has come to `generation`. The change stands whether that succeeds or not: until
+    /// the next one an older copy might not be noticed, no more.
+    async fn mark(&self, generation: u64) {
+        let Some(mark) = self.mark.get().cloned() else {
+            return;
+        };
+        match tokio::task::spawn_blocking(move || mark.keep(generation)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the mark of the control store's age was not kept"),
+            Err(error) => tracing::error!(%error, "the mark of the control store's age was not kept"),
+        }
     }
 
     /// A full disk rolls back by itself. After any other failure nobody knows what is on disk: nothing more is written

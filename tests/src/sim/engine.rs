@@ -397,6 +397,7 @@ fn requests(meters: usize) -> Vec<TotalRequest> {
         meter: (*key).to_owned(),
         subjects: subjects.clone(),
         range,
+        cuts: Vec::new(),
         filter: Vec::new(),
         group_by: Vec::new(),
     };

@@ -51,6 +51,33 @@ async fn slow_heads_and_bodies_are_given_up() {
     assert_eq!(app.admin().get("/healthz").await.0, 200);
 }
 
+/// A client that asks for much and reads nothing is let go of, with all that its answers hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_no_answer_is_given_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[("TURNPIKE_HTTP_ANSWER_IDLE_TIMEOUT_S", "1")]).await;
+    let mut slow = TcpStream::connect(app.address()).await.expect("a connection");
+    // Far more than the operating system takes for a client that does not read.
+    let asked = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(400);
+    slow.write_all(asked.as_bytes()).await.expect("sent");
+    let mut given_up = false;
+    for _ in 0..300 {
+        let (_, page) = app.admin().get("/metrics").await;
+        given_up = page
+            .to_string()
+            .contains("turnpike_http_answers_given_up_total 1");
+        if given_up {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(given_up, "the connection is kept");
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the connection is open");
+    assert_eq!(app.admin().get("/healthz").await.0, 200);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_http_does_no_harm() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -95,6 +122,51 @@ async fn kept(app: &App) -> (TcpStream, String) {
     let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
     let read = read.expect("an answer in time").expect("an answer");
     (stream, String::from_utf8_lossy(&answer[..read]).into_owned())
+}
+
+/// Reads until so many answers have begun, or 10 s have passed; their statuses.
+async fn statuses(stream: &mut TcpStream, read: &mut String, answers: usize) -> Vec<String> {
+    let reading = async {
+        let mut piece = vec![0; 16_384];
+        while read.matches("HTTP/1.1 ").count() < answers {
+            match stream.read(&mut piece).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => read.push_str(&String::from_utf8_lossy(&piece[..length])),
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(10), reading).await;
+    let answers = read.split("HTTP/1.1 ").skip(1);
+    answers.map(|answer| answer[..3].to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_before_the_body_leaves_the_connection_whole() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[("TURNPIKE_LIMITS_KEY_CALLS_PER_SECOND", "1")]).await;
+    let body = vec![b' '; 300_000];
+    for (key, refused) in [("wrong", "401"), (ADMIN_KEY, "429")] {
+        let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+        let mut read = String::new();
+        if refused == "429" {
+            let call = format!("GET /v1/meters HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+            stream.write_all(call.repeat(2).as_bytes()).await.expect("sent");
+            statuses(&mut stream, &mut read, 2).await;
+            read.clear();
+        }
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        assert_eq!(statuses(&mut stream, &mut read, 1).await, [refused]);
+        // The body comes after its refusal, as it does from a client that sends without looking.
+        stream.write_all(&body).await.expect("the body is read");
+        let next = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(next).await.expect("the connection is open");
+        assert_eq!(statuses(&mut stream, &mut read, 2).await, [refused, "200"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,3 +138,69 @@ async fn another_event_in_the_headers_is_another_call() {
         [200, 200, 409]
     );
 }
+
+/// The headers of an answer that belong to it.
+fn told(answer: &reqwest::Response) -> Vec<(String, String)> {
+    let names = ["content-type", "ratelimit-policy", "ratelimit"];
+    let value = |name: &str| Some(answer.headers().get(name)?.to_str().expect("text").to_owned());
+    names
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), value(name)?)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_has_the_headers_of_the_first_answer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = app(&directory, &[]).await;
+    let admin = app.admin();
+    let meter = json!({"event_type": "call", "aggregation": "sum", "value": "$.n"});
+    admin.put("/v1/meters/calls", &meter).await;
+    admin
+        .put(
+            "/v1/features/calls",
+            &json!({"kind": "metered", "meter": "calls"}),
+        )
+        .await;
+    admin.put("/v1/customers/acme", &json!({})).await;
+    let grant = json!({"feature": "calls", "amount": "10"});
+    admin.created("/v1/customers/acme/grants", &grant).await;
+    let send = |app: &App, path: &str, key: &str, body: &Value| {
+        let request = reqwest::Client::new().post(app.url(path)).bearer_auth(ADMIN_KEY);
+        let request = request.header("idempotency-key", key).json(body);
+        async move { request.send().await.expect("an answer") }
+    };
+    let consume = |id: &str| json!({"id": id, "customer": "acme", "feature": "calls", "amount": "3"});
+    let calls = [
+        ("/v1/quota/consume", consume("1")),
+        ("/v1/quota/reservations", consume("2")),
+    ];
+    let mut first = Vec::new();
+    for (path, body) in &calls {
+        let answer = send(&app, path, path, body).await;
+        let headers = told(&answer);
+        assert!(
+            headers.iter().any(|(name, _)| name == "ratelimit"),
+            "{path} {headers:?}"
+        );
+        first.push((headers, answer.status(), answer.text().await.expect("a body")));
+    }
+    // Something else is used meanwhile, and the process ends.
+    assert_eq!(app.admin().post("/v1/quota/consume", &consume("3")).await.0, 200);
+    app.restart().await;
+    for ((path, body), first) in calls.iter().zip(first) {
+        let answer = send(&app, path, path, body).await;
+        assert_eq!(answer.headers()["idempotent-replayed"], "true", "{path}");
+        let again = (
+            told(&answer),
+            answer.status(),
+            answer.text().await.expect("a body"),
+        );
+        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        assert_eq!(
+            (again.0, again.1, json(&again.2)),
+            (first.0, first.1, json(&first.2)),
+            "{path}"
+        );
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use minijinja::{Environment, context};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Invoice, Line, number_text};
+use turnpike_domain::invoice::{BillTo, Invoice, Line, Parties, number_text};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp, Zone};
 
@@ -21,18 +21,20 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
 
 /// The invoice as a page that prints on A4.
 pub(super) fn page(billing: &BillingSync, tenant: TenantId, invoice: &Invoice) -> Result<String, Problem> {
-    let directory = &billing.parts.directory;
-    let subscription = directory.subscription(tenant, &invoice.subscription);
+    let subscription = billing
+        .parts
+        .directory
+        .subscription(tenant, &invoice.subscription);
     let zone = subscription.and_then(|subscription| Zone::parse(&subscription.timezone).ok());
     let zone = zone.unwrap_or(Zone::UTC);
-    let customer = directory.customer(tenant, &invoice.customer);
-    let name = customer
-        .as_ref()
-        .map_or_else(|| invoice.customer.clone(), |customer| customer.name.clone());
-    let seller = directory
-        .tenant(tenant)
-        .map(|tenant| tenant.name.clone())
-        .unwrap_or_default();
+    let unnamed = || Parties {
+        bill_to: BillTo {
+            name: invoice.customer.clone(),
+            email: None,
+        },
+        ..Parties::default()
+    };
+    let parties = invoice.parties.clone().unwrap_or_else(unnamed);
     let amount = |minor: i64| invoice.currency.format_amount(minor);
     let lines: Vec<_> = invoice
         .lines
@@ -41,9 +43,9 @@ pub(super) fn page(billing: &BillingSync, tenant: TenantId, invoice: &Invoice) -
         .collect();
     let totals = &invoice.totals;
     let context = context! {
-        seller => seller,
-        customer => if name.is_empty() { invoice.customer.clone() } else { name },
-        email => customer.and_then(|customer| customer.email.clone()),
+        seller => parties.seller,
+        customer => parties.bill_to.name,
+        email => parties.bill_to.email,
         key => &invoice.customer,
         id => &invoice.id,
         number => invoice.number.map(number_text),

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::invoice::{Invoice, InvoiceStatus, InvoiceView};
-use turnpike_domain::port::billing::InvoiceFilter;
+use turnpike_domain::port::billing::{InvoiceFilter, InvoiceName, Kept};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
 use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
@@ -128,13 +128,15 @@ pub(super) async fn get_invoice(
 
 /// An invoice by its id or number.
 pub(super) async fn find(billing: &BillingSync, tenant: TenantId, id: &str) -> Result<Invoice, Problem> {
-    let store = &billing.parts.store;
-    let number = id
-        .strip_prefix("INV-")
-        .and_then(|digits| digits.parse::<u64>().ok());
-    let found = match number {
-        Some(number) => store.invoice_by_number(tenant, number).await?,
-        None => store.invoice(tenant, id.to_owned()).await?,
-    };
+    match find_kept(billing, tenant, id).await? {
+        Kept::Whole(invoice) => Ok(invoice),
+        Kept::Broken(broken) => Err(broken.into()),
+        Kept::Missing(_) => Err(Problem::not_found("invoice", id)),
+    }
+}
+
+/// What there is of an invoice, by its id or number.
+pub(super) async fn find_kept(billing: &BillingSync, tenant: TenantId, id: &str) -> Result<Kept, Problem> {
+    let found = billing.parts.store.kept(tenant, InvoiceName::parse(id)).await?;
     found.ok_or_else(|| Problem::not_found("invoice", id))
 }

@@ -1,14 +1,34 @@
 //! What an invoice says of those before it.
 
+use std::cmp::Ordering;
+
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Basis, BilledUsage, Difference, Invoice, Line, sum_billed};
-use turnpike_domain::port::billing::BilledFilter;
+use turnpike_domain::invoice::{Basis, BilledUsage, Difference, Invoice, Line, number_text, sum_billed};
+use turnpike_domain::port::billing::{BilledFilter, InvoiceName, Kept};
 use turnpike_domain::problem::Problem;
 
 use super::Verifier;
 use crate::invoice::commitment;
 
 impl Verifier {
+    /// The last number that was given stands beside the invoices, with the hash of its invoice.
+    pub(super) async fn compare_series(
+        &self,
+        tenant: TenantId,
+        invoice: &Invoice,
+    ) -> Result<Option<Difference>, Problem> {
+        let series = self.store.series(tenant).await?;
+        let number = invoice.number.unwrap_or_default();
+        Ok(match number.cmp(&series.last) {
+            Ordering::Less => None,
+            Ordering::Equal => Difference::of("/hash", series.hash, &invoice.hash),
+            Ordering::Greater => {
+                let given = format!("a number that was given: {} is the last", series.last);
+                Difference::of("/number", given, number_text(number))
+            }
+        })
+    }
+
     /// The invoice with the number before must have the hash that this one was chained to.
     pub(super) async fn compare_chain(
         &self,
@@ -17,9 +37,14 @@ impl Verifier {
     ) -> Result<Option<Difference>, Problem> {
         let before = match invoice.number.unwrap_or_default() {
             0 | 1 => None,
-            number => self.store.invoice_by_number(tenant, number - 1).await?,
+            number => self.store.kept(tenant, InvoiceName::Number(number - 1)).await?,
         };
-        let expected = before.map(|before| before.seal()).unwrap_or_default();
+        let expected = match before {
+            None => String::new(),
+            Some(Kept::Whole(before)) => before.seal(),
+            Some(Kept::Broken(broken)) => format!("that of {broken}"),
+            Some(Kept::Missing(number)) => format!("that of {}, which is not there", number_text(number)),
+        };
         Ok(Difference::of("/previous_hash", expected, &invoice.previous_hash))
     }
 
@@ -40,7 +65,13 @@ impl Verifier {
             ends_after: first,
             number_below: invoice.number,
         };
-        let lines = self.store.billed_lines(tenant, filter).await?;
+        let lines = match self.store.billed_lines(tenant, filter).await? {
+            Ok(lines) => lines,
+            Err(broken) => {
+                let readable = "lines of earlier invoices that can be read";
+                return Ok(Difference::of("/lines", readable, broken).into_iter().collect());
+            }
+        };
         let billed = sum_billed(lines.iter())?;
         let mut differences = Vec::new();
         for (at, line) in invoice.lines.iter().enumerate() {

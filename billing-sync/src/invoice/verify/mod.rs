@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Difference, Invoice, compare_seals};
-use turnpike_domain::port::billing::BillingStore;
+use turnpike_domain::invoice::{Difference, Invoice, compare_seals, number_text};
+use turnpike_domain::port::billing::{BillingStore, Kept};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::usage::{Derivation, GroupTotal, Totals, Underivable, UsageReader};
 use turnpike_domain::problem::{Code, Problem};
@@ -48,20 +48,57 @@ struct Begun {
     derives: bool,
 }
 
+impl Begun {
+    fn different(difference: Difference) -> Self {
+        Self {
+            differences: vec![difference],
+            reason: None,
+            derives: false,
+        }
+    }
+
+    fn told(self) -> Verification {
+        Verification {
+            // Without the raw events nothing is certain but what is already found to be wrong.
+            verified: match (self.differences.is_empty(), self.reason) {
+                (false, _) => Some(false),
+                (true, None) => Some(true),
+                (true, Some(_)) => None,
+            },
+            reason: self.reason.map(str::to_owned),
+            differences: self.differences,
+        }
+    }
+}
+
+/// A number of the series under which nothing is kept.
+fn missing(number: u64) -> Difference {
+    Difference {
+        pointer: "/number".to_owned(),
+        expected: number_text(number),
+        found: "no invoice".to_owned(),
+    }
+}
+
 impl Verifier {
     /// Derives one invoice again. An error for one that is not final, and where the log or the store cannot be read.
-    pub async fn verify(&self, tenant: TenantId, invoice: &Invoice) -> Result<Verification, Problem> {
-        let found = self.verify_all(&[(tenant, invoice.clone())]).await?;
+    pub async fn verify(&self, tenant: TenantId, invoice: Kept) -> Result<Verification, Problem> {
+        let found = self.verify_all(&[(tenant, invoice)]).await?;
         let none = || Problem::new(Code::Internal, "an invoice was not verified");
         found.into_iter().next().ok_or_else(none)
     }
 
-    /// Derives these invoices again, in their order, with one pass over the log. Its memory grows with their lines.
-    pub async fn verify_all(&self, invoices: &[(TenantId, Invoice)]) -> Result<Vec<Verification>, Problem> {
+    /// Derives these invoices again, in their order, with one pass over the log. Its memory grows with their lines. One
+    /// that is gone, or that cannot be read, is told as a difference.
+    pub async fn verify_all(&self, invoices: &[(TenantId, Kept)]) -> Result<Vec<Verification>, Problem> {
         let mut begun = Vec::with_capacity(invoices.len());
         let mut derivations = Vec::new();
-        for (tenant, invoice) in invoices {
-            let (one, derivation) = self.begin(*tenant, invoice).await?;
+        for (tenant, kept) in invoices {
+            let (one, derivation) = match kept {
+                Kept::Whole(invoice) => self.begin(*tenant, invoice).await?,
+                Kept::Broken(broken) => (Begun::different(broken.field.clone()), None),
+                Kept::Missing(number) => (Begun::different(missing(*number)), None),
+            };
             derivations.extend(derivation);
             begun.push(one);
         }
@@ -72,9 +109,12 @@ impl Verifier {
         };
         let mut totals = totals.into_iter();
         let mut found = Vec::with_capacity(invoices.len());
-        for (begun, (_, invoice)) in begun.into_iter().zip(invoices) {
+        for (begun, (_, kept)) in begun.into_iter().zip(invoices) {
             let totals = begun.derives.then(|| totals.next()).flatten();
-            found.push(end(begun, invoice, totals));
+            found.push(match kept {
+                Kept::Whole(invoice) => end(begun, invoice, totals),
+                Kept::Broken(_) | Kept::Missing(_) => begun.told(),
+            });
         }
         Ok(found)
     }
@@ -93,6 +133,7 @@ impl Verifier {
             return Err(Problem::new(Code::IllegalTransition, detail));
         }
         let mut differences = compare_seals(invoice);
+        differences.extend(self.compare_series(tenant, invoice).await?);
         differences.extend(self.compare_chain(tenant, invoice).await?);
         differences.extend(self.compare_earlier(tenant, invoice).await?);
         differences.extend(self.compare_subscription(tenant, invoice));
@@ -134,8 +175,7 @@ impl Verifier {
 
 /// Compares the lines with what the log gave.
 fn end(begun: Begun, invoice: &Invoice, totals: Option<Result<Totals, Underivable>>) -> Verification {
-    let mut differences = begun.differences;
-    let mut reason = begun.reason;
+    let (mut differences, mut reason) = (begun.differences.clone(), begun.reason);
     let mut rows: Vec<Vec<GroupTotal>> = Vec::new();
     match totals {
         None => {}
@@ -156,14 +196,10 @@ fn end(begun: Begun, invoice: &Invoice, totals: Option<Result<Totals, Underivabl
     if reason.is_none() {
         differences.extend(derived::compare(invoice, &rows));
     }
-    Verification {
-        // Without the raw events nothing is certain but what is already found to be wrong.
-        verified: match (differences.is_empty(), reason) {
-            (false, _) => Some(false),
-            (true, None) => Some(true),
-            (true, Some(_)) => None,
-        },
-        reason: reason.map(str::to_owned),
+    let ended = Begun {
         differences,
-    }
+        reason,
+        ..begun
+    };
+    ended.told()
 }

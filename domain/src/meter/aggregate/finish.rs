@@ -136,6 +136,11 @@ impl Integral {
         }
     }
 
+    /// Whether any series had a value.
+    pub const fn has_value(&self) -> bool {
+        self.any
+    }
+
     /// Value × seconds; `None` when no series had a value.
     pub fn finish(&self) -> Result<Option<Quantity>, FinishError> {
         if !self.any {

@@ -132,6 +132,7 @@ impl SegmentHeader {
 
     /// What the checksums of frames and blocks start from, so that bytes that a sender chose, or that another log left,
     /// are not taken for headers.
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into one")]
     pub(super) const fn salt(&self) -> u32 {
         (self.identity ^ self.identity >> 32) as u32
     }
@@ -211,7 +212,7 @@ impl BlockHeader {
             2 => Codec::Zstd,
             _ => return Err("the block's compression is unknown"),
         };
-        let time = |at| Timestamp::from_micros_clamped(u64_at(bytes, at) as i64);
+        let time = |at| Timestamp::from_micros_clamped(u64_at(bytes, at).cast_signed());
         let header = Self {
             codec,
             records: u16_at(bytes, 6),

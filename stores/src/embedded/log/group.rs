@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use super::format::{BLOCK_HEADER, BlockHeader, FRAME_HEADER, FrameHeader};
 use super::payload::Packed;
 use crate::disk::DiskFile;
+use crate::width::in_memory;
 
 /// The segment file that frames are written to.
 pub(super) struct Target {
@@ -52,6 +53,10 @@ impl Group {
     }
 
     /// Adds a block and tells its place.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a header has some dozens of bytes"
+    )]
     pub(super) fn push(&mut self, packed: &Packed) -> BlockHeader {
         let header = BlockHeader {
             offset: self.end(),
@@ -60,7 +65,7 @@ impl Group {
         self.bytes.extend_from_slice(&header.encode(self.salt));
         self.bytes.extend_from_slice(&packed.payload);
         self.header.blocks += 1;
-        self.header.body += packed.len() as u32;
+        self.header.body += packed.header.stored + BLOCK_HEADER as u32;
         header
     }
 
@@ -103,7 +108,7 @@ impl Group {
     pub(super) fn block_at(&self, offset: u64) -> Option<(BlockHeader, &[u8])> {
         let mut at = self.header.offset + FRAME_HEADER as u64;
         while at <= offset && at < self.end() {
-            let from = (at - self.header.offset) as usize;
+            let from = in_memory(at - self.header.offset);
             let header = BlockHeader::decode(&self.bytes[from..], self.salt, at).ok()?;
             if at == offset {
                 let payload = from + BLOCK_HEADER;

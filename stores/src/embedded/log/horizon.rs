@@ -1,88 +1,89 @@
-//! Before which time events may have been deleted: a small file beside the segments, replaced as a whole before any
-//! segment goes, so that nobody takes a sum of what is left for the sum of all.
+//! Before which time events may have been deleted, and where the log begins since: a small file beside the segments,
+//! replaced as a whole before any segment goes, so that nobody takes a sum of what is left for the sum of all.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use turnpike_domain::port::StoreError;
 use turnpike_domain::time::Timestamp;
 
-use super::segment::failed;
+use super::replace::{damaged, read as read_small, replace};
 use crate::disk::Disk;
 use crate::fault::FailPoints;
 
-const MAGIC: [u8; 8] = *b"TPHORIZ1";
-const LEN: usize = 20;
+/// The file's name.
+const NAME: &str = "horizon";
+/// All but the last byte of the magic, which is the version as a digit.
+const MAGIC: [u8; 7] = *b"TPHORIZ";
+/// Version 1 had no offset.
+const VERSION: u8 = 2;
+const LEN: usize = 28;
+const LEN_V1: usize = 20;
 
-fn path(directory: &Path) -> PathBuf {
-    directory.join("horizon")
+/// What retention has deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Horizon {
+    /// Events that count for a time before this may have been deleted, no others.
+    pub before: Timestamp,
+    /// The offset of the first segment that was to be kept. Unknown where version 1 of the file was written.
+    pub first: Option<u64>,
 }
 
-fn encode(horizon: Timestamp) -> [u8; LEN] {
-    let mut bytes = [0; LEN];
-    bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..16].copy_from_slice(&horizon.micros().to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..16]);
-    bytes[16..].copy_from_slice(&crc.to_le_bytes());
-    bytes
+impl Horizon {
+    fn encode(self) -> Vec<u8> {
+        let version = if self.first.is_some() { VERSION } else { 1 };
+        let mut bytes = MAGIC.to_vec();
+        bytes.push(b'0' + version);
+        bytes.extend_from_slice(&self.before.micros().to_le_bytes());
+        if let Some(first) = self.first {
+            bytes.extend_from_slice(&first.to_le_bytes());
+        }
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let horizon = Self {
+            before: Timestamp::from_micros_clamped(word(8)?.cast_signed()),
+            first: match bytes.len() {
+                LEN_V1 => None,
+                _ => Some(word(16)?),
+            },
+        };
+        (horizon.encode() == bytes).then_some(horizon)
+    }
 }
 
 /// The horizon of the log in `directory`; `None` where nothing has ever been deleted.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] where it is not what was written.
-pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Timestamp>, StoreError> {
-    let path = path(directory);
-    let file = match disk.open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(&path, "opening", &error)),
+/// [`StoreError::Damaged`] where it is not what was written, [`StoreError::Failed`] where a newer version wrote it.
+pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Horizon>, StoreError> {
+    let Some(bytes) = read_small(disk, directory, NAME, LEN + 1)? else {
+        return Ok(None);
     };
-    let damaged = || {
-        StoreError::Damaged(format!(
-            "{}, byte 0: it is not what was written; restore it from a backup",
-            path.display()
-        ))
-    };
-    if file.len().map_err(|error| failed(&path, "measuring", &error))? != LEN as u64 {
-        return Err(damaged());
+    if let Some(version @ b'3'..=b'9') = bytes.strip_prefix(&MAGIC).and_then(<[u8]>::first) {
+        return Err(StoreError::Failed(format!(
+            "{} has version {} of its format, and this program knows versions up to {VERSION}: start a newer turnpike",
+            directory.join(NAME).display(),
+            version - b'0'
+        )));
     }
-    let mut bytes = [0; LEN];
-    file.read_at(&mut bytes, 0)
-        .map_err(|error| failed(&path, "reading", &error))?;
-    let mut micros = [0; 8];
-    micros.copy_from_slice(&bytes[8..16]);
-    let horizon = Timestamp::from_micros_clamped(i64::from_le_bytes(micros));
-    if encode(horizon) == bytes {
-        Ok(Some(horizon))
-    } else {
-        Err(damaged())
-    }
+    Horizon::decode(&bytes)
+        .map(Some)
+        .ok_or_else(|| damaged(directory, NAME))
 }
 
 /// Replaces the horizon, durably.
 pub(super) fn write(
     disk: &dyn Disk,
     directory: &Path,
-    horizon: Timestamp,
+    horizon: Horizon,
     fail: &FailPoints,
 ) -> Result<(), StoreError> {
-    let (path, beside) = (path(directory), directory.join("horizon.new"));
-    match disk.remove(&beside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(failed(&beside, "removing", &error));
-        }
-        _ => {}
-    }
-    let written = disk.create(&beside).and_then(|file| {
-        file.write_at(&encode(horizon), 0)?;
-        file.sync()
-    });
-    written.map_err(|error| failed(&beside, "writing", &error))?;
-    fail.pass("log.horizon_written")?;
-    let placed = disk
-        .rename(&beside, &path)
-        .and_then(|()| disk.sync_directory(directory));
-    placed.map_err(|error| failed(&path, "replacing", &error))
+    replace(disk, directory, NAME, &horizon.encode(), || {
+        fail.pass("log.horizon_written")
+    })
 }
 
 #[cfg(test)]
@@ -90,21 +91,27 @@ mod tests {
     use super::*;
     use crate::fault::FaultDisk;
 
+    fn horizon(micros: i64, first: Option<u64>) -> Horizon {
+        Horizon {
+            before: Timestamp::from_micros_clamped(micros),
+            first,
+        }
+    }
+
     #[test]
     fn it_is_read_as_it_was_written_and_damage_is_told() {
         let (disk, directory) = (FaultDisk::new(0), Path::new("/log"));
         disk.create_directory(directory).unwrap();
         assert_eq!(read(&disk, directory), Ok(None));
-        for micros in [0, 1_767_225_600_000_000] {
-            let horizon = Timestamp::from_micros_clamped(micros);
-            write(&disk, directory, horizon, &FailPoints::default()).unwrap();
-            assert_eq!(read(&disk, directory), Ok(Some(horizon)));
+        for kept in [horizon(0, Some(0)), horizon(1_767_225_600_000_000, Some(1 << 40))] {
+            write(&disk, directory, kept, &FailPoints::default()).unwrap();
+            assert_eq!(read(&disk, directory), Ok(Some(kept)));
         }
-        let file = disk.open(&path(directory)).unwrap();
+        let file = disk.open(&directory.join(NAME)).unwrap();
         for at in 0..LEN as u64 {
             let mut byte = [0];
             file.read_at(&mut byte, at).unwrap();
-            file.write_at(&[byte[0] ^ 4], at).unwrap();
+            file.write_at(&[byte[0] ^ 0x44], at).unwrap();
             let error = read(&disk, directory).unwrap_err();
             assert!(
                 matches!(&error, StoreError::Damaged(text) if text.contains("/log/horizon")),
@@ -117,11 +124,27 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_at_any_step_leaves_the_old_one_or_the_new_one() {
-        let (old, new) = (
-            Timestamp::from_micros_clamped(1),
-            Timestamp::from_micros_clamped(2),
+    fn the_first_version_is_read_and_a_newer_one_refused_by_name() {
+        let (disk, directory) = (FaultDisk::new(0), Path::new("/log"));
+        disk.create_directory(directory).unwrap();
+        // As version 1 wrote it: magic, microseconds, checksum.
+        let mut bytes = b"TPHORIZ1".to_vec();
+        bytes.extend_from_slice(&7_i64.to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        disk.put(&directory.join(NAME), &bytes);
+        assert_eq!(read(&disk, directory), Ok(Some(horizon(7, None))));
+        bytes[7] = b'3';
+        disk.put(&directory.join(NAME), &bytes);
+        let refused = read(&disk, directory).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::Failed(text) if text.contains("version 3")),
+            "{refused}"
         );
+    }
+
+    #[test]
+    fn a_stop_at_any_step_leaves_the_old_one_or_the_new_one() {
+        let (old, new) = (horizon(1, Some(5)), horizon(2, Some(9)));
         let directory = Path::new("/log");
         let mut kept = [0, 0];
         for step in 0..8 {

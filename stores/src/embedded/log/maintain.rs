@@ -7,13 +7,14 @@ use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
 
 use super::Shared;
-use super::expected::Expected;
+use super::expected::{Beside, Expected};
 use super::format::Header;
-use super::horizon;
+use super::horizon::{self, Horizon};
 use super::recovery;
-use super::segment::failed;
+use super::segment::{failed, index_of};
 use super::walk::Walk;
 use crate::disk::Disk;
+use crate::width::metric;
 
 /// What a verification went through.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -39,7 +40,7 @@ pub struct Verified {
 /// [`StoreError::Damaged`] says what is missing, and what to restore.
 pub fn check(disk: &dyn Disk, directory: &Path, expected: Expected) -> Result<(), StoreError> {
     let chain = recovery::chain(disk, directory)?.ok();
-    expected.check(directory, chain.as_ref(), horizon::read(disk, directory)?)
+    expected.check(directory, chain.as_ref(), &Beside::read(disk, directory)?)
 }
 
 /// Reads a whole log that no process has open, checks every checksum and unpacks every block. Changes nothing.
@@ -92,17 +93,22 @@ impl Shared {
     pub(super) fn retain(&self, before: Position, horizon: Timestamp) -> Result<Position, StoreError> {
         let mut kept = self.retention.lock();
         let directory = &self.options.directory;
-        let is_past = || {
-            let segments = self.segments.all();
-            segments
-                .get(1)
-                .is_some_and(|second| second.start <= before.offset())
-        };
-        if is_past() && *kept < Some(horizon) {
-            horizon::write(&*self.disk, directory, horizon, &self.fail)?;
-            *kept = Some(horizon);
+        let segments = self.segments.all();
+        // Found once: a segment that is begun meanwhile is not one that the horizon tells of.
+        let first = segments
+            .get(index_of(&segments, before.offset()))
+            .map_or(0, |segment| segment.start);
+        if self.segments.first() < first {
+            let next = Horizon {
+                before: kept.map_or(horizon, |kept| kept.before.max(horizon)),
+                first: Some(first),
+            };
+            if *kept != Some(next) {
+                horizon::write(&*self.disk, directory, next, &self.fail)?;
+                *kept = Some(next);
+            }
         }
-        while is_past() {
+        while self.segments.first() < first {
             let Some(segment) = self.segments.pop_first() else {
                 break;
             };
@@ -114,7 +120,7 @@ impl Shared {
             tracing::info!(path = %segment.path.display(), "deleted a segment of the log that is past its retention");
             self.fail.pass("log.segment_deleted")?;
         }
-        metrics::gauge!("turnpike_log_bytes").set(self.on_disk() as f64);
+        metrics::gauge!("turnpike_log_bytes").set(metric(self.on_disk()));
         Ok(Position::new(self.segments.first(), 0))
     }
 }

@@ -4,15 +4,18 @@
 //! it durable with one `fdatasync`, while the next group forms. The next frame is written only after that, so that a
 //! whole frame behind a broken one proves damage, and only the last frame can be torn.
 
+mod control;
 mod expected;
 mod format;
 mod group;
 mod horizon;
 mod maintain;
+mod opening;
 mod payload;
 mod queue;
 mod read;
 mod recovery;
+mod replace;
 mod segment;
 mod space;
 #[cfg(test)]
@@ -20,7 +23,7 @@ mod tests;
 mod walk;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -33,15 +36,15 @@ use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
 
-pub use self::expected::Expected;
-use self::format::{SEGMENT_HEADER, SegmentHeader, VERSION};
-use self::group::Target;
-pub use self::horizon::read as horizon;
+pub use self::control::ControlMark;
+pub use self::expected::{Expected, Known};
+
+pub use self::horizon::{Horizon, read as horizon};
 pub use self::maintain::{Verified, check, verify};
+use self::opening::Opened;
 pub use self::payload::Compression;
 use self::queue::Queue;
-use self::recovery::Tail;
-use self::segment::{Segment, Segments, failed};
+use self::segment::Segments;
 use self::space::Space;
 use self::writer::Writer;
 use crate::disk::Disk;
@@ -110,8 +113,8 @@ struct Shared {
     durable: AtomicU64,
     poison: OnceLock<String>,
     cache: read::Cache,
-    /// Before which time events may have been deleted. Held while segments are.
-    retention: Mutex<Option<Timestamp>>,
+    /// What retention has deleted. Held while segments are.
+    retention: Mutex<Option<Horizon>>,
 }
 
 impl SegmentedLog {
@@ -133,9 +136,10 @@ impl SegmentedLog {
             segment,
             header,
             tail,
+            horizon,
         } = opened;
         let end = tail.end;
-        let horizon = horizon::read(&*disk, &options.directory)?;
+        let horizon = opening::with_first(&options.directory, &*disk, horizon, &segments, &fail)?;
         let shared = Arc::new(Shared {
             space: Space {
                 disk: Arc::clone(&disk),
@@ -213,142 +217,6 @@ impl Drop for SegmentedLog {
         // Those who care close it themselves and hear of failures; the writer has reported them too.
         let _ = self.close();
     }
-}
-
-/// What opening leaves for the log to start with.
-struct Opened {
-    segments: Vec<Arc<Segment>>,
-    target: Arc<Target>,
-    segment: Arc<Segment>,
-    header: SegmentHeader,
-    tail: Tail,
-}
-
-impl Opened {
-    fn open(options: &LogOptions, disk: &dyn Disk, randomness: &dyn Randomness) -> Result<Self, StoreError> {
-        let directory = &options.directory;
-        if options.pending_bytes_max > u32::MAX as usize / 2 {
-            return Err(StoreError::Failed(
-                "pending_bytes_max of the log is at most 2 GiB".to_owned(),
-            ));
-        }
-        let (chain, unborn) = match recovery::chain(disk, directory)? {
-            Ok(mut chain) => {
-                let unborn = chain.unborn.take();
-                (Some(chain), unborn)
-            }
-            Err(unborn) => (None, unborn),
-        };
-        let horizon = horizon::read(disk, directory)?;
-        options.expected.check(directory, chain.as_ref(), horizon)?;
-        if let Some(path) = unborn {
-            tracing::info!(path = %path.display(), "removing a segment whose making was interrupted");
-            let removed = disk.remove(&path).and_then(|()| disk.sync_directory(directory));
-            removed.map_err(|error| failed(&path, "removing", &error))?;
-        }
-        let Some(chain) = chain else {
-            return Self::create(directory, disk, randomness);
-        };
-        let segment = Arc::clone(
-            chain
-                .segments
-                .last()
-                .ok_or_else(|| StoreError::Failed("no segment".to_owned()))?,
-        );
-        cut(disk, directory, &segment, &chain.tail)?;
-        let header = SegmentHeader {
-            version: VERSION,
-            start: segment.start,
-            identity: chain.identity,
-            sequence: chain.tail.sequence,
-        };
-        let target = Arc::new(Target {
-            start: segment.start,
-            path: segment.path.clone(),
-            file: Arc::clone(&chain.tail.file),
-            allocated: AtomicU64::new(chain.tail.end - segment.start),
-        });
-        Ok(Self {
-            segments: chain.segments,
-            target,
-            segment,
-            header,
-            tail: chain.tail,
-        })
-    }
-
-    /// Makes the first segment of a new log.
-    fn create(directory: &Path, disk: &dyn Disk, randomness: &dyn Randomness) -> Result<Self, StoreError> {
-        let making = |error| failed(directory, "making the log in", &error);
-        disk.create_directory(directory).map_err(making)?;
-        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk.sync_directory(parent).map_err(making)?;
-        }
-        let mut identity = [0; 8];
-        randomness.fill(&mut identity);
-        let header = SegmentHeader {
-            version: VERSION,
-            start: 0,
-            identity: u64::from_le_bytes(identity),
-            sequence: 1,
-        };
-        let path = segment::path(directory, 0);
-        let file: Arc<dyn crate::disk::DiskFile> = disk.create(&path).map_err(making)?.into();
-        recovery::write_header(disk, directory, &*file, &header)?;
-        let segment = Arc::new(Segment::new(path.clone(), 0, header.salt(), &file));
-        let tail = Tail {
-            file: Arc::clone(&file),
-            end: SEGMENT_HEADER as u64,
-            sequence: header.sequence,
-            last_frame: None,
-            sealed: true,
-            torn: 0,
-            len: SEGMENT_HEADER as u64,
-        };
-        let allocated = AtomicU64::new(tail.len);
-        let target = Arc::new(Target {
-            start: 0,
-            path,
-            file,
-            allocated,
-        });
-        Ok(Self {
-            segments: vec![Arc::clone(&segment)],
-            target,
-            segment,
-            header,
-            tail,
-        })
-    }
-}
-
-/// Cuts off what lies behind the last whole frame (a torn frame, space taken ahead) and makes the rest durable.
-fn cut(disk: &dyn Disk, directory: &Path, segment: &Segment, tail: &Tail) -> Result<(), StoreError> {
-    if tail.torn > 0 {
-        tracing::warn!(
-            path = %segment.path.display(), offset = tail.end, bytes = tail.torn,
-            "cutting a torn end off the log: what it held was never acknowledged"
-        );
-        metrics::counter!("turnpike_log_torn_bytes_total").increment(tail.torn);
-    }
-    let settled = settle(segment, tail);
-    let settled = settled.and_then(|()| disk.sync_directory(directory));
-    settled.map_err(|error| failed(&segment.path, "making durable", &error))
-}
-
-/// Makes durable what was found, for it will be built upon: a process that was killed, or whose sync failed, may have left
-/// it in the operating system's cache only. There a page whose sync failed counts as clean, so the last frame is written
-/// anew; those before it had been durable before it was written.
-fn settle(segment: &Segment, tail: &Tail) -> std::io::Result<()> {
-    let len = tail.end - segment.start;
-    tail.file.set_len(len)?;
-    let frame = tail.last_frame.map(|offset| offset - segment.start..len);
-    for range in [Some(0..SEGMENT_HEADER as u64), frame].into_iter().flatten() {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        tail.file.read_at(&mut bytes, range.start)?;
-        tail.file.write_at(&bytes, range.start)?;
-    }
-    tail.file.sync()
 }
 
 impl Shared {
@@ -454,7 +322,8 @@ impl EventLog for SegmentedLog {
     }
 
     fn horizon(&self) -> Option<Timestamp> {
-        *self.shared.retention.lock()
+        let horizon = *self.shared.retention.lock();
+        horizon.map(|horizon| horizon.before)
     }
 
     fn first(&self) -> Position {

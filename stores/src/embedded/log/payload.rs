@@ -5,6 +5,7 @@ use turnpike_domain::port::StoreError;
 use turnpike_domain::port::log::Block;
 
 use super::format::{BLOCK_BYTES_MAX, BLOCK_HEADER, BlockHeader, Broken, Codec};
+use crate::width::push_varint;
 
 /// How blocks are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,10 @@ impl Packed {
 }
 
 /// Packs `block`; an error when no reader would take it.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "records and bytes were compared with their bounds"
+)]
 pub(super) fn pack(block: &Block, compression: Compression) -> Result<Packed, StoreError> {
     let records = block.ends.len();
     if records == 0 || records > BLOCK_RECORDS_MAX {
@@ -72,13 +77,8 @@ fn plain(block: &Block) -> Vec<u8> {
     let mut plain = Vec::with_capacity(block.bytes.len() + block.ends.len() * 2 + 8);
     let mut start = 0;
     for end in &block.ends {
-        let mut length = end - start;
+        push_varint(&mut plain, u64::from(end - start));
         start = *end;
-        while length >= 0x80 {
-            plain.push(length as u8 | 0x80);
-            length >>= 7;
-        }
-        plain.push(length as u8);
     }
     plain.extend_from_slice(&block.bytes);
     plain

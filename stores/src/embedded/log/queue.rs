@@ -12,6 +12,7 @@ use super::group::{Group, Target};
 use super::payload::{self, Packed};
 use super::segment::{failed, path};
 use super::{Shared, space};
+use crate::width::metric;
 
 /// What appending and writing share, behind one lock that is held for the copying of a block at the most, and for the
 /// taking of space.
@@ -172,7 +173,7 @@ impl Shared {
                 group.close();
                 let group = Arc::new(group);
                 queue.flying = Some(Arc::clone(&group));
-                metrics::gauge!("turnpike_log_pending_bytes").set(group.bytes().len() as f64);
+                metrics::gauge!("turnpike_log_pending_bytes").set(metric(group.bytes().len() as u64));
                 self.room.notify_all();
                 return Work::Write(group);
             }
@@ -206,7 +207,7 @@ impl Shared {
     pub(super) fn settle(&self, group: Arc<Group>) {
         let mut queue = self.queue.lock();
         let waiting = queue.forming.as_ref().map_or(0, |group| group.bytes().len());
-        metrics::gauge!("turnpike_log_pending_bytes").set(waiting as f64);
+        metrics::gauge!("turnpike_log_pending_bytes").set(metric(waiting as u64));
         queue.sealed = group.is_seal();
         queue.flying = None;
         if !group.is_seal() {

@@ -9,6 +9,7 @@ use super::format::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, Header, SEGMENT_HEAD
 use super::segment::{Segment, damage, failed, path, start_of};
 use super::walk::Walk;
 use crate::disk::{Disk, DiskFile};
+use crate::width::in_memory;
 
 /// Bytes that are searched at once.
 const SEARCH_BYTES: usize = 1024 * 1024;
@@ -265,7 +266,7 @@ fn pieces(
     let mut bytes = Vec::new();
     let mut at = from;
     while at < to {
-        bytes.resize(((to - at) as usize).min(SEARCH_BYTES + FRAME_HEADER), 0);
+        bytes.resize(in_memory(to - at).min(SEARCH_BYTES + FRAME_HEADER), 0);
         file.read_at(&mut bytes, at)
             .map_err(|error| failed(path, "reading", &error))?;
         if !each(at, &bytes) {

@@ -10,6 +10,7 @@ use super::format::{BLOCK_HEADER, BlockHeader, Broken, FRAME_HEADER, FrameHeader
 use super::payload;
 use super::segment::{Segment, failed};
 use crate::disk::{Disk, DiskFile};
+use crate::width::in_memory;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1024 * 1024;
@@ -88,7 +89,7 @@ impl Walk {
         let (at, end, salt) = (self.at, self.end, self.segment.salt);
         // At a block's start the frame around it may be unknown.
         let inside = self.frame.is_some_and(|place| place.blocks_left > 0);
-        let bytes = self.bytes(at, BLOCK_HEADER.min((end - at) as usize))?;
+        let bytes = self.bytes(at, BLOCK_HEADER.min(in_memory(end - at)))?;
         let header = if inside {
             BlockHeader::decode(bytes, salt, at).map(Header::Block)
         } else {
@@ -166,7 +167,7 @@ impl Walk {
     fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], StoreError> {
         let window_end = self.window_at + self.window.len() as u64;
         if offset < self.window_at || offset + len as u64 > window_end {
-            let left = self.end.saturating_sub(offset) as usize;
+            let left = in_memory(self.end.saturating_sub(offset));
             self.window.resize(len.max(self.read_bytes.min(left)), 0);
             self.window_at = offset;
             let read = self.file.read_at(&mut self.window, offset - self.segment.start);
@@ -183,7 +184,7 @@ impl Walk {
                     .will_need(behind - self.segment.start, READ_BYTES as u64);
             }
         }
-        let from = (offset - self.window_at) as usize;
+        let from = in_memory(offset - self.window_at);
         Ok(&self.window[from..from + len])
     }
 }

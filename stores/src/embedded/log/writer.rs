@@ -12,6 +12,7 @@ use super::group::{Group, Target};
 use super::queue::Work;
 use super::recovery::write_header;
 use super::segment::{Segment, failed};
+use crate::width::metric;
 
 /// Writes what is appended until the log is closed or poisoned.
 pub(super) struct Writer {
@@ -54,10 +55,10 @@ impl Writer {
                 Work::Close => return self.finish(),
             }
             let now_us = self.shared.clock.monotonic_us();
-            if now_us.saturating_sub(measured_us) >= self.shared.options.tick.as_micros() as u64 {
+            if Duration::from_micros(now_us.saturating_sub(measured_us)) >= self.shared.options.tick {
                 measured_us = now_us;
                 self.shared.measure();
-                metrics::gauge!("turnpike_log_bytes").set(self.shared.on_disk() as f64);
+                metrics::gauge!("turnpike_log_bytes").set(metric(self.shared.on_disk()));
             }
         }
     }
@@ -79,7 +80,7 @@ impl Writer {
         shared.fail.pass("log.after_sync")?;
         self.segment.note(group.header());
         metrics::histogram!("turnpike_log_fsync_seconds").record(Duration::from_micros(took_us));
-        metrics::histogram!("turnpike_log_group_bytes").record(group.bytes().len() as f64);
+        metrics::histogram!("turnpike_log_group_bytes").record(metric(group.bytes().len() as u64));
         metrics::histogram!("turnpike_log_group_blocks").record(group.header().blocks);
         metrics::counter!("turnpike_log_written_bytes_total").increment(group.bytes().len() as u64);
         shared.settle(group);

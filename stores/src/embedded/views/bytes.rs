@@ -63,15 +63,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends a variable-length integer.
-pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 /// How many bytes `a` and `b` share at their front.
 pub(super) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
@@ -80,6 +71,7 @@ pub(super) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::width::push_varint;
     use proptest::prelude::*;
 
     proptest! {

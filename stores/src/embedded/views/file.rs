@@ -37,16 +37,24 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Opens, and makes where absent, the directory at `path`.
-    pub(super) fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StoreError> {
-        disk.create_directory(&path)
-            .map_err(|error| failed(&path, "making", &error))?;
+    /// The directory of `partition` below that of all views; makes both where they are absent.
+    pub(super) fn open(disk: Arc<dyn Disk>, views: &Path, partition: u32) -> Result<Self, StoreError> {
+        let directory = Self::existing(disk, views, partition);
+        let Self { disk, path } = &directory;
+        disk.create_directory(path)
+            .map_err(|error| failed(path, "making", &error))?;
         // The partition's own directory and the one of all views may both be new.
         for parent in path.ancestors().skip(1).take(2) {
             disk.sync_directory(parent)
                 .map_err(|error| failed(parent, "syncing", &error))?;
         }
-        Ok(Self { disk, path })
+        Ok(directory)
+    }
+
+    /// The same directory to be read, as it is; empty where there is none.
+    pub(super) fn existing(disk: Arc<dyn Disk>, views: &Path, partition: u32) -> Self {
+        let path = views.join(format!("partition-{partition:05}"));
+        Self { disk, path }
     }
 
     /// The path of the file `name`.

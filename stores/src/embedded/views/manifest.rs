@@ -3,18 +3,25 @@
 //! It is replaced as a whole: the new one is written beside it and made durable, together with the names of all that
 //! it names, then renamed over the old one.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 use turnpike_domain::port::StoreError;
+use turnpike_domain::record::Position;
 
 use super::bytes::Reader;
-use super::file::Directory;
+use super::file::{Directory, damaged};
+use crate::disk::Disk;
+use crate::width::in_memory;
 
 /// The name of the manifest.
 pub(super) const FILE_NAME: &str = "manifest";
 /// The name of the next one, until it is complete.
 pub(super) const NEW_FILE_NAME: &str = "manifest.new";
-/// The version of the format of manifests.
-const VERSION: u32 = 1;
+/// The version of the format of manifests. Version 1 did not name the log.
+pub(super) const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"TURNMANI";
 const HEADER_LEN: usize = 24;
 /// Bytes of the owner's meta up to which it stands in the manifest itself.
@@ -62,6 +69,50 @@ pub(super) struct Manifest {
     pub(super) ids: Vec<RunName>,
     /// Runs of rows, newest first.
     pub(super) rows: Vec<RunName>,
+    /// Identity of the log that the views are derived from; unknown in what version 1 wrote.
+    pub(super) log: Option<u64>,
+}
+
+/// The fields of a manifest of version 1, in their order.
+type BodyV1 = (u32, u64, MetaName, Vec<RunName>, Vec<RunName>);
+
+/// Looks into the views of a partition, as their last finished checkpoint left them: the log position that they contain.
+/// Changes nothing.
+///
+/// # Errors
+/// [`StoreError::Damaged`] names the file and offset where the manifest is not what was written, or is of another log than
+/// the one with identity `log`.
+pub fn look(
+    disk: &Arc<dyn Disk>,
+    views: &Path,
+    partition: u32,
+    log: Option<u64>,
+) -> Result<Position, StoreError> {
+    let directory = Directory::existing(Arc::clone(disk), views, partition);
+    let Some(manifest) = Manifest::read(&directory, partition)? else {
+        return Ok(Position::START);
+    };
+    refuse_other_log(&directory, manifest.log, log)?;
+    Ok(Position(manifest.position))
+}
+
+/// Refuses views of another log than the one with identity `log`: what they count is not in it.
+pub(super) fn refuse_other_log(
+    directory: &Directory,
+    found: Option<u64>,
+    log: Option<u64>,
+) -> Result<(), StoreError> {
+    match (found, log) {
+        (Some(found), Some(log)) if found != log => Err(damaged(
+            &directory.path_of(FILE_NAME),
+            0,
+            &format!(
+                "the views are derived from another log ({found:016x}) than the one beside them ({log:016x}); restore \
+                 views/ and log/ from the same backup"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl Manifest {
@@ -83,16 +134,20 @@ impl Manifest {
         directory.sync()
     }
 
-    /// Reads the current manifest.
-    pub(super) fn read(directory: &Directory, partition: u32) -> Result<Self, StoreError> {
+    /// Reads the current manifest; `None` where there is none yet.
+    pub(super) fn read(directory: &Directory, partition: u32) -> Result<Option<Self>, StoreError> {
+        if !directory.names()?.iter().any(|name| name == FILE_NAME) {
+            return Ok(None);
+        }
         let file = directory.open_any(FILE_NAME)?;
-        let bytes = file.read(0, file.len()? as usize)?;
+        let bytes = file.read(0, in_memory(file.len()?))?;
         let bad = |offset: usize, what: &str| Err(file.damaged(offset as u64, what));
         let mut reader = Reader::new(&bytes);
         if reader.array() != Some(MAGIC) {
             return bad(0, "this is no manifest");
         }
-        super::check_version(file.path(), reader.u32().unwrap_or_default(), VERSION)?;
+        let version = reader.u32().unwrap_or_default();
+        super::check_version(file.path(), version, VERSION)?;
         let (Some(checksum), Some(len)) = (reader.u32(), reader.u64()) else {
             return bad(bytes.len(), "the manifest is cut short");
         };
@@ -103,18 +158,40 @@ impl Manifest {
         if crc32c::crc32c(body) != checksum {
             return bad(HEADER_LEN, "the checksum of the manifest does not match");
         }
-        match bincode::decode_from_slice::<Self, _>(body, bincode::config::standard()) {
-            Ok((manifest, read)) if read == body.len() && manifest.partition == partition => Ok(manifest),
-            Ok((manifest, read)) if read == body.len() => bad(
-                HEADER_LEN,
-                &format!(
-                    "the manifest belongs to partition {}, not {partition}",
-                    manifest.partition
-                ),
-            ),
-            Ok((_, read)) => bad(HEADER_LEN + read, "there are bytes behind the manifest's end"),
-            Err(error) => bad(HEADER_LEN, &format!("the manifest cannot be read: {error}")),
+        let (manifest, read) = match Self::decode(version, body) {
+            Ok(decoded) => decoded,
+            Err(error) => return bad(HEADER_LEN, &format!("the manifest cannot be read: {error}")),
+        };
+        if read != body.len() {
+            return bad(HEADER_LEN + read, "there are bytes behind the manifest's end");
         }
+        if manifest.partition != partition {
+            let other = manifest.partition;
+            return bad(
+                HEADER_LEN,
+                &format!("the manifest belongs to partition {other}, not {partition}"),
+            );
+        }
+        Ok(Some(manifest))
+    }
+
+    /// The manifest in `body`, and the bytes that it takes.
+    fn decode(version: u32, body: &[u8]) -> Result<(Self, usize), DecodeError> {
+        let standard = bincode::config::standard();
+        if version >= 2 {
+            return bincode::decode_from_slice(body, standard);
+        }
+        let ((partition, position, meta, ids, rows), read): (BodyV1, usize) =
+            bincode::decode_from_slice(body, standard)?;
+        let manifest = Self {
+            partition,
+            position,
+            meta,
+            ids,
+            rows,
+            log: None,
+        };
+        Ok((manifest, read))
     }
 
     fn encode(&self) -> Result<Vec<u8>, StoreError> {

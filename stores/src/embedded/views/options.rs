@@ -9,6 +9,8 @@ pub struct ViewsOptions {
     pub directory: PathBuf,
     /// The partition.
     pub partition: u32,
+    /// Identity of the log that they are derived from: views of another one are refused. `None` where it does not matter.
+    pub log: Option<u64>,
     /// New ids after which a checkpoint is wanted. A full table takes about 50 bytes of memory for each, and while a checkpoint is
     /// written there are two.
     pub table_ids: usize,
@@ -27,6 +29,7 @@ impl ViewsOptions {
         Self {
             directory: directory.into(),
             partition,
+            log: None,
             table_ids: 500_000,
             filter_bytes_max: 256 * 1024 * 1024,
             cache_bytes_max: 16 * 1024 * 1024,

@@ -67,16 +67,12 @@ impl Store {
         disk: Arc<dyn Disk>,
         fail: Arc<FailPoints>,
     ) -> Result<Self, StoreError> {
-        let path = options
-            .directory
-            .join(format!("partition-{:05}", options.partition));
-        let directory = Directory::open(disk, path)?;
+        let directory = Directory::open(disk, &options.directory, options.partition)?;
+        let mut version = Version::last(&directory, options.partition)?;
+        manifest::refuse_other_log(&directory, version.log, options.log)?;
+        // What version 1 wrote names none: it gets one with the next checkpoint.
+        version.log = version.log.or(options.log);
         let names = directory.names()?;
-        let version = if names.iter().any(|name| name == manifest::FILE_NAME) {
-            Version::open(&directory, Manifest::read(&directory, options.partition)?)?
-        } else {
-            Version::empty()
-        };
         let wanted: HashSet<String> = version.files().map(|(name, _)| name).collect();
         let mut highest = 0;
         for name in &names {

@@ -9,6 +9,7 @@ use super::file::{Directory, StoredFile};
 use super::ids::IdRun;
 use super::manifest::{META_INLINE_BYTES_MAX, Manifest, MetaName, RunName};
 use super::rows::RowRun;
+use crate::width::in_memory;
 
 /// The runs and the rest of a manifest, open.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub(super) struct Version {
     pub(super) ids: Vec<Arc<IdRun>>,
     /// Runs of rows, newest first.
     pub(super) rows: Vec<Arc<RowRun>>,
+    /// Identity of the log that it is derived from, where it is known.
+    pub(super) log: Option<u64>,
 }
 
 /// What the owner stored.
@@ -63,7 +66,7 @@ impl Meta {
             } => (number, len, checksum),
         };
         let file = directory.open_file(&meta_file_name(number), len)?;
-        let bytes = file.read(0, len as usize)?;
+        let bytes = file.read(0, in_memory(len))?;
         if crc32c::crc32c(&bytes) != checksum {
             return Err(file.damaged(0, "the checksum of the owner's meta does not match"));
         }
@@ -87,7 +90,7 @@ impl Meta {
 
 impl Version {
     /// Nothing.
-    pub(super) fn empty() -> Self {
+    fn empty() -> Self {
         Self {
             position: Position::START,
             meta: Arc::new(Meta {
@@ -96,11 +99,18 @@ impl Version {
             }),
             ids: Vec::new(),
             rows: Vec::new(),
+            log: None,
         }
     }
 
+    /// Opens the last one that was published; the empty one where none was.
+    pub(super) fn last(directory: &Directory, partition: u32) -> Result<Self, StoreError> {
+        Manifest::read(directory, partition)?
+            .map_or_else(|| Ok(Self::empty()), |manifest| Self::open(directory, manifest))
+    }
+
     /// Opens what `manifest` names.
-    pub(super) fn open(directory: &Directory, manifest: Manifest) -> Result<Self, StoreError> {
+    fn open(directory: &Directory, manifest: Manifest) -> Result<Self, StoreError> {
         let ids = manifest.ids.into_iter();
         let rows = manifest.rows.into_iter();
         Ok(Self {
@@ -112,7 +122,14 @@ impl Version {
             rows: rows
                 .map(|named| RowRun::open(directory, named).map(Arc::new))
                 .collect::<Result<_, _>>()?,
+            log: manifest.log,
         })
+    }
+
+    /// Reads all of its runs and compares them with their checksums.
+    pub(super) fn verify(&self) -> Result<(), StoreError> {
+        self.ids.iter().try_for_each(|run| run.verify())?;
+        self.rows.iter().try_for_each(|run| run.verify())
     }
 
     /// The manifest that names it.
@@ -123,6 +140,7 @@ impl Version {
             meta: self.meta.name(),
             ids: self.ids.iter().map(|run| run.named()).collect(),
             rows: self.rows.iter().map(|run| run.named()).collect(),
+            log: self.log,
         }
     }
 

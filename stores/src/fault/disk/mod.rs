@@ -7,6 +7,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::file::{FileState, Random};
 use crate::disk::{Disk, DiskFile};
+use crate::width::in_memory;
 
 /// What the disk is asked to do; each can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +166,7 @@ impl FaultDisk {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.counts.crashes += 1;
-        let kept = state.random.below(state.changes.len() as u64 + 1) as usize;
+        let kept = in_memory(state.random.below(state.changes.len() as u64 + 1));
         state.counts.lost_names += (state.changes.len() - kept) as u64;
         for (path, id) in state.changes.drain(..).take(kept).flatten() {
             set_name(&mut state.durable_names, path, id);
@@ -434,7 +435,7 @@ impl DiskFile for FaultFile {
             Err(error) => {
                 let mut state = self.disk.state.lock();
                 if state.life == self.disk.life && state.power != Some(0) {
-                    let part = state.random.below(bytes.len() as u64 + 1) as usize;
+                    let part = in_memory(state.random.below(bytes.len() as u64 + 1));
                     self.file(&mut state)?.write(offset, &bytes[..part]);
                 }
                 Err(error)
@@ -474,7 +475,7 @@ impl DiskFile for FaultFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.with(Operation::SetLen, |state| {
-            state.grow(self.id, len)?.set_len(len as usize);
+            state.grow(self.id, len)?.set_len(in_memory(len));
             Ok(())
         })
     }
@@ -482,8 +483,8 @@ impl DiskFile for FaultFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.with(Operation::Allocate, |state| {
             let file = state.grow(self.id, len)?;
-            if file.live().len() < len as usize {
-                file.set_len(len as usize);
+            if file.live().len() < in_memory(len) {
+                file.set_len(in_memory(len));
             }
             Ok(())
         })

@@ -6,6 +6,7 @@ mod torn;
 
 use std::path::Path;
 
+use super::format::{SEGMENT_HEADER, SegmentHeader, VERSION};
 use super::*;
 use crate::contract::log as contract;
 use crate::disk::RealDisk;

@@ -365,3 +365,45 @@ fn nothing_is_deleted_before_the_horizon_is_in_place() {
     assert!(log.retain(stored[2].position, horizon).unwrap() > stored[0].position);
     assert_eq!(log.horizon(), Some(horizon));
 }
+
+#[test]
+fn a_horizon_of_version_1_learns_where_the_log_begins_and_what_is_lost_since_is_told() {
+    let disk = FaultDisk::new(0);
+    let uncompressed = LogOptions {
+        compression: Compression::None,
+        ..options(DIRECTORY)
+    };
+    let log = open_with(uncompressed.clone(), disk.clone()).unwrap();
+    let mut noise = block(0, 1);
+    noise.push(&vec![1; 17_000]);
+    let stored: Vec<_> = (0..8).map(|_| append(&*log, noise.clone())).collect();
+    let before = Timestamp::from_micros_clamped(5);
+    let first = log.retain(stored[2].position, before).unwrap().offset();
+    log.close().unwrap();
+    drop(log);
+    // As version 1 wrote it.
+    let mut bytes = b"TPHORIZ1".to_vec();
+    bytes.extend_from_slice(&before.micros().to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    disk.put(&Path::new(DIRECTORY).join("horizon"), &bytes);
+    let log = open_with(uncompressed, disk.clone()).unwrap();
+    assert_eq!((log.horizon(), log.first().offset()), (Some(before), first));
+    log.close().unwrap();
+    drop(log);
+    let kept = horizon::read(&disk, Path::new(DIRECTORY)).unwrap();
+    let expected = Horizon {
+        before,
+        first: Some(first),
+    };
+    assert_eq!(kept, Some(expected));
+    let segments: Vec<_> = files(&disk)
+        .into_iter()
+        .filter(|path| path.extension().is_some())
+        .collect();
+    disk.remove(&segments[0]).unwrap();
+    let told = refused(&disk).to_string();
+    assert!(
+        told.contains("missing at its beginning") && told.contains(&first.to_string()),
+        "{told}"
+    );
+}

@@ -11,6 +11,7 @@ use turnpike_domain::port::StoreError;
 
 use crate::embedded::views::file::{StoredFile, Writer};
 use crate::embedded::views::footer::Section;
+use crate::width::{in_memory, place_of};
 
 const BLOCK_BITS: u64 = 512;
 /// Blocks handled at once while reading and writing.
@@ -29,7 +30,7 @@ pub(in super::super) struct Filter {
 impl Filter {
     /// An empty filter for `names` names with `bits` bits each.
     pub(in super::super) fn new(names: u64, bits: u64) -> Self {
-        let blocks = (names * bits).div_ceil(BLOCK_BITS).max(1) as usize;
+        let blocks = in_memory((names * bits).div_ceil(BLOCK_BITS).max(1));
         Self {
             blocks: vec![Block::default(); blocks],
         }
@@ -69,7 +70,7 @@ impl Filter {
 
     #[inline]
     fn block_of(&self, name: EventName) -> usize {
-        (((name.0 >> 64) * self.blocks.len() as u128) >> 64) as usize
+        place_of(name.0, self.blocks.len())
     }
 
     /// Appends its bytes to a run.
@@ -95,7 +96,7 @@ impl Filter {
         if section.len == 0 || !section.len.is_multiple_of(size_of::<Block>() as u64) {
             return Err(bad("the filter has no whole number of blocks"));
         }
-        let mut left = section.len as usize / size_of::<Block>();
+        let mut left = in_memory(section.len) / size_of::<Block>();
         let mut blocks = Vec::with_capacity(left);
         let (mut offset, mut checksum) = (section.offset, 0);
         while left > 0 {
@@ -117,6 +118,7 @@ impl Filter {
 }
 
 /// The bit of each word.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half of a hash")]
 #[inline]
 fn bits(name: EventName) -> [u64; 8] {
     let bits = name.0 as u64 >> 16;

@@ -70,6 +70,10 @@ impl PageBuilder {
     }
 
     /// Appends the page to `out`, and starts the next one.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a page holds few entries, of fields of at most 128 bits"
+    )]
     pub(in super::super) fn finish(&mut self, out: &mut Vec<u8>) {
         let (Some(first), Some((last, _))) = (self.first(), self.entries.last()) else {
             return;
@@ -194,6 +198,10 @@ impl<'a> Page<'a> {
     }
 
     /// Entry `at`, which must be less than [`Page::len`].
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the field is cut from its neighbours by masks"
+    )]
     #[inline]
     pub(in super::super) fn get(&self, at: usize) -> (EventName, IdEntry) {
         let start = HEADER_LEN + at * self.entry_len;

@@ -49,6 +49,7 @@ pub(in super::super) fn probe(
 }
 
 /// The pages that may hold one of the names.
+#[expect(clippy::cast_possible_truncation, reason = "2^32 pages are terabytes")]
 fn probable(runs: &[Arc<IdRun>], absent: &[(EventName, u32)], names: &[EventName]) -> Vec<Read> {
     let mut passed = Vec::new();
     for (run, age) in runs.iter().zip(0..) {

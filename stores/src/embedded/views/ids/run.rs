@@ -9,6 +9,7 @@ use super::page::{PAGE_LEN, Page, PageBuilder, SLACK};
 use crate::embedded::views::file::{Directory, StoredFile, Writer};
 use crate::embedded::views::footer::{FOOTER_LEN, Footer, Kind, Section};
 use crate::embedded::views::manifest::RunName;
+use crate::width::{in_memory, place_of};
 
 /// A run.
 pub(in super::super) struct IdRun {
@@ -85,7 +86,7 @@ impl IdRun {
     /// The page that would hold `name`. Searched from where a hash of that size is expected, in steps that double.
     pub(super) fn page_of(&self, name: EventName) -> usize {
         let pages = self.firsts.len();
-        let guess = (((name.0 >> 64) * pages as u128) >> 64) as usize;
+        let guess = place_of(name.0, pages);
         let (mut from, mut until) = (guess, guess + 1);
         let mut step = 4;
         while from > 0 && self.firsts[from] > name {
@@ -157,7 +158,7 @@ impl IdRun {
 }
 
 fn read_firsts(file: &StoredFile, index: &Section) -> Result<Vec<EventName>, StoreError> {
-    let bytes = file.read(index.offset, index.len as usize)?;
+    let bytes = file.read(index.offset, in_memory(index.len))?;
     if crc32c::crc32c(&bytes) != index.checksum {
         return Err(file.damaged(index.offset, "the checksum of the page index does not match"));
     }
@@ -264,6 +265,8 @@ impl IdRunWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
@@ -276,7 +279,7 @@ mod tests {
     use crate::fault::FaultDisk;
 
     fn directory() -> Directory {
-        Directory::open(Arc::new(FaultDisk::new(0)), "/views/partition-00000".into()).unwrap()
+        Directory::open(Arc::new(FaultDisk::new(0)), Path::new("/views"), 0).unwrap()
     }
 
     fn write(directory: &Directory, entries: &BTreeMap<EventName, IdEntry>) -> IdRun {

@@ -4,6 +4,7 @@
 //! nearly in the order of the names: growing and writing out a table go through memory from front to back. Names that
 //! are not spread evenly are still found, but slowly.
 
+use crate::width::place_of;
 use std::cmp::Reverse;
 use std::hint::black_box;
 
@@ -144,7 +145,7 @@ impl Table {
     /// The slot where the search for `name` starts.
     #[inline]
     fn home(&self, name: u128) -> usize {
-        (((name >> 64) * self.slots.len() as u128) >> 64) as usize
+        place_of(name, self.slots.len())
     }
 
     /// The slot that holds `name`, or the empty one that would.

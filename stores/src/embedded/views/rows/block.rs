@@ -1,6 +1,7 @@
 //! A block of rows: sorted, keys without what they share with the one before, compressed, with a checksum.
 
-use crate::embedded::views::bytes::{Reader, push_varint, shared_prefix};
+use crate::embedded::views::bytes::{Reader, shared_prefix};
+use crate::width::push_varint;
 
 /// Bytes of rows, before compression, after which a block is closed.
 const BLOCK_BYTES: usize = 16 * 1024;
@@ -46,6 +47,10 @@ impl BlockBuilder {
     }
 
     /// The bytes of the block; starts the next one.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a block ends soon after its size is reached"
+    )]
     pub(super) fn finish(&mut self) -> Vec<u8> {
         let compressed = lz4_flex::block::compress(&self.raw);
         // What does not shrink is kept as it is, told by equal lengths.

@@ -4,10 +4,11 @@ use turnpike_domain::port::StoreError;
 use turnpike_domain::port::views::Row;
 
 use super::block::{Block, BlockBuilder, HEADER_LEN};
-use crate::embedded::views::bytes::{Reader, push_varint, shared_prefix};
+use crate::embedded::views::bytes::{Reader, shared_prefix};
 use crate::embedded::views::file::{Directory, StoredFile, Writer};
 use crate::embedded::views::footer::{FOOTER_LEN, Footer, Kind, Section};
 use crate::embedded::views::manifest::RunName;
+use crate::width::{in_memory, push_varint};
 
 /// A run.
 pub(in super::super) struct RowRun {
@@ -27,7 +28,7 @@ impl RowRun {
         let file = directory.open_file(&file_name(named.number), named.len)?;
         let footer = Footer::read(&file, Kind::Rows, named.number, named.checksum)?;
         let section = &footer.sections[0];
-        let bytes = file.read(section.offset, section.len as usize)?;
+        let bytes = file.read(section.offset, in_memory(section.len))?;
         if crc32c::crc32c(&bytes) != section.checksum {
             return Err(file.damaged(section.offset, "the checksum of the block index does not match"));
         }
@@ -69,7 +70,7 @@ impl RowRun {
     /// Reads a block.
     pub(super) fn read(&self, at: usize) -> Result<Block, StoreError> {
         let (from, until) = self.index.offsets(at);
-        let bytes = self.file.read(from, (until - from) as usize)?;
+        let bytes = self.file.read(from, in_memory(until - from))?;
         Block::parse(&bytes).map_err(|what| self.file.damaged(from, what))
     }
 

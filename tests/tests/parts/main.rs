@@ -1,5 +1,9 @@
-//! A data directory that has lost a part, on the real binary: every command refuses it by name and changes nothing, for
-//! what would go on without that part would count again what was counted, or forget it.
+//! A data directory that has lost a part, or of which a part is older than the rest or another's, on the real binary:
+//! every command refuses it by name and changes nothing, for what would go on would count again what was counted, or
+//! forget it, or take one's usage for another's.
+
+mod ages;
+mod start;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -33,6 +37,48 @@ fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let told = [output.stdout, output.stderr].concat();
     let code = ended.then(|| output.status.code()).flatten();
     (code, String::from_utf8_lossy(&told).into_owned())
+}
+
+/// Asserts that each of the commands refuses the directory by name, and changes nothing.
+fn refused(data: &Path, name: &str, told_of: &str, commands: &[&str]) {
+    let (before, folders) = (contents(data), folders(data));
+    let place = data.display().to_string();
+    for command in commands {
+        let mut arguments = vec![*command, "--data-dir", &place];
+        if *command == "serve" {
+            arguments.extend(["--listen", "127.0.0.1:0"]);
+        }
+        let (code, told) = run(&arguments);
+        assert!(
+            code.is_some_and(|code| code != 0),
+            "{command} without {name}: {code:?} {told}"
+        );
+        assert!(told.contains(told_of), "{command} without {name}: {told}");
+        let after = contents(data);
+        let changed: Vec<_> = before
+            .iter()
+            .filter(|(path, bytes)| after.get(*path) != Some(*bytes))
+            .map(|(path, _)| path)
+            .chain(after.keys().filter(|path| !before.contains_key(*path)))
+            .collect();
+        assert!(changed.is_empty(), "{command} without {name} changed {changed:?}");
+        assert_eq!(self::folders(data), folders, "{command} without {name}");
+    }
+}
+
+/// The directories below a directory.
+fn folders(directory: &Path) -> Vec<PathBuf> {
+    let mut found = vec![directory.to_owned()];
+    for at in 0.. {
+        let Some(directory) = found.get(at).cloned() else {
+            break;
+        };
+        let entries = std::fs::read_dir(&directory).expect("a directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        found.extend(paths.filter(|path| path.is_dir()));
+    }
+    found.sort();
+    found
 }
 
 /// Every file below a directory but SQLite's own side files and the lock, with its bytes.
@@ -101,12 +147,20 @@ const LOSSES: &[Loss] = &[
     (
         "the database",
         |data| remove(&data.join("turnpike.db")),
-        "turnpike.db is missing",
+        "turnpike.db beside it is missing",
     ),
     (
         "what was in the database",
         |data| std::fs::write(data.join("turnpike.db"), []).expect("emptied"),
         "turnpike.db",
+    ),
+    (
+        "database and log",
+        |data| {
+            remove(&data.join("turnpike.db"));
+            std::fs::remove_dir_all(data.join("log")).expect("removed");
+        },
+        "so is turnpike.db beside it",
     ),
     (
         "the description",
@@ -160,30 +214,7 @@ async fn a_directory_that_lost_a_part_is_refused_and_left_as_it_is() {
         let data = directory.path().join(at.to_string());
         copy(&whole, &data);
         lose(&data);
-        let before = contents(&data);
-        let place = data.display().to_string();
-        for arguments in [
-            &["doctor", "--data-dir", &place][..],
-            &["rebuild", "--data-dir", &place],
-            &["serve", "--listen", "127.0.0.1:0", "--data-dir", &place],
-        ] {
-            let (code, told) = run(arguments);
-            let command = arguments[0];
-            assert!(
-                code.is_some_and(|code| code != 0),
-                "{command} without {name}: {code:?} {told}"
-            );
-            assert!(told.contains(told_of), "{command} without {name}: {told}");
-            let left: Vec<_> = before
-                .iter()
-                .filter(|(path, bytes)| {
-                    // SQLite may write an empty file's header when it opens it.
-                    !path.ends_with("turnpike.db") && std::fs::read(path).ok().as_ref() != Some(*bytes)
-                })
-                .map(|(path, _)| path)
-                .collect();
-            assert!(left.is_empty(), "{command} without {name} changed {left:?}");
-        }
+        refused(&data, name, told_of, &["doctor", "rebuild", "serve"]);
     }
     println!("{} losses, each refused by three commands", LOSSES.len());
     // The whole one is still good.
