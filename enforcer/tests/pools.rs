@@ -142,7 +142,10 @@ impl Model {
             }
             let order = self.order(minute);
             let before = self.kinds[minute.saturating_sub(1)];
-            let mut due = self.due(minute, self.kinds[minute]).min(self.due(minute, before));
+            let mut due = self.due(minute, self.kinds[minute]);
+            if before != Kind::Revoked {
+                due = due.min(self.due(minute, before));
+            }
             for at in &order {
                 let drawn = due.min(balances[*at]);
                 balances[*at] -= drawn;

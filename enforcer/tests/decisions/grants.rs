@@ -383,3 +383,31 @@ async fn what_comes_while_a_feature_is_taken_away_draws_on_nothing() {
     assert_eq!(world.figures("acme").await, ["13", "0", "5"]);
     assert_eq!(balances(&world).await, ["5"]);
 }
+
+#[tokio::test]
+async fn what_was_used_of_another_entitlement_draws_nothing_of_the_own_one() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "100", "period": "month"}]));
+    world.put_customer("team", json!({"parent": "acme"}));
+    world.put_grant(
+        "team",
+        json!({"id": "g", "feature": "tokens", "amount": "5", "effective_at": "2026-01-03T00:00:00Z"}),
+    );
+    assert_eq!(world.consume("a", "team", "50").await["allowed"], true);
+    // From the eleventh on it has ten a day of its own: the fifty were covered.
+    world.clock.set("2026-01-11T00:00:00Z");
+    world.put_plan(
+        "small",
+        json!([{"feature": "tokens", "limits": [{"limit": "10", "period": "day"}]}]),
+    );
+    world.subscribe("team", "small", &[]);
+    world
+        .directory
+        .edit_subscription("team", |s| s.start = at("2026-01-11T00:00:00Z"));
+    world.told(DirectoryChange::Customer(TENANT, "team".to_owned()));
+    assert_eq!(world.figures("team").await, ["0", "0", "15"]);
+    assert_eq!(world.consume("b", "team", "13").await["allowed"], true);
+    assert_eq!(world.figures("team").await, ["13", "0", "2"]);
+    world.clock.set("2026-01-12T00:00:00Z");
+    assert_eq!(world.figures("team").await, ["0", "0", "12"]);
+}

@@ -133,6 +133,7 @@ impl Course for Seen {
         let change = next.map_or(Timestamp::MAX, hour);
         Allowance {
             bound: window.map(|window| Bound { window, limit }),
+            covers: window.is_none(),
             until: window.map_or(change, |window| window.end.min(change)),
         }
     }

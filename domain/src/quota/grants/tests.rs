@@ -40,6 +40,7 @@ fn within(window: TimeRange, limit: i64, until: Timestamp) -> Allowance {
     let limit = Quantity::from_units(limit);
     Allowance {
         bound: Some(Bound { window, limit }),
+        covers: false,
         until: window.end.min(until),
     }
 }

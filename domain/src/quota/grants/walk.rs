@@ -185,9 +185,9 @@ impl<'a, C: Course> Walk<'a, C> {
         let changed = self.before.until == self.at && self.before.bound != self.allowance.bound;
         match self.before.bound {
             _ if !changed || self.allowance.bound.is_none() => Held::Not,
-            None => Held::Wholly,
+            None if self.before.covers => Held::Wholly,
             Some(before) if before.window.contains(self.at) => Held::Within(before),
-            Some(_) => Held::Not,
+            _ => Held::Not,
         }
     }
 }
