@@ -182,7 +182,24 @@ fn wrong_field(mut pointer: String, words: &str) -> Problem {
         pointer.extend(["/", &escaped(name)]);
         return Problem::invalid(pointer, "is missing");
     }
-    Problem::invalid(pointer, words)
+    Problem::invalid(pointer, in_plain_words(words))
+}
+
+/// The words of a parser, without the names that types have in the program.
+fn in_plain_words(words: &str) -> String {
+    const WHOLE: &str = "a whole number in range";
+    let Some((before, expected)) = words.rsplit_once(", expected ") else {
+        return words.to_owned();
+    };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" => WHOLE,
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "a map" => "an object",
+        name if name.starts_with("struct ") || name.starts_with("internally tagged enum") => "an object",
+        same => same,
+    };
+    format!("{before}, expected {expected}")
 }
 
 /// A key as a part of a pointer, as RFC 6901 has it.
@@ -333,7 +350,17 @@ mod tests {
             (
                 r#"{"_inner":[{"a/b":"x"}]}"#,
                 "/_inner/0/a~1b",
-                "invalid type: string \"x\", expected u32",
+                "invalid type: string \"x\", expected a whole number in range",
+            ),
+            (
+                r#"{"_inner":[5]}"#,
+                "/_inner/0",
+                "invalid type: integer `5`, expected an object",
+            ),
+            (
+                r#"{"_inner":true}"#,
+                "/_inner",
+                "invalid type: boolean `true`, expected a list",
             ),
             (
                 r#"{"_inner":[],"more":1}"#,

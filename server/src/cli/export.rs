@@ -50,7 +50,11 @@ impl Export {
                 .ok_or_else(|| CommandError::usage(format!("--with takes NAME=VALUE, not \"{pair}\"")))?;
             let _ = write!(path, "&{}={}", encode(name), encode(value));
         }
-        let failed = |error: std::io::Error| CommandError::failed(format!("cannot write: {error}"));
+        let place = self.output.as_ref().map_or_else(
+            || "to standard output".to_owned(),
+            |file| file.display().to_string(),
+        );
+        let failed = |error: std::io::Error| CommandError::failed(format!("cannot write {place}: {error}"));
         let response = client.call(Method::GET, &path, Body::None).await?;
         let mut out: Box<dyn Write> = match &self.output {
             Some(file) => Box::new(BufWriter::new(File::create(file).map_err(failed)?)),
