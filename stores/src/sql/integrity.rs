@@ -79,8 +79,12 @@ pub struct Looked {
 /// interrupted. Changes nothing.
 ///
 /// # Errors
-/// [`StoreError::Failed`] when the database cannot be opened or read, or has a newer schema.
+/// [`StoreError::Failed`] when the database cannot be opened, or has a newer schema; [`StoreError::Damaged`] names the file.
 pub async fn look(place: &SqlPlace) -> Result<Looked, StoreError> {
+    looked(place).await.map_err(|error| named(place, error))
+}
+
+async fn looked(place: &SqlPlace) -> Result<Looked, StoreError> {
     if is_unborn(place) {
         return Ok(Looked::default());
     }
@@ -166,6 +170,11 @@ mod tests {
             page[..512].fill(0xA5);
         }
         std::fs::write(&path, bytes).unwrap();
+        let damaged = look(&place).await.unwrap_err().to_string();
+        assert!(
+            damaged.contains("t.db") && damaged.contains("turnpike doctor"),
+            "{damaged}"
+        );
         let broken = check_integrity(&place).await;
         assert!(broken.is_err() || broken.is_ok_and(|found| !found.is_empty()));
         assert_refused(&place).await;
