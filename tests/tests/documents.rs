@@ -266,3 +266,53 @@ fn the_map_is_the_territory() {
         }
     }
 }
+
+/// The metrics that a text names, without what Prometheus adds to histograms.
+fn metrics_named(text: &str) -> BTreeSet<String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !word(c))
+        .filter(|name| name.starts_with("turnpike_"))
+        .map(|name| name.trim_end_matches("_bucket").to_owned())
+        .collect()
+}
+
+#[test]
+fn rules_and_dashboard_name_metrics_that_exist() {
+    let known = metrics_named(&read("docs/metrics.md"));
+    for file in ["deploy/prometheus/alerts.yml", "deploy/grafana/turnpike.json"] {
+        let text = read(file);
+        let named = metrics_named(&text);
+        assert!(named.len() > 5, "{file}: {named:?}");
+        let unknown: Vec<_> = named.difference(&known).collect();
+        assert!(
+            unknown.is_empty(),
+            "{file} names metrics that are not there: {unknown:?}"
+        );
+    }
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("deploy/grafana/turnpike.json")).expect("a dashboard");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    for panel in panels {
+        let targets = panel["targets"].as_array().expect("targets");
+        let asks = |target: &serde_json::Value| {
+            let expression = target["expr"].as_str();
+            expression.is_some_and(|expression| !metrics_named(expression).is_empty())
+        };
+        assert!(
+            !targets.is_empty() && targets.iter().all(asks),
+            "{}",
+            panel["title"]
+        );
+    }
+}
+
+#[test]
+fn the_image_is_built_with_the_pinned_toolchain() {
+    let toolchain = read("rust-toolchain.toml");
+    let pinned = toolchain.split('"').nth(1).expect("a channel");
+    let image = read("deploy/Dockerfile");
+    assert!(
+        image.contains(&format!("FROM rust:{pinned}-")),
+        "{pinned}: {image}"
+    );
+}
