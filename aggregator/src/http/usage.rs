@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -228,23 +228,28 @@ fn asked_windows(aggregator: &Aggregator, tenant: TenantId, pairs: &mut Pairs) -
     windows("/window", whole_minutes(from, to)?, unit, zone)
 }
 
-/// The subjects of customers, restricted to `named` where any are; `None` for all. A customer that is not known may be
+/// The subjects of customers, each once, restricted to `named` where any are; `None` for all. A customer that is not known may be
 /// the name of a subject that is no customer's.
 pub(super) fn subjects(
     directory: &dyn Directory,
     tenant: TenantId,
     customers: &[String],
     named: &[String],
-) -> Option<Vec<String>> {
+) -> Option<BTreeSet<String>> {
+    let named: BTreeSet<String> = named.iter().cloned().collect();
     if customers.is_empty() {
-        return (!named.is_empty()).then(|| named.to_vec());
+        return (!named.is_empty()).then_some(named);
     }
-    let mut all = Vec::new();
+    let mut all = BTreeSet::new();
     for key in customers {
         match directory.customer(tenant, key) {
-            Some(customer) if customer.subjects.is_empty() => all.push(customer.key.clone()),
+            Some(customer) if customer.subjects.is_empty() => {
+                all.insert(customer.key.clone());
+            }
             Some(customer) => all.extend(customer.subjects.iter().cloned()),
-            None if directory.customer_of_subject(tenant, key).is_none() => all.push(key.clone()),
+            None if directory.customer_of_subject(tenant, key).is_none() => {
+                all.insert(key.clone());
+            }
             None => {}
         }
     }

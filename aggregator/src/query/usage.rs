@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use turnpike_domain::identity::TenantId;
@@ -32,7 +33,7 @@ pub(crate) enum Split {
 #[derive(Debug, Clone)]
 pub(crate) struct UsageQuery {
     /// `None`: all subjects.
-    pub subjects: Option<Vec<String>>,
+    pub subjects: Option<BTreeSet<String>>,
     pub windows: Windows,
     pub filter: Vec<(String, Vec<String>)>,
     pub split: Vec<Split>,
