@@ -280,6 +280,10 @@ fn wrong_parameters_are_named() {
             ("customer=", 422, "/customer"),
             ("subject=a&subject=", 422, "/subject"),
             ("colour=red", 422, "/colour"),
+            ("format=csv&limit=5", 422, "/limit"),
+            ("format=ndjson&limit=x", 422, "/limit"),
+            ("format=ndjson&cursor=x", 422, "/cursor"),
+            ("format=csv&cursor=", 422, "/cursor"),
         ] {
             let (got, body) = get(
                 &world,
