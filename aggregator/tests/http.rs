@@ -120,6 +120,9 @@ fn one_row_for_all_and_rows_by_customer_subject_and_dimension() {
         assert_eq!(by("customer", "customer=acme&subject=a2").await, "acme=2");
         assert_eq!(by("customer", "customer=nobody").await, "nobody=0");
         assert_eq!(by("customer", "customer=a1").await, "a1=0", "the name of another customer's subject");
+        world.directory.add_customer("loose", &["l1"]);
+        assert_eq!(by("customer", "group_by=customer").await, "acme=19.5 globex=4 loose=8", "a free subject by its name");
+        assert_eq!(by("customer", "customer=loose").await, "loose=0", "the customer's subjects alone");
     });
 }
 

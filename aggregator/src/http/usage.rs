@@ -240,8 +240,7 @@ fn asked_windows(aggregator: &Aggregator, tenant: TenantId, pairs: &mut Pairs) -
     windows("/window", whole_minutes(from, to)?, unit, zone)
 }
 
-/// The subjects of customers, each once, restricted to `named` where any are; `None` for all. A customer that is not known may be
-/// the name of a subject that is no customer's.
+/// The subjects of customers, each once, restricted to `named` where any are; `None` for all.
 pub(super) fn subjects(
     directory: &dyn Directory,
     tenant: TenantId,
@@ -252,19 +251,8 @@ pub(super) fn subjects(
     if customers.is_empty() {
         return (!named.is_empty()).then_some(named);
     }
-    let mut all = BTreeSet::new();
-    for key in customers {
-        match directory.customer(tenant, key) {
-            Some(customer) if customer.subjects.is_empty() => {
-                all.insert(customer.key.clone());
-            }
-            Some(customer) => all.extend(customer.subjects.iter().cloned()),
-            None if directory.customer_of_subject(tenant, key).is_none() => {
-                all.insert(key.clone());
-            }
-            None => {}
-        }
-    }
+    let of = |key: &String| directory.subjects_read_as(tenant, key);
+    let mut all: BTreeSet<String> = customers.iter().flat_map(of).collect();
     all.retain(|subject| named.is_empty() || named.contains(subject));
     Some(all)
 }
