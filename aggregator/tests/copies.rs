@@ -83,7 +83,14 @@ async fn one_tenants_open_exports_keep_no_other_from_its_usage() {
         assert_eq!(lines(response).await, 20);
     }
     assert_eq!(lines(slow).await, SUBJECTS);
-    assert_eq!(world.aggregator.query_memory().used_bytes, 0);
+    // A partition may still have been at what was refused.
+    let all_given_back = async {
+        while world.aggregator.query_memory().used_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_mins(1), all_given_back).await;
+    assert!(waited.is_ok(), "{:?}", world.aggregator.query_memory());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +103,7 @@ async fn an_export_that_has_begun_waits_for_room_for_its_further_meters() {
     assert_eq!(slow.status(), 200);
     let mut rest = export.into_body().into_data_stream();
     let mut got = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(1), async {
+    let ended = tokio::time::timeout(Duration::from_millis(1_500), async {
         while let Some(part) = rest.next().await {
             got.extend(part.unwrap());
         }

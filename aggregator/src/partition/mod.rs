@@ -196,7 +196,10 @@ impl Owner {
                 reply,
             } => {
                 ticket.stop();
-                drop(reply.send(self.snapshot(&wanted)));
+                let snapshot = self.snapshot(&wanted);
+                // Its share of the memory is the reader's alone from here on.
+                drop(wanted);
+                drop(reply.send(snapshot));
             }
             Command::CatalogChanged(tenant) => self.refresh(tenant),
             Command::CheckpointDone => self.checkpoint_done(),

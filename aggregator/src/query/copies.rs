@@ -64,12 +64,12 @@ impl Copies {
     /// Takes `more` bytes for `tenant` and gives `fewer` back. What it holds then, and whether that is at most what is free.
     fn change(&self, tenant: TenantId, more: usize, fewer: usize) -> (usize, bool) {
         let mut held = self.held.lock();
-        let before = held.tenants.get(&tenant).copied().unwrap_or(0);
+        let part = held.tenants.entry(tenant).or_default();
+        let before = *part;
         let now = (before + more).saturating_sub(fewer);
+        *part = now;
         if now == 0 {
             held.tenants.remove(&tenant);
-        } else {
-            held.tenants.insert(tenant, now);
         }
         held.used = (held.used + more).saturating_sub(fewer);
         held.counted = (held.counted + self.counted(now)).saturating_sub(self.counted(before));

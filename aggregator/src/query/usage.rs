@@ -78,7 +78,7 @@ const STEP_WINDOWS_MAX: usize = 20_000;
 /// Rows that a step should give.
 const STEP_ROWS: std::ops::Range<usize> = 2_000..PART_ROWS;
 /// How long what has begun waits before it looks again for room.
-const ROOM_LOOK: Duration = Duration::from_millis(250);
+const ROOM_LOOK: Duration = Duration::from_secs(1);
 /// Rows of a part of an answer that is sent as it is read.
 pub(crate) const PART_ROWS: usize = 20_000;
 

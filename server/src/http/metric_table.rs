@@ -222,7 +222,7 @@ const STORES: &[Metric] = &[
     counter(
         "turnpike_usage_queries_refused_total",
         "reason (queue, memory)",
-        "Readings of usage and events refused because too many were under way, or because the memory for what they copy was full.",
+        "Readings of usage and events refused because too many were under way, or because the memory for what they copy was full; an export that has begun and waits for that counts each second.",
     ),
     bytes(
         Kind::Gauge,
