@@ -337,7 +337,13 @@ async fn damage_is_found_and_named_and_a_good_directory_is_called_good() {
     let rebuild = || run(&["rebuild", "--data-dir", &place]);
     let (code, told) = rebuild();
     assert!(code == Some(5) && told.contains(&name(&run_file)), "{told}");
+    let derived = "1,000 ids of events from the log";
+    assert!(
+        told.contains(&format!("{derived}.")),
+        "of the old ones nothing: {told}"
+    );
     let (code, told) = rebuild();
+    assert!(told.contains(&format!("{derived}; there were")), "{told}");
     assert_eq!(code, Some(0), "{told}");
     for manifest in files(&data.join("views"))
         .iter()
