@@ -1,7 +1,9 @@
 //! Grants of those that use the entitlement of a customer above, when that changes or ends.
 
+use proptest::prelude::*;
 use serde_json::json;
 use turnpike_domain::port::directory::DirectoryChange;
+use turnpike_domain::time::Clock as _;
 
 use crate::grants::balances_of;
 use crate::support::{TENANT, World, at};
@@ -163,4 +165,94 @@ async fn moves_on_every_level_are_followed_once_each() {
     // Without regard to time there would be twelve times as many on each level: 12⁷.
     let lookups = world.directory.lookups() - before;
     assert!(lookups < 10 * LEVELS * MOVES, "{lookups}");
+}
+
+/// One below the other; only the last uses anything.
+const CHAIN: [&str; 3] = ["acme", "unit", "team"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Consume(i64),
+    Grant(i64),
+    /// An override of the month at a level, or none.
+    Override(usize, Option<i64>),
+    /// What the first has a plan for ends.
+    Cancel,
+    Pass(i64),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (1i64..12).prop_map(Step::Consume),
+        2 => (1i64..8).prop_map(Step::Grant),
+        4 => (0..CHAIN.len(), prop::option::of(0i64..20)).prop_map(|(level, limit)| Step::Override(level, limit)),
+        1 => Just(Step::Cancel),
+        5 => (1i64..200).prop_map(Step::Pass),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// Whatever is set, taken away and ended above or below: beyond the greatest limit that ever stood there is what was
+/// granted, once.
+async fn grants_give_no_more_than_they_have(
+    period: &str,
+    plan: i64,
+    steps: Vec<Step>,
+) -> Result<(), TestCaseError> {
+    let mut world = World::new().await;
+    world.metered(json!([{"limit": plan.to_string(), "period": period}]));
+    for pair in CHAIN.windows(2) {
+        world.put_customer(pair[1], json!({"parent": pair[0]}));
+    }
+    let (mut used, mut granted, mut greatest, mut ended) = (0, 0, plan, false);
+    for (n, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::Consume(amount) => {
+                let answer = world.consume(&format!("c{n}"), "team", &amount.to_string()).await;
+                used += if answer["allowed"] == true { amount } else { 0 };
+            }
+            Step::Grant(amount) => {
+                let grant = json!({"id": format!("g{n}"), "feature": "tokens", "amount": amount.to_string(), "effective_at": "2026-01-01T00:00:00Z"});
+                world.put_grant("team", grant);
+                granted += amount;
+            }
+            Step::Override(level, Some(limit)) => {
+                world.put_override(CHAIN[level], month(&limit.to_string()));
+                greatest = greatest.max(limit);
+            }
+            Step::Override(level, None) => world.remove_override(CHAIN[level], "tokens"),
+            Step::Cancel if !ended => {
+                let now = world.clock.machine_now().floor_minute();
+                cancel(&world, &now.to_string());
+                ended = true;
+            }
+            Step::Cancel => {}
+            Step::Pass(seconds) => world.clock.pass_s(seconds),
+            Step::Restart => world = world.restart().await,
+        }
+        prop_assert!(
+            used <= greatest + granted,
+            "step {}: {} of {} and {}",
+            n,
+            used,
+            greatest,
+            granted
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_change_gives_a_grant_again(
+        period in prop::sample::select(vec!["month", "billing", "ever"]),
+        plan in 0i64..20,
+        steps in prop::collection::vec(step(), 1..50),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(grants_give_no_more_than_they_have(period, plan, steps))?;
+    }
 }
