@@ -114,15 +114,16 @@ impl Model {
         self.over == Some(Kind::Revoked) || (self.paused && self.over.is_none())
     }
 
-    fn day_used(&self, until: usize) -> i64 {
-        let day = (until + MORNING) / 1440 * 1440;
+    /// What the day of `minute` used before `until`.
+    fn day_used(&self, minute: usize, until: usize) -> i64 {
+        let day = (minute + MORNING) / 1440 * 1440;
         self.used[day.saturating_sub(MORNING)..until].iter().sum()
     }
 
     /// What `minute` draws if it is given `kind`.
     fn due(&self, minute: usize, kind: Kind) -> i64 {
         let Kind::Limit(limit) = kind else { return 0 };
-        let before = self.day_used(minute);
+        let before = self.day_used(minute, minute);
         (before + self.used[minute] - limit).max(0) - (before - limit).max(0)
     }
 
@@ -185,7 +186,7 @@ impl Model {
             return 0;
         };
         let left: i64 = self.left(now).iter().map(|(_, left)| left).sum();
-        left + (limit - self.day_used(now + 1)).max(0)
+        left + (limit - self.day_used(now, now + 1)).max(0)
     }
 }
 
