@@ -187,22 +187,36 @@ impl Subscription {
     /// The billing period that contains `at`, cut to the subscription's own time and to its trial; `None` before its
     /// start and after its end. The period behind it is that at its `end`.
     pub fn period_at(&self, at: Timestamp) -> Option<TimeRange> {
-        let span = self.span();
-        if !span.contains(at) {
+        let bounds = match self.trial_end {
+            Some(end) if at < end => self.span(),
+            _ => {
+                let from = self.phase_at(at).from.max(self.trial_end.unwrap_or(self.start));
+                let next = self.change_after(at).map(|phase| phase.from);
+                TimeRange::new(from, next.unwrap_or(Timestamp::MAX)).intersect(&self.span())?
+            }
+        };
+        self.whole_period_at(at)?.intersect(&bounds)
+    }
+
+    /// Whether the period that contains `at` ends before its time, with the subscription or for a change in it.
+    pub fn is_period_cut(&self, at: Timestamp) -> bool {
+        let ends = self.period_at(at).zip(self.whole_period_at(at));
+        ends.is_some_and(|(period, whole)| period.end < whole.end)
+    }
+
+    /// The period that contains `at` as it would be if nothing changed.
+    fn whole_period_at(&self, at: Timestamp) -> Option<TimeRange> {
+        if !self.span().contains(at) {
             return None;
         }
-        match self.trial_end {
-            Some(end) if at < end => return TimeRange::new(self.start, end).intersect(&span),
-            _ => {}
+        if let Some(end) = self.trial_end.filter(|end| at < *end) {
+            return Some(TimeRange::new(self.start, end));
         }
         let phase = self.phase_at(at);
         // Kept as it was validated; an unknown zone would be a defect, and UTC still gives whole periods.
         let zone = Zone::parse(&self.timezone).unwrap_or(Zone::UTC);
         let cycle = Cycle::new(phase.anchor, zone, phase.interval, phase.interval_count);
-        let from = phase.from.max(self.trial_end.unwrap_or(self.start));
-        let next = self.change_after(at).map(|phase| phase.from);
-        let bounds = TimeRange::new(from, next.unwrap_or(Timestamp::MAX)).intersect(&span)?;
-        cycle.period_at(at).intersect(&bounds)
+        Some(cycle.period_at(at))
     }
 }
 
