@@ -16,7 +16,7 @@ use crate::history::Seen;
 use crate::options::Parts;
 use crate::partition::command::Command;
 use crate::partition::{Gate, Owner, Partition, Shared};
-use crate::query::{Selection, Slots, Timeline, Wanted, gone, settle};
+use crate::query::{Copies, Selection, Slots, Timeline, Wanted, gone, settle};
 use crate::rows::{Counts, add_counts, counts, key};
 
 /// The partitions and their owners. Dropping it ends the owners without a last checkpoint; see
@@ -36,7 +36,7 @@ pub struct Aggregator {
     /// Whose records lie where in the log.
     pub(crate) seen: Arc<Seen>,
     /// The memory for what queries copy.
-    pub(crate) copies: Arc<Budget>,
+    pub(crate) copies: Arc<Copies>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -72,7 +72,7 @@ impl Aggregator {
             timeline,
             seen: Arc::default(),
             slots: Slots::new(shared.options.queries_max),
-            copies: Budget::new(shared.options.query_memory_bytes_max, 1),
+            copies: Copies::new(shared.options.query_memory_bytes_max),
             shared,
             partitions,
             cuts: Mutex::new(()),

@@ -1,6 +1,6 @@
-//! Bounds for memory that many share. That of all partitions: what they hold that no checkpoint holds yet, and what waits for
-//! them. As it fills, partitions write checkpoints earlier, then wait for those that are being written; when it is full,
-//! nothing more is let in. And that of queries: what they have copied of the partitions' memory.
+//! The bound for the memory of all partitions: what they hold that no checkpoint holds yet, and what waits for them. As it
+//! fills, partitions write checkpoints earlier, then wait for those that are being written; when it is full, nothing more is
+//! let in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -98,14 +98,6 @@ impl Share {
         }
         self.bytes = bytes;
     }
-
-    /// Makes it `bytes` larger, and says whether that keeps the bound. One that is alone may be larger than all of it, or it
-    /// could never be had.
-    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
-        self.bytes += bytes;
-        let before = self.budget.used.fetch_add(bytes, Ordering::AcqRel);
-        before + bytes <= self.budget.bytes_max || before + bytes == self.bytes
-    }
 }
 
 impl Drop for Share {
@@ -133,19 +125,6 @@ mod tests {
         held.set(99);
         assert!(budget.has_room() && budget.try_share(1).is_some());
         drop(held);
-        assert_eq!(budget.in_use().used_bytes, 0);
-    }
-
-    #[test]
-    fn what_grows_keeps_the_bound_unless_it_is_alone() {
-        let budget = Budget::new(100, 1);
-        let (mut one, mut other) = (budget.share(0), budget.share(0));
-        assert!(one.grow(60) && other.grow(40) && !other.grow(1));
-        drop(other);
-        assert!(one.grow(1_000), "alone");
-        let mut late = budget.share(0);
-        assert!(!late.grow(1) && !one.grow(1), "no longer alone");
-        drop((one, late));
         assert_eq!(budget.in_use().used_bytes, 0);
     }
 

@@ -120,6 +120,56 @@ fn one_row_for_all_and_rows_by_customer_subject_and_dimension() {
         assert_eq!(by("customer", "customer=acme&subject=a2").await, "acme=2");
         assert_eq!(by("customer", "customer=nobody").await, "nobody=0");
         assert_eq!(by("customer", "customer=a1").await, "a1=0", "the name of another customer's subject");
+        world.directory.add_customer("loose", &["l1"]);
+        assert_eq!(by("customer", "group_by=customer").await, "acme=19.5 globex=4 loose=8", "a free subject by its name");
+        assert_eq!(by("customer", "customer=loose").await, "loose=0", "the customer's subjects alone");
+    });
+}
+
+#[test]
+fn what_is_named_again_counts_once() {
+    runtime().block_on(async {
+        let world = world().await;
+        let usage = format!("/v1/meters/tokens/usage?{DAY}");
+        let export = format!("/v1/export/usage?{DAY}&format=ndjson");
+        let openmeter = format!("/api/v1/meters/tokens/query?{DAY}");
+        for (path, once, again) in [
+            (&usage, "customer=acme", "customer=acme"),
+            (&usage, "customer=nobody", "customer=nobody"),
+            (&usage, "subject=a1", "subject=a1"),
+            (&usage, "customer=acme&subject=a1", "subject=a1&customer=acme"),
+            (&usage, "filter[g]=x", "filter[g]=x"),
+            (&usage, "group_by=g", "group_by=g,g"),
+            (&usage, "customer=acme&window=hour", "customer=acme"),
+            (&usage, "customer=acme&format=csv", "customer=acme"),
+            (&export, "customer=acme", "customer=acme"),
+            (&export, "subject=a1", "subject=a1"),
+            (&openmeter, "filterCustomerId=acme", "filterCustomerId=acme"),
+            (&openmeter, "subject=a1", "subject=a1"),
+            (&openmeter, "subject=a1&groupBy=g", "groupBy=g"),
+            (&openmeter, "filterGroupBy[g]=x", "filterGroupBy[g]=x"),
+        ] {
+            let told = |uri: String| {
+                let world = &world;
+                async move {
+                    let (status, body) = get(world, Scope::Read, &uri, "*/*").await;
+                    assert_eq!(status, StatusCode::OK, "{uri}: {body}");
+                    // The moment of the reading is the test clock's, which stands still.
+                    body
+                }
+            };
+            let uri = format!("{path}&{once}");
+            assert_eq!(
+                told(format!("{uri}&{again}")).await,
+                told(uri).await,
+                "{path}&{once}&{again}"
+            );
+        }
+        let acme = read(&world, &format!("{usage}&customer=acme&customer=acme")).await;
+        assert_eq!(
+            values(&acme),
+            [("2026-03-29T00:00:00Z".to_owned(), "19.5".to_owned())]
+        );
     });
 }
 
@@ -233,6 +283,10 @@ fn wrong_parameters_are_named() {
             ("customer=", 422, "/customer"),
             ("subject=a&subject=", 422, "/subject"),
             ("colour=red", 422, "/colour"),
+            ("format=csv&limit=5", 422, "/limit"),
+            ("format=ndjson&limit=x", 422, "/limit"),
+            ("format=ndjson&cursor=x", 422, "/cursor"),
+            ("format=csv&cursor=", 422, "/cursor"),
         ] {
             let (got, body) = get(
                 &world,

@@ -28,8 +28,8 @@ struct ExportRow {
 /// Export usage.
 ///
 /// Rows of one, several or all meters, split by customer unless `group_by` says otherwise, as CSV (one column `group`
-/// with a JSON object) or NDJSON. They are sent as they are read, each meter as of one moment; an answer that ends before its
-/// time (the connection is cut) is not whole. In CSV a text gets a quote (`'`) before it where a spreadsheet would take it
+/// with a JSON object) or NDJSON. They are sent as they are read, each meter as of one moment; an answer that has begun waits
+/// for room to read its further meters. One that ends before its time (the connection is cut) is not whole. In CSV a text gets a quote (`'`) before it where a spreadsheet would take it
 /// for a formula: it begins with `=`, `@`, a tab or a carriage return, or with `+` or `-` and has more behind that than ASCII
 /// letters, digits, `_`, `.`, `-` and spaces. NDJSON has every text as it is.
 #[utoipa::path(
@@ -106,21 +106,26 @@ fn meters(
         .collect()
 }
 
-/// The rows of one meter after the other. A meter is read once the rows of those before it have been taken.
+/// The rows of one meter after the other. A meter is read once the rows of those before it have been taken; all but the first
+/// wait for room, as the answer has begun.
 fn all_parts(
     aggregator: Arc<Aggregator>,
     tenant: TenantId,
     (meters, query): (VecDeque<Arc<Meter>>, UsageQuery),
     format: Format,
 ) -> impl Stream<Item = Result<Vec<u8>, Problem>> + Send + 'static {
-    let of_each = stream::try_unfold(meters, move |mut meters| {
+    let of_each = stream::try_unfold((meters, true), move |(mut meters, is_first)| {
         let (aggregator, query) = (Arc::clone(&aggregator), query.clone());
         async move {
             let Some(meter) = meters.pop_front() else {
                 return Ok::<_, Problem>(None);
             };
             let (key, split) = (meter.key.clone(), query.split.clone());
-            let reading = aggregator.usage_reading((tenant, meter), query, None).await?;
+            let reading = if is_first {
+                aggregator.usage_reading((tenant, meter), query, None).await?
+            } else {
+                aggregator.further_reading((tenant, meter), &query).await?
+            };
             let lines = parts(reading, move |rows| {
                 let rows = rows.iter().map(|row| ExportRow {
                     meter: key.clone(),
@@ -131,7 +136,7 @@ fn all_parts(
                     Format::Ndjson | Format::Json => table::ndjson(rows),
                 }
             });
-            Ok(Some((lines, meters)))
+            Ok(Some((lines, (meters, false))))
         }
     });
     of_each.try_flatten()

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -85,7 +85,7 @@ pub(crate) struct UsagePage {
         ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
         ("group_by" = Option<Vec<String>>, Query, description = "A dimension of the meter, `customer` or `subject`; may repeat"),
         ("filter" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filter[dimension]=value`: only events with this value of the dimension; may repeat"),
-        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged, but sent as they are read, all as of one moment; in csv a text that a spreadsheet would take for a formula has a quote before it"),
+        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged (`limit` and `cursor` are 422 beside them), but sent as they are read, all as of one moment; in csv a text that a spreadsheet would take for a formula has a quote before it"),
         PageQuery,
     ),
     responses(
@@ -107,6 +107,9 @@ pub(crate) async fn usage(
     let mut pairs = Pairs::parse(raw.as_deref())?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Json)?;
+    if format != Format::Json {
+        unpaged(&pairs)?;
+    }
     let (limit, cursor) = (limit(&mut pairs)?, pairs.one_or_empty("cursor")?);
     let list = format!("{key} {}", pairs.fingerprint());
     let meter = aggregator.meter(caller.tenant, &key)?;
@@ -150,6 +153,15 @@ async fn paged(
         complete: read.complete && read.lacks_before.is_none(),
         lacks_before: read.lacks_before,
     }))
+}
+
+/// Refuses what names a page where the rows are sent whole.
+fn unpaged(pairs: &Pairs) -> Result<(), Problem> {
+    let detail = "is for pages, which only json has: csv and ndjson have all rows";
+    match ["limit", "cursor"].into_iter().find(|name| pairs.has(name)) {
+        Some(name) => Err(Problem::invalid(format!("/{name}"), detail)),
+        None => Ok(()),
+    }
 }
 
 fn limit(pairs: &mut Pairs) -> Result<usize, Problem> {
@@ -228,26 +240,19 @@ fn asked_windows(aggregator: &Aggregator, tenant: TenantId, pairs: &mut Pairs) -
     windows("/window", whole_minutes(from, to)?, unit, zone)
 }
 
-/// The subjects of customers, restricted to `named` where any are; `None` for all. A customer that is not known may be
-/// the name of a subject that is no customer's.
+/// The subjects of customers, each once, restricted to `named` where any are; `None` for all.
 pub(super) fn subjects(
     directory: &dyn Directory,
     tenant: TenantId,
     customers: &[String],
     named: &[String],
-) -> Option<Vec<String>> {
+) -> Option<BTreeSet<String>> {
+    let named: BTreeSet<String> = named.iter().cloned().collect();
     if customers.is_empty() {
-        return (!named.is_empty()).then(|| named.to_vec());
+        return (!named.is_empty()).then_some(named);
     }
-    let mut all = Vec::new();
-    for key in customers {
-        match directory.customer(tenant, key) {
-            Some(customer) if customer.subjects.is_empty() => all.push(customer.key.clone()),
-            Some(customer) => all.extend(customer.subjects.iter().cloned()),
-            None if directory.customer_of_subject(tenant, key).is_none() => all.push(key.clone()),
-            None => {}
-        }
-    }
+    let of = |key: &String| directory.subjects_read_as(tenant, key);
+    let mut all: BTreeSet<String> = customers.iter().flat_map(of).collect();
     all.retain(|subject| named.is_empty() || named.contains(subject));
     Some(all)
 }

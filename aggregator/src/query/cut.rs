@@ -7,7 +7,7 @@ use turnpike_domain::meter::aggregate::Cell;
 use turnpike_domain::port::views::Rows;
 use turnpike_domain::record::Position;
 
-use crate::budget::Share;
+use super::copies::CopyShare;
 use crate::rows::Counts;
 use crate::windows::{Memory, cell_bytes};
 
@@ -95,10 +95,10 @@ pub(crate) enum Selection {
 pub(crate) struct Wanted {
     pub selections: Vec<Selection>,
     /// What copies of memory are counted against; `None` where nobody else's demand makes them large.
-    pub share: Option<Mutex<Share>>,
+    pub share: Option<Mutex<CopyShare>>,
 }
 
-/// What readers have copied already leaves no room.
+/// What readers have copied already leaves no room for one more of this tenant.
 #[derive(Debug)]
 pub(crate) struct CopiesFull;
 

@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod calendar;
+mod copies;
 mod cut;
 mod from_log;
 mod plan;
@@ -14,6 +15,7 @@ mod usage;
 
 pub(crate) use accumulate::{Part, Projection, RowSum, Rows};
 pub(crate) use calendar::Windows;
+pub(crate) use copies::Copies;
 pub(crate) use cut::{CopiesFull, CutPoint, CutTicket, Selection, Snapshot, Wanted, settle};
 pub(crate) use from_log::ORIGIN_OFFSET_MAX;
 pub(crate) use plan::Plan;

@@ -18,7 +18,7 @@ pub(crate) struct Plan {
     pub meter: Arc<Meter>,
     /// Windows in ascending order without overlap, on whole minutes.
     pub windows: Vec<TimeRange>,
-    /// Which subjects, each over which times; `None` for all.
+    /// Which subjects, each over which times, ascending without overlap; `None` for all.
     pub subjects: Option<BTreeMap<String, Vec<TimeRange>>>,
     /// Index of a dimension → the values that are taken.
     pub filter: Vec<(usize, Vec<String>)>,
@@ -47,21 +47,11 @@ impl Plan {
             .iter()
             .map(|(name, values)| Ok((filtered(&meter, name)?, values.clone())))
             .collect::<Result<_, Problem>>()?;
-        let subjects = subjects.map(|spans| {
-            let mut by_subject: BTreeMap<String, Vec<TimeRange>> = BTreeMap::new();
-            for span in spans {
-                by_subject
-                    .entry(span.subject.clone())
-                    .or_default()
-                    .push(span.span);
-            }
-            by_subject
-        });
         Ok(Self {
             tenant,
             meter,
             windows,
-            subjects,
+            subjects: subjects.map(by_subject),
             filter,
             stop: Stop::default(),
         })
@@ -127,6 +117,22 @@ impl Plan {
             .iter()
             .all(|(at, values)| group.get(*at).is_some_and(|value| values.contains(value)))
     }
+}
+
+/// The times of each subject. Those that overlap are made one, so that nothing counts twice; those that only touch stay
+/// apart, as a level that was reached in the one is not carried into the other.
+fn by_subject(spans: &[SubjectSpan]) -> BTreeMap<String, Vec<TimeRange>> {
+    let mut sorted: Vec<&SubjectSpan> = spans.iter().collect();
+    sorted.sort_unstable_by(|a, b| (&a.subject, a.span.start).cmp(&(&b.subject, b.span.start)));
+    let mut all: BTreeMap<String, Vec<TimeRange>> = BTreeMap::new();
+    for SubjectSpan { subject, span } in sorted {
+        let known = all.entry(subject.clone()).or_default();
+        match known.last_mut() {
+            Some(last) if span.start < last.end => last.end = last.end.max(span.end),
+            _ => known.push(*span),
+        }
+    }
+    all
 }
 
 /// The minute behind the last one before `end`.
@@ -230,6 +236,29 @@ mod tests {
                 .collect(),
             earliest: 0,
         }
+    }
+
+    #[test]
+    fn times_of_a_subject_that_overlap_are_one() {
+        let time = |from, to| {
+            let at = |second: i64| Timestamp::from_micros(second * 1_000_000).unwrap();
+            TimeRange::new(at(from), at(to))
+        };
+        let span = |subject: &str, from, to| SubjectSpan {
+            subject: subject.to_owned(),
+            span: time(from, to),
+        };
+        let all = by_subject(&[
+            span("b", 0, 60),
+            span("a", 300, 420),
+            span("a", 0, 60),
+            span("b", 0, 60),
+            span("a", 60, 120),
+            span("a", 300, 360),
+            span("a", 360, 480),
+        ]);
+        assert_eq!(all["a"], [time(0, 60), time(60, 120), time(300, 480)]);
+        assert_eq!(all["b"], [time(0, 60)]);
     }
 
     #[test]

@@ -163,7 +163,8 @@ pub(crate) async fn on_another_thread<T: Send + 'static>(
 impl From<CopiesFull> for Problem {
     fn from(_: CopiesFull) -> Self {
         metrics::counter!("turnpike_usage_queries_refused_total", "reason" => "memory").increment(1);
-        let detail = "the memory for what readings of usage copy is full (engine.query_memory_bytes_max)";
+        let detail = "other readings of usage hold all that this tenant may copy of memory \
+                      (engine.query_memory_bytes_max)";
         Self::new(Code::Overloaded, detail)
     }
 }

@@ -1,10 +1,12 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::meter::Meter;
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::usage::SubjectSpan;
-use turnpike_domain::problem::Problem;
+use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
@@ -12,8 +14,8 @@ use super::accumulate::Place;
 use super::plan::{dimension, end_minute, filtered};
 use super::totals::empty_value;
 use super::{
-    Part, Plan, RowSum, Rows, Slot, Slots, Snapshot, StopOnDrop, Wanted, Windows, add_up, on_another_thread,
-    settle,
+    CopiesFull, Part, Plan, RowSum, Rows, Slot, Slots, Snapshot, StopOnDrop, Wanted, Windows, add_up,
+    on_another_thread, settle,
 };
 use crate::Aggregator;
 
@@ -32,7 +34,7 @@ pub(crate) enum Split {
 #[derive(Debug, Clone)]
 pub(crate) struct UsageQuery {
     /// `None`: all subjects.
-    pub subjects: Option<Vec<String>>,
+    pub subjects: Option<BTreeSet<String>>,
     pub windows: Windows,
     pub filter: Vec<(String, Vec<String>)>,
     pub split: Vec<Split>,
@@ -75,6 +77,8 @@ const STEP_WINDOWS: usize = 8;
 const STEP_WINDOWS_MAX: usize = 20_000;
 /// Rows that a step should give.
 const STEP_ROWS: std::ops::Range<usize> = 2_000..PART_ROWS;
+/// How long what has begun waits before it looks again for room.
+const ROOM_LOOK: Duration = Duration::from_millis(250);
 /// Rows of a part of an answer that is sent as it is read.
 pub(crate) const PART_ROWS: usize = 20_000;
 
@@ -136,6 +140,45 @@ impl Aggregator {
     pub(crate) async fn usage_reading(
         &self,
         (tenant, meter): (TenantId, Arc<Meter>),
+        query: UsageQuery,
+        after: Option<(Timestamp, Vec<String>)>,
+    ) -> Result<UsageReading, Problem> {
+        let complete = self.filled(&meter).await;
+        let slot = self.slots.enter(tenant).await?;
+        self.reading_in(slot, (tenant, meter), complete, query, after)
+            .await
+    }
+
+    /// The same as a further part of an answer that has begun: waits until there is room for it, however long it takes.
+    pub(crate) async fn further_reading(
+        &self,
+        (tenant, meter): (TenantId, Arc<Meter>),
+        query: &UsageQuery,
+    ) -> Result<UsageReading, Problem> {
+        let complete = self.filled(&meter).await;
+        loop {
+            let slot = self.slots.wait(tenant).await?;
+            let of = (tenant, Arc::clone(&meter));
+            let reading = async {
+                let mut reading = self.reading_in(slot, of, complete, query.clone(), None).await?;
+                reading.settle().await?;
+                Ok(reading)
+            };
+            match reading.await {
+                Err(Problem {
+                    code: Code::Overloaded,
+                    ..
+                }) => tokio::time::sleep(ROOM_LOOK).await,
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn reading_in(
+        &self,
+        slot: Slot,
+        (tenant, meter): (TenantId, Arc<Meter>),
+        complete: bool,
         mut query: UsageQuery,
         after: Option<(Timestamp, Vec<String>)>,
     ) -> Result<UsageReading, Problem> {
@@ -151,14 +194,12 @@ impl Aggregator {
         }
         let range = query.windows.range();
         let after = after.filter(|(at, _)| range.is_some_and(|range| range.start == *at));
-        let complete = self.filled(&plan.meter).await;
         let lacks_before = self.extent_of(plan.meter.id).lacks_before;
         let minutes = range.map_or(0..0, |range| range.start.minute()..end_minute(range.end));
         let wanted = Arc::new(Wanted {
             selections: vec![plan.selection_between(minutes, query.windows.bounds())],
-            share: Some(parking_lot::Mutex::new(self.copies.share(0))),
+            share: Some(parking_lot::Mutex::new(self.copies.share(tenant))),
         });
-        let slot = self.slots.enter(tenant).await?;
         let snapshots = self.cut(&wanted, None).await?;
         let read = UsageRead {
             as_of: self.shared.clock.now(tenant),
@@ -188,6 +229,20 @@ impl Aggregator {
 }
 
 impl UsageReading {
+    /// Makes all that was in memory at the cut ready, for which there may be no room. Waits for its turn.
+    async fn settle(&mut self) -> Result<(), Problem> {
+        let (Some(mut scan), Some(slot)) = (self.scan.take(), self.slot.take()) else {
+            return Ok(());
+        };
+        let settled = on_another_thread(move || {
+            scan.settle()?;
+            Ok((scan, slot))
+        });
+        let (scan, slot) = settled.await?;
+        (self.scan, self.slot) = (Some(scan), Some(slot));
+        Ok(())
+    }
+
     /// The next rows as `write` makes them, at most about `rows_max`; `None` behind the last. Waits for its turn.
     pub(crate) async fn next<T: Send + 'static>(
         &mut self,
@@ -217,6 +272,14 @@ impl UsageReading {
 }
 
 impl UsageScan {
+    /// Makes the snapshots ready to be read, once.
+    fn settle(&mut self) -> Result<(), CopiesFull> {
+        if std::mem::replace(&mut self.settled, true) {
+            return Ok(());
+        }
+        settle(&mut self.snapshots, &self.wanted)
+    }
+
     /// The rows of the next few windows; `None` behind the last. Reads the disk.
     fn step(&mut self, rows_max: usize) -> Result<Option<Vec<UsageRow>>, Problem> {
         // Behind a group, series are found at once where there is but one window.
@@ -225,9 +288,7 @@ impl UsageScan {
         if self.plan.windows.is_empty() {
             return Ok(None);
         }
-        if !std::mem::replace(&mut self.settled, true) {
-            settle(&mut self.snapshots, &self.wanted)?;
-        }
+        self.settle()?;
         let part = Part {
             after: self.after.take(),
             rows_max: Some(rows_max),

@@ -341,8 +341,13 @@ pub fn request(meter: &str, subjects: &[&str], range: TimeRange) -> TotalRequest
 
 /// The answer to a reader.
 pub async fn answer(aggregator: &Arc<Aggregator>, uri: &str) -> Response {
+    answer_to(aggregator, TENANT, uri).await
+}
+
+/// The answer to a reader of a tenant.
+pub async fn answer_to(aggregator: &Arc<Aggregator>, tenant: TenantId, uri: &str) -> Response {
     let caller = Caller {
-        tenant: TENANT,
+        tenant,
         key_id: Arc::from("k"),
         scopes: Arc::new(BTreeSet::from([Scope::Read])),
         request_id: RequestId(Arc::from("r")),

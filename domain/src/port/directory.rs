@@ -22,6 +22,16 @@ pub trait Directory: Send + Sync {
     /// The customer that a subject belongs to.
     fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>>;
 
+    /// The subjects whose usage and events a reader who names customer `key` gets: the customer's, its key where it has none.
+    /// A subject that is no customer's is its own customer; one that is another's is none.
+    fn subjects_read_as(&self, tenant: TenantId, key: &str) -> Vec<String> {
+        match self.customer(tenant, key) {
+            Some(customer) if !customer.subjects.is_empty() => customer.subjects.clone(),
+            None if self.customer_of_subject(tenant, key).is_some() => Vec::new(),
+            _ => vec![key.to_owned()],
+        }
+    }
+
     /// The customers whose parent this one is, or once was; `Customer::parent_at` tells when.
     fn children(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Customer>>;
 

@@ -16,7 +16,8 @@ use crate::IngestState;
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
-    /// Only events of this customer's subjects.
+    /// Only events of this customer's subjects, as in usage: a subject that is no customer's is its own customer, and where
+    /// there is neither there are no events.
     customer: Option<String>,
     /// Only this subject.
     subject: Option<String>,
@@ -46,7 +47,6 @@ pub(crate) struct ListQuery {
     get, path = "/v1/events", tag = "Events", params(PageQuery, ListQuery),
     responses(
         (status = 200, body = Page<EventBody>, description = "A page of events"),
-        (status = 404, body = ProblemBody, description = "The customer is unknown"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
         (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
@@ -92,10 +92,9 @@ impl ListQuery {
         }
         let subjects = match (&self.customer, self.subject) {
             (None, subject) => subject.map(|subject| vec![subject]),
-            (Some(customer), None) => Some(subjects_of(state, tenant, customer)?),
-            (Some(customer), Some(subject)) => {
-                let mut subjects = subjects_of(state, tenant, customer)?;
-                subjects.retain(|one| *one == subject);
+            (Some(customer), subject) => {
+                let mut subjects = state.directory.subjects_read_as(tenant, customer);
+                subjects.retain(|one| subject.as_ref().is_none_or(|subject| one == subject));
                 Some(subjects)
             }
         };
@@ -108,15 +107,5 @@ impl ListQuery {
             limit: page.rows(),
             cursor: page.after().map(str::to_owned),
         })
-    }
-}
-
-/// The subjects of a customer. A subject that is no customer's is its own customer, as in usage.
-fn subjects_of(state: &IngestState, tenant: TenantId, key: &str) -> Result<Vec<String>, Problem> {
-    match state.directory.customer(tenant, key) {
-        Some(customer) if customer.subjects.is_empty() => Ok(vec![key.to_owned()]),
-        Some(customer) => Ok(customer.subjects.clone()),
-        None if state.directory.customer_of_subject(tenant, key).is_none() => Ok(vec![key.to_owned()]),
-        None => Err(Problem::not_found("customer", key)),
     }
 }

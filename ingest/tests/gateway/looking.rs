@@ -36,6 +36,8 @@ async fn events_are_found_by_what_they_are() {
         ("?customer=acme&subject=acme-two", &["b"]),
         ("?customer=acme&subject=stray", &[]),
         ("?customer=stray", &["c"]),
+        ("?customer=nobody", &[]),
+        ("?customer=acme-two", &[]),
         ("?subject=acme", &["a"]),
         ("?type=u", &["c"]),
         ("?id=b&source=test", &["b"]),
