@@ -82,7 +82,9 @@ pub const CUSTOMER_LEVELS_MAX: usize = 8;
 /// Parents that a customer had before the one that it has.
 pub const CUSTOMER_MOVES_MAX: usize = 1_000;
 /// Overrides that a customer had before those that it has, of all features: the newest are kept.
-pub const CUSTOMER_FORMER_OVERRIDES_MAX: usize = 100;
+pub const CUSTOMER_FORMER_OVERRIDES_MAX: usize = 1_000;
+/// The same of one feature, so that no feature's changes drop what is known of another's.
+pub const FEATURE_FORMER_OVERRIDES_MAX: usize = 100;
 /// Entries of a customer's metadata.
 pub const METADATA_ENTRIES_MAX: usize = 50;
 /// Characters of a key of metadata.

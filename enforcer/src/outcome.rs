@@ -25,6 +25,8 @@ pub struct Outcome {
     pub value: Option<String>,
     /// When the figures stood so.
     pub as_of: Timestamp,
+    /// For a refusal: whether no limit is smaller than what was asked for, so that a reset may allow it.
+    pub fits_when_unused: bool,
     /// For a refusal: what would allow it.
     pub upgrade_options: Vec<UpgradeOption>,
     /// The reservation concerned.
@@ -96,6 +98,7 @@ impl Outcome {
                 _ => None,
             },
             as_of,
+            fits_when_unused: true,
             upgrade_options: Vec::new(),
             reservation: None,
             grants: Vec::new(),

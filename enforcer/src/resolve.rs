@@ -243,7 +243,12 @@ impl Enforcer {
             parts.watched.push((level.track.clone(), epoch));
             parts.valid = parts.valid.intersect(&grants.current().range)?;
             let standing = grants.standing(&used);
-            extra = grants.extra(&standing);
+            let raised = level.limits.iter().find(|one| Some(one.period) == level.raised);
+            let used = match raised {
+                Some(planned) => self.slot(&level.track, planned.range, at)?.used(),
+                None => Quantity::ZERO,
+            };
+            extra = grants.extra(&standing, used);
             pool = Some((grants, standing));
         }
         let first = parts.cells.len();

@@ -2,6 +2,7 @@ use std::sync::atomic::Ordering;
 
 use portable_atomic::AtomicI128;
 use turnpike_domain::invariant::{Invariant, VIOLATIONS};
+use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::TimeRange;
 
 /// The live count of one window of one customer's feature, in parts of 10⁻¹².
@@ -53,6 +54,12 @@ impl Slot {
         }
         let reserved = self.reserved.load(Ordering::Acquire);
         Counts { total, reserved }
+    }
+
+    /// What was used, without what is held; never below nothing.
+    pub(crate) fn used(&self) -> Quantity {
+        let Counts { total, reserved } = self.counts();
+        Quantity::from_parts(total.wrapping_sub(reserved).max(0)).unwrap_or(Quantity::MAX)
     }
 
     /// Takes `amount` if the total stays at or below `ceiling`; else tells the total that stood against it.

@@ -5,7 +5,9 @@ use turnpike_domain::hierarchy::chain_at;
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
-use turnpike_domain::quota::{EffectiveLimit, Provision, Reason, Windows, offered, provision, zone_of};
+use turnpike_domain::quota::{
+    EffectiveLimit, Figures, Provision, Reason, Windows, offered, provision, zone_of,
+};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Enforcer;
@@ -70,7 +72,7 @@ struct Offer {
 }
 
 impl Enforcer {
-    /// Adds to a refusal the plans and add-ons that would allow `amount`, together with what is left of the grants that
+    /// Notes on a refusal whether waiting helps, and adds the plans and add-ons that would allow `amount`, together with what is left of the grants that
     /// count now. They are found once for what was compiled; after that a refusal only compares numbers.
     pub(crate) async fn with_options(
         &self,
@@ -83,6 +85,8 @@ impl Enforcer {
             outcome.reason,
             Reason::LimitReached | Reason::NotEntitled | Reason::NoSubscription
         );
+        let fresh = |figures: Figures| Figures { total: 0, ..figures }.admits(amount.parts());
+        outcome.fits_when_unused = outcome.limits.iter().all(|limit| fresh(limit.figures));
         if !helps {
             return Ok(outcome);
         }

@@ -61,6 +61,24 @@ pub fn compare(
     Ok(found)
 }
 
+/// Counts the rows and the ids of a set of views, as [`compare`] counts them.
+///
+/// # Errors
+/// Where the views cannot be read.
+pub fn count(views: &[Arc<dyn Views>], directory: &dyn Directory) -> Result<(u64, u64), Problem> {
+    let meters = meters(directory);
+    let (mut rows, mut ids) = (0, 0);
+    for row in Netted::new(views, &meters) {
+        row?;
+        rows += 1;
+    }
+    for id in views.iter().flat_map(|views| views.ids()) {
+        id?;
+        ids += 1;
+    }
+    Ok((rows, ids))
+}
+
 impl Comparison {
     fn compare_rows(
         &mut self,

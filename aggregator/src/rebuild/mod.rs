@@ -14,7 +14,7 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::{Code, Problem};
 
-pub use compare::{Comparison, Difference, compare};
+pub use compare::{Comparison, Difference, compare, count};
 use rows::{Netted, describe, meters};
 
 use crate::{Aggregator, Parts};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use turnpike_domain::catalog::{Catalog, CatalogDiff, CatalogDocument, apply_document};
 use turnpike_domain::identity::{MeterId, Scope, TenantId};
@@ -44,10 +45,12 @@ pub struct CatalogInForce {
 #[serde(deny_unknown_fields)]
 pub struct CatalogRequest {
     /// The version of the catalog that the difference was shown for: when another is in force, nothing is applied.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "version")]
+    #[schema(maximum = 9_223_372_036_854_775_807_u64)]
     pub expected_version: Option<u64>,
     /// As `GET /v1/catalog` shows it, so that its answer can be sent back whole; it is not looked at.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "version")]
+    #[schema(maximum = 9_223_372_036_854_775_807_u64)]
     pub version: Option<u64>,
     /// All meters.
     #[serde(default)]
@@ -61,6 +64,13 @@ pub struct CatalogRequest {
     /// All add-ons.
     #[serde(default)]
     pub add_ons: Vec<turnpike_domain::catalog::AddOn>,
+}
+
+/// A version of the catalog, within what the `int64` of the description holds.
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let sent = Option::<i64>::deserialize(deserializer)?;
+    let version = sent.map(u64::try_from).transpose();
+    version.map_err(|_| D::Error::custom("a version is at least 0"))
 }
 
 impl CatalogRequest {

@@ -222,7 +222,8 @@ async fn resume(
     .await
 }
 
-/// Cancels a subscription, at the end of its period unless said. What was charged in advance stays charged.
+/// Cancels a subscription, at the end of its period unless said. What was charged in advance stays charged, and a change that
+/// was to come with that end or later does not come.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{id}/cancel", tag = "Subscriptions", operation_id = "cancel_subscription",
     params(SubscriptionPath), request_body = Option<CancelRequest>,
@@ -246,7 +247,7 @@ async fn cancel(
     .await
 }
 
-/// Takes a cancellation back that has not taken effect.
+/// Takes a cancellation back that has not taken effect. A change that it kept from coming is to come again.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{id}/reactivate", tag = "Subscriptions", operation_id = "reactivate_subscription",
     params(SubscriptionPath), responses(Stepped), security(("api_key" = ["billing"]))

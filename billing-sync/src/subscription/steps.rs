@@ -188,7 +188,6 @@ pub(super) fn cancel(subscription: &mut Subscription, now: Timestamp, at: Effect
     let end = subscription.ends_at.map_or(end, |earlier| earlier.min(end));
     subscription.ends_at = Some(end);
     subscription.expires = false;
-    subscription.later.retain(|later| later.from < end);
     Ok(())
 }
 

@@ -62,7 +62,7 @@ impl SubscriptionView {
     /// How `subscription` looks at `now`.
     pub fn at(subscription: &Subscription, now: Timestamp) -> Self {
         let phase = subscription.phase_at(now);
-        let waiting = subscription.later.iter().find(|later| later.from > now);
+        let waiting = subscription.change_after(now);
         Self {
             id: subscription.id.clone(),
             customer: subscription.customer.clone(),

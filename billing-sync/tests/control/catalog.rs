@@ -122,6 +122,34 @@ async fn nonsense_is_refused_with_a_pointer() {
             "/meter",
         ),
         ("/v1/features/f", json!({"kind": "odd"}), "/kind"),
+        ("/v1/features/f", json!({"kind": 5}), "/kind"),
+        ("/v1/features/f", json!({"kind": null}), "/kind"),
+        (
+            "/v1/meters/m",
+            json!({"event_type": "e", "aggregation": []}),
+            "/aggregation",
+        ),
+        ("/v1/plans/p", plan(|p| p["interval"] = json!({})), "/interval"),
+        (
+            "/v1/plans/p",
+            plan(|p| p["prices"][1]["model"] = json!(5)),
+            "/prices/1/model",
+        ),
+        (
+            "/v1/plans/p",
+            plan(|p| p["prices"][0]["timing"] = json!(5)),
+            "/prices/0/timing",
+        ),
+        (
+            "/v1/plans/p",
+            plan(|p| p["entitlements"][0]["limits"][0]["period"] = json!(5)),
+            "/entitlements/0/limits/0/period",
+        ),
+        (
+            "/v1/plans/p",
+            plan(|p| p["entitlements"][0]["limits"][0]["mode"] = json!([])),
+            "/entitlements/0/limits/0/mode",
+        ),
         ("/v1/features/f", json!({"kind": "boolean", "key": "g"}), "/key"),
         ("/v1/features/a%20b", json!({"kind": "boolean"}), "/key"),
         ("/v1/features/f", json!({"kind": "boolean", "odd": 1}), ""),
@@ -239,6 +267,18 @@ fn document() -> Value {
 #[tokio::test]
 async fn a_whole_catalog_is_compared_and_applied_at_once() {
     let app = App::start().await;
+    let mut far = document();
+    for (version, status, code) in [
+        (json!(u64::MAX / 2), 200, ""),
+        (json!(u64::MAX / 2 + 1), 422, "invalid"),
+        (json!(-1), 422, "invalid"),
+    ] {
+        far["version"] = version;
+        let answer = app.post("/v1/catalog/diff", far.clone()).await.is(status, code);
+        if status == 422 {
+            assert_eq!(answer["errors"][0]["pointer"], "/version", "{far}");
+        }
+    }
     let diff = app.post("/v1/catalog/diff", document()).await.is(200, "");
     assert_eq!(
         (&diff["version"], diff["created"].as_array().unwrap().len()),

@@ -138,6 +138,30 @@ async fn a_change_waits_for_the_period_and_the_last_one_counts() {
 }
 
 #[tokio::test]
+async fn a_cancellation_taken_back_brings_the_scheduled_change_back() {
+    let app = App::with_catalog().await;
+    app.put("/v1/plans/year", json!({"currency": "USD", "interval": "year"}))
+        .await
+        .is(201, "");
+    let (path, _) = subscribe(&app, json!({"customer": "acme", "plan": "pro"})).await;
+    let step = async |name: &str, body: Value| app.post(&format!("{path}/{name}"), body).await;
+    let changed = step("change", json!({"plan": "year"})).await.is(200, "");
+    assert_eq!(changed["scheduled_change"]["plan"], "year");
+    let cancelled = step("cancel", Value::Null).await.is(200, "");
+    assert_eq!(cancelled["scheduled_change"], Value::Null);
+    app.delete("/v1/plans/year").await.is(409, "in_use");
+    let back = step("reactivate", Value::Null).await.is(200, "");
+    assert_eq!(back, changed);
+    step("cancel", Value::Null).await.is(200, "");
+    app.clock.pass(31 * DAY_US);
+    let ended = app.get(&path).await.is(200, "");
+    assert_eq!(
+        (&ended["status"], &ended["plan"], &ended["scheduled_change"]),
+        (&json!("cancelled"), &json!("pro"), &Value::Null)
+    );
+}
+
+#[tokio::test]
 async fn a_trial_is_free_to_change_now() {
     let app = App::with_catalog().await;
     let (path, made) = subscribe(&app, json!({"customer": "acme", "plan": "pro", "trial_days": 14})).await;

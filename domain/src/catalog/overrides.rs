@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Customer, Entitlement, Limit};
-use crate::limits::CUSTOMER_FORMER_OVERRIDES_MAX;
+use crate::limits::{CUSTOMER_FORMER_OVERRIDES_MAX, FEATURE_FORMER_OVERRIDES_MAX};
 use crate::time::{TimeRange, Timestamp};
 
 /// What replaces a plan's entitlement for one customer.
@@ -120,6 +120,13 @@ impl Customer {
             said: before.clone(),
             until,
         });
+        let feature = &before.entitlement.feature;
+        let same = |one: &FormerOverride| one.said.entitlement.feature == *feature;
+        let kept = &self.former_overrides;
+        let most = kept.iter().filter(|one| same(one)).count() > FEATURE_FORMER_OVERRIDES_MAX;
+        if let Some(oldest) = kept.iter().position(same).filter(|_| most) {
+            self.former_overrides.remove(oldest);
+        }
         let beyond = self
             .former_overrides
             .len()
@@ -150,8 +157,31 @@ mod tests {
             (&shown["feature"], &shown["until"]),
             (&"f".into(), &"1970-01-01T00:03:00Z".into())
         );
+    }
+
+    #[test]
+    fn the_changes_of_one_feature_drop_nothing_of_another() {
+        let mut customer: Customer = serde_json::from_str(r#"{"key": "c"}"#).unwrap();
+        let of = |feature: String| {
+            let mut one = over(7);
+            one.entitlement.feature = feature;
+            one
+        };
+        let kept = |customer: &Customer, feature: &str| {
+            let former = customer.former_overrides.iter();
+            let same = former.filter(|one| one.said.entitlement.feature == feature);
+            same.map(|one| one.until).collect::<Vec<_>>()
+        };
+        customer.keep_override(&of("rare".to_owned()), Timestamp::from_minute(3));
         for n in 0..200 {
-            customer.keep_override(&over(n), Timestamp::from_minute(u32::from(n) + 10));
+            customer.keep_override(&of("f".to_owned()), Timestamp::from_minute(n + 10));
+        }
+        assert_eq!(kept(&customer, "rare"), [Timestamp::from_minute(3)]);
+        let last = kept(&customer, "f");
+        assert_eq!(last.len(), FEATURE_FORMER_OVERRIDES_MAX);
+        assert_eq!(last[0], Timestamp::from_minute(110), "the newest are kept");
+        for n in 0..2_000 {
+            customer.keep_override(&of(format!("f{n}")), Timestamp::from_minute(n + 300));
         }
         assert_eq!(customer.former_overrides.len(), CUSTOMER_FORMER_OVERRIDES_MAX);
     }

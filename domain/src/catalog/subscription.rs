@@ -96,18 +96,28 @@ pub struct Pause {
 }
 
 impl Subscription {
-    /// All phases, ascending.
+    /// All phases, ascending: also those that a cancellation keeps from beginning, for it may be taken back.
     pub fn phases(&self) -> impl DoubleEndedIterator<Item = &Phase> {
         std::iter::once(&self.first).chain(&self.later)
     }
 
     /// What it consists of at `at`; before its start what it will begin with.
     pub fn phase_at(&self, at: Timestamp) -> &Phase {
-        self.later
-            .iter()
+        self.changes()
             .rev()
             .find(|phase| phase.from <= at)
             .unwrap_or(&self.first)
+    }
+
+    /// What it changes to next after `at`, unless it ends first.
+    pub fn change_after(&self, at: Timestamp) -> Option<&Phase> {
+        self.changes().find(|phase| phase.from > at)
+    }
+
+    /// The phases behind the first that begin before it ends, ascending.
+    fn changes(&self) -> impl DoubleEndedIterator<Item = &Phase> {
+        let begins = |phase: &&Phase| self.ends_at.is_none_or(|end| phase.from < end);
+        self.later.iter().filter(begins)
     }
 
     /// The time that it runs.
@@ -177,22 +187,36 @@ impl Subscription {
     /// The billing period that contains `at`, cut to the subscription's own time and to its trial; `None` before its
     /// start and after its end. The period behind it is that at its `end`.
     pub fn period_at(&self, at: Timestamp) -> Option<TimeRange> {
-        let span = self.span();
-        if !span.contains(at) {
+        let bounds = match self.trial_end {
+            Some(end) if at < end => self.span(),
+            _ => {
+                let from = self.phase_at(at).from.max(self.trial_end.unwrap_or(self.start));
+                let next = self.change_after(at).map(|phase| phase.from);
+                TimeRange::new(from, next.unwrap_or(Timestamp::MAX)).intersect(&self.span())?
+            }
+        };
+        self.whole_period_at(at)?.intersect(&bounds)
+    }
+
+    /// Whether the period that contains `at` ends before its time, with the subscription or for a change in it.
+    pub fn is_period_cut(&self, at: Timestamp) -> bool {
+        let ends = self.period_at(at).zip(self.whole_period_at(at));
+        ends.is_some_and(|(period, whole)| period.end < whole.end)
+    }
+
+    /// The period that contains `at` as it would be if nothing changed.
+    fn whole_period_at(&self, at: Timestamp) -> Option<TimeRange> {
+        if !self.span().contains(at) {
             return None;
         }
-        match self.trial_end {
-            Some(end) if at < end => return TimeRange::new(self.start, end).intersect(&span),
-            _ => {}
+        if let Some(end) = self.trial_end.filter(|end| at < *end) {
+            return Some(TimeRange::new(self.start, end));
         }
         let phase = self.phase_at(at);
         // Kept as it was validated; an unknown zone would be a defect, and UTC still gives whole periods.
         let zone = Zone::parse(&self.timezone).unwrap_or(Zone::UTC);
         let cycle = Cycle::new(phase.anchor, zone, phase.interval, phase.interval_count);
-        let from = phase.from.max(self.trial_end.unwrap_or(self.start));
-        let next = self.later.iter().map(|later| later.from).find(|from| *from > at);
-        let bounds = TimeRange::new(from, next.unwrap_or(Timestamp::MAX)).intersect(&span)?;
-        cycle.period_at(at).intersect(&bounds)
+        Some(cycle.period_at(at))
     }
 }
 
@@ -270,6 +294,31 @@ mod tests {
         assert_eq!(
             s.period_at(at("2026-01-15T00:00:00Z")),
             Some(range("2026-01-15T00:00:00Z", "2026-02-15T00:00:00Z"))
+        );
+    }
+
+    #[test]
+    fn what_begins_behind_the_end_never_comes() {
+        let mut s = monthly("2026-01-01T00:00:00Z");
+        let later = phase("2026-03-01T00:00:00Z", "big", Interval::Year);
+        s.later = vec![later.clone()];
+        let (before, after) = (at("2026-02-01T00:00:00Z"), at("2026-04-01T00:00:00Z"));
+        assert_eq!(
+            (s.change_after(before), s.phase_at(after)),
+            (Some(&later), &later)
+        );
+        for end in ["2026-03-01T00:00:00Z", "2026-02-20T00:00:00Z"] {
+            s.ends_at = Some(at(end));
+            assert_eq!(
+                (s.change_after(before), s.phase_at(after)),
+                (None, &s.first),
+                "{end}"
+            );
+        }
+        s.ends_at = Some(at("2026-03-01T00:01:00Z"));
+        assert_eq!(
+            (s.change_after(before), s.phase_at(after)),
+            (Some(&later), &later)
         );
     }
 

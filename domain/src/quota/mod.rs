@@ -7,6 +7,7 @@ mod course;
 mod decision;
 mod grants;
 mod limit;
+mod lineage;
 mod window;
 
 pub use access::{Access, Level, MeteredAccess, Provision, access, offered, provision, zone_of};

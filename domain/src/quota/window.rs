@@ -24,6 +24,12 @@ impl Windows<'_> {
                 .unwrap_or_else(|| self.zone.window(CalendarUnit::Month, at)),
         }
     }
+
+    /// Whether the window of `period` that contains `at` ends before its time, with the subscription or for a change in it.
+    pub(super) fn is_cut(&self, period: LimitPeriod, at: Timestamp) -> bool {
+        let billing = period == LimitPeriod::Billing;
+        billing && self.subscription.is_some_and(|one| one.is_period_cut(at))
+    }
 }
 
 /// The next instant after `at` at which what a subscription entitles to may change.

@@ -16,8 +16,12 @@ const LIMITS_MAX: usize = 16;
 /// Seconds that a 429 names where no reset ends the refusal, for each names some: a time in which a plan may be changed.
 pub(super) const WITHOUT_RESET_S: u32 = 3_600;
 
-/// Seconds after which a refused call may be granted; `None` where no waiting helps: somebody has to change something first.
+/// Seconds after which a refused call may be granted; `None` where no waiting helps: somebody has to change something first,
+/// or ask for less.
 pub(super) fn seconds_to_grant(outcome: &Outcome) -> Option<u32> {
+    if !outcome.fits_when_unused {
+        return None;
+    }
     let seconds = seconds_to_reset(outcome, outcome.figures()?)?;
     Some(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
 }

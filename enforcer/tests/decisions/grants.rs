@@ -263,14 +263,19 @@ async fn the_history_of_those_below_shuts_nobody_out() {
     );
 }
 
-/// What is left of each grant of `acme`.
-async fn balances(world: &World) -> Vec<String> {
-    let (_, list, _) = world.call("GET", "/v1/customers/acme/entitlements", None).await;
+/// What is left of each grant that raises the limits of a customer.
+pub(crate) async fn balances_of(world: &World, customer: &str) -> Vec<String> {
+    let path = format!("/v1/customers/{customer}/entitlements");
+    let (_, list, _) = world.call("GET", &path, None).await;
     let given = list["data"][0]["grants"].as_array().unwrap().clone();
     given
         .iter()
         .map(|one| one["balance"].as_str().unwrap().to_owned())
         .collect()
+}
+
+async fn balances(world: &World) -> Vec<String> {
+    balances_of(world, "acme").await
 }
 
 async fn ten_and_a_grant_of_five() -> World {
@@ -406,6 +411,7 @@ async fn what_was_used_of_another_entitlement_draws_nothing_of_the_own_one() {
         .edit_subscription("team", |s| s.start = at("2026-01-11T00:00:00Z"));
     world.told(DirectoryChange::Customer(TENANT, "team".to_owned()));
     assert_eq!(world.figures("team").await, ["0", "0", "15"]);
+    world.clock.set("2026-01-11T00:01:00Z");
     assert_eq!(world.consume("b", "team", "13").await["allowed"], true);
     assert_eq!(world.figures("team").await, ["13", "0", "2"]);
     world.clock.set("2026-01-12T00:00:00Z");

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod above;
 mod answers;
 mod entitled;
 mod grants;

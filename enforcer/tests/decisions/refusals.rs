@@ -133,8 +133,17 @@ async fn a_strict_refusal_is_429_with_headers() {
         headers["ratelimit"],
         r#""hour-hard";r=10;t=30, "ever-hard";r=100"#
     );
-    let (status, answer, headers) = world
+    // More than the whole limit is refused after its reset as well.
+    let (_, answer, headers) = world
         .call("POST", "/v1/quota/check?status=strict", body("11"))
+        .await;
+    assert_eq!(
+        (&answer["retryable"], &headers["retry-after"]),
+        (&json!(false), &"3600".parse().unwrap())
+    );
+    world.consume("a", "acme", "1").await;
+    let (status, answer, headers) = world
+        .call("POST", "/v1/quota/check?status=strict", body("10"))
         .await;
     assert_eq!(
         (status.as_u16(), &headers["retry-after"]),
@@ -156,8 +165,10 @@ async fn a_refusal_that_no_waiting_heals_is_not_retryable() {
     let world = World::new().await;
     world.metered(json!([{"limit": "10", "period": "hour"}, {"limit": "100", "period": "ever"}]));
     world.put_customer("nobody", json!({}));
+    world.consume("a", "acme", "1").await;
     for (customer, amount, reason, retryable) in [
-        ("acme", "11", "limit_reached", true),
+        ("acme", "10", "limit_reached", true),
+        ("acme", "11", "limit_reached", false),
         ("acme", "101", "limit_reached", false),
         ("nobody", "1", "no_subscription", false),
     ] {

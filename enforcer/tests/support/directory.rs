@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use super::{TENANT, at};
 
 /// Who and what there is, changed by tests.
 #[derive(Default)]
-pub struct FakeDirectory(RwLock<State>);
+pub struct FakeDirectory(RwLock<State>, AtomicUsize);
 
 #[derive(Default)]
 struct State {
@@ -160,6 +161,11 @@ impl FakeDirectory {
         self.change(|state| state.grants.entry(customer.to_owned()).or_default().push(grant));
     }
 
+    /// How often a customer was looked up.
+    pub fn lookups(&self) -> usize {
+        self.1.load(Ordering::Relaxed)
+    }
+
     pub fn meters(&self) -> Vec<Arc<Meter>> {
         self.0.read().catalog.meters.values().cloned().collect()
     }
@@ -190,6 +196,7 @@ impl Directory for FakeDirectory {
     }
 
     fn customer(&self, _: TenantId, key: &str) -> Option<Arc<Customer>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         self.0.read().customers.get(key).cloned()
     }
 

@@ -1,11 +1,13 @@
 //! `GET /v1/events/dead-letters` and `POST /v1/events/dead-letters/replay`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use axum::Json;
 use axum::extract::State;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde::{Deserialize, Serialize};
+use serde::de::{Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::{DEAD_LETTERS_REPLAYED_MAX, PAGE_ROWS_MAX};
 use turnpike_domain::port::history::DeadLetter;
@@ -69,29 +71,41 @@ pub(crate) struct ReplayInput {
 }
 
 /// A position as a list shows it: decimal digits, as a string or a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, utoipa::ToSchema)]
-#[serde(try_from = "Digits")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
 #[schema(value_type = Digits)]
 struct PositionText(u64);
 
-#[derive(Deserialize, utoipa::ToSchema)]
+/// How a position may be sent.
+#[derive(utoipa::ToSchema)]
 #[serde(untagged)]
+#[expect(dead_code, reason = "only the OpenAPI document has it")]
 enum Digits {
     Number(u64),
     Text(String),
 }
 
-impl TryFrom<Digits> for PositionText {
-    type Error = &'static str;
+impl<'de> Deserialize<'de> for PositionText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PositionVisitor)
+    }
+}
 
-    fn try_from(digits: Digits) -> Result<Self, Self::Error> {
-        match digits {
-            Digits::Number(position) => Ok(Self(position)),
-            Digits::Text(text) => text
-                .parse()
-                .map(Self)
-                .map_err(|_| "a position is a number of decimal digits"),
-        }
+struct PositionVisitor;
+
+impl Visitor<'_> for PositionVisitor {
+    type Value = PositionText;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a position: a number of decimal digits, or a string of them")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, position: u64) -> Result<PositionText, E> {
+        Ok(PositionText(position))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<PositionText, E> {
+        let wrong = |_| E::invalid_value(Unexpected::Str(text), &self);
+        text.parse().map(PositionText).map_err(wrong)
     }
 }
 

@@ -339,6 +339,17 @@ async fn a_replay_is_asked_for_strictly() {
             "{body}"
         );
     }
+    for position in [json!(1.5), json!(null), json!([1]), json!("1.5")] {
+        let answer = replay(&gateway, json!({"positions": [1, position]})).await;
+        assert_eq!(answer.status, 422, "{position}");
+        let error = &answer.json["errors"][0];
+        assert_eq!(error["pointer"], "/positions/1", "{position}");
+        let said = error["detail"].as_str().unwrap();
+        assert!(
+            said.ends_with("expected a position: a number of decimal digits, or a string of them"),
+            "{said}"
+        );
+    }
     assert_eq!(
         replay(&gateway, json!({"positions": [1, "2"]})).await.json["rejected"],
         0

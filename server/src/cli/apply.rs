@@ -115,11 +115,11 @@ fn confirmed(changes: usize) -> Result<bool, CommandError> {
             "not a terminal to ask on: look at the difference, then run again with --yes",
         ));
     }
-    print!(
-        "\nApply {changes} change{}? [y/N] ",
-        if changes == 1 { "" } else { "s" }
-    );
-    let _ = std::io::stdout().flush();
+    let mut out = std::io::stdout().lock();
+    let s = if changes == 1 { "" } else { "s" };
+    write!(out, "\nApply {changes} change{s}? [y/N] ")
+        .and_then(|()| out.flush())
+        .map_err(|error| CommandError::failed(format!("cannot ask: {error}")))?;
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)

@@ -10,8 +10,8 @@ use serde_json::Value;
 use turnpike_domain::time::Randomness as _;
 use turnpike_stores::machine::MachineRandomness;
 
-use super::CommandError;
 use super::refusal::refused;
+use super::{CommandError, output};
 
 /// Tries of a call that a retry can help, beside the first.
 const RETRIES: u32 = 8;
@@ -358,7 +358,7 @@ impl Patience {
     /// Tells people, above the bar where there is one.
     fn tell(&self, text: &str) {
         if self.bar.is_hidden() {
-            eprintln!("{text}");
+            output::tell(text);
         } else {
             self.bar.println(text);
         }

@@ -293,7 +293,8 @@ fn strangers(data_dir: &DataDir) -> Finding {
         Ok(names) => {
             let old = names.iter().any(|name| name == "views.old");
             let why = if old {
-                " (views.old was kept by a rebuild that found differences; delete it once you have looked)"
+                " (views.old are the views that were there before a rebuild, which did not end or found that they were not \
+                 what the log says; delete it once you have looked)"
             } else {
                 ""
             };

@@ -180,14 +180,13 @@ impl CommandError {
     /// Tells people, or programs, on standard error.
     fn tell(&self, json: bool) {
         if !json {
-            eprintln!("error: {}", self.text);
-            return;
+            return output::tell(&format!("error: {}", self.text));
         }
         let mut error = json!({ "kind": self.kind, "exit_code": self.exit_code, "detail": self.text });
         if !self.problem.is_null() {
             error["problem"] = Value::clone(&self.problem);
         }
-        eprintln!("{}", json!({ "error": error }));
+        output::tell(&json!({ "error": error }).to_string());
     }
 }
 

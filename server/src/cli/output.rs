@@ -37,6 +37,12 @@ pub(crate) fn line(text: &str) -> Result<(), CommandError> {
     }
 }
 
+/// Writes a line to standard error. Where nobody reads it, there is nobody to tell: how the command ended says its exit
+/// code.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// An aligned table. Columns whose title begins with `#` hold numbers and stand at the right.
 pub(crate) fn table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();

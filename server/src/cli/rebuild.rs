@@ -1,5 +1,5 @@
 use super::{CommandError, ConfigArgs, output};
-use crate::wiring::Offline;
+use crate::wiring::{Offline, Rebuilt};
 
 /// Derive the views of a stopped data directory anew from its log, and compare.
 ///
@@ -28,13 +28,7 @@ impl Rebuild {
         if self.json {
             output::json(&serde_json::to_value(&rebuilt).unwrap_or_default())?;
         } else {
-            output::line(&format!(
-                "Derived {} rows of views and {} ids of events from the log; there were {} and {}.",
-                output::thousands(rebuilt.rows_after),
-                output::thousands(rebuilt.ids_after),
-                output::thousands(rebuilt.rows_before),
-                output::thousands(rebuilt.ids_before)
-            ))?;
+            output::line(&derived(&rebuilt))?;
         }
         if let Some(damage) = &rebuilt.damage {
             return Err(CommandError::negative(format!(
@@ -42,14 +36,15 @@ impl Rebuild {
                  beside as views.old"
             )));
         }
-        if rebuilt.different == 0 {
+        let different = rebuilt.different.unwrap_or_default();
+        if different == 0 {
             return if self.json {
                 Ok(())
             } else {
                 output::line("They are the same.")
             };
         }
-        let more = rebuilt.different - rebuilt.named.len() as u64;
+        let more = different - rebuilt.named.len() as u64;
         let more = if more > 0 {
             format!("\n  and {more} more")
         } else {
@@ -57,8 +52,25 @@ impl Rebuild {
         };
         Err(CommandError::negative(format!(
             "{} rows and ids were not what the log says; the old views are kept beside as views.old\n  {}{more}",
-            rebuilt.different,
+            different,
             rebuilt.named.join("\n  ")
         )))
+    }
+}
+
+/// How much was derived, and how much there was where that is known.
+fn derived(rebuilt: &Rebuilt) -> String {
+    let derived = format!(
+        "Derived {} rows of views and {} ids of events from the log",
+        output::thousands(rebuilt.rows_after),
+        output::thousands(rebuilt.ids_after)
+    );
+    match (rebuilt.rows_before, rebuilt.ids_before) {
+        (Some(rows), Some(ids)) => format!(
+            "{derived}; there were {} and {}.",
+            output::thousands(rows),
+            output::thousands(ids)
+        ),
+        _ => format!("{derived}."),
     }
 }

@@ -169,18 +169,18 @@ fn show_in(rows: &[Value], columns: usize) -> String {
         .collect();
     dimensions.sort();
     dimensions.dedup();
-    let with_customer = rows.iter().any(|row| !row["customer"].is_null());
     let mut titles = vec!["start", "end"];
-    if with_customer {
-        titles.push("customer");
-    }
+    // Beside the dimensions, rows can be split by these.
+    titles.extend(
+        ["customer", "subject"]
+            .iter()
+            .filter(|name| rows.iter().any(|row| !row[**name].is_null())),
+    );
+    let own = titles.clone();
     titles.extend(dimensions.iter().map(|name| name.as_str()));
     titles.push("#value");
     let cells = rows.iter().zip(&values).map(|(row, value)| {
-        let mut cells = vec![output::cell(&row["start"]), output::cell(&row["end"])];
-        if with_customer {
-            cells.push(output::cell(&row["customer"]));
-        }
+        let mut cells: Vec<String> = own.iter().map(|name| output::cell(&row[*name])).collect();
         cells.extend(
             dimensions
                 .iter()
@@ -225,6 +225,21 @@ mod tests {
         10:00  11:00  a      2,000  ████████████████████████████████████████
         11:00  12:00  b        500  ██████████
         12:00  13:00  –          –
+        ");
+    }
+
+    #[test]
+    fn whatever_rows_are_split_by_has_a_column() {
+        let rows = [
+            json!({"start": "10:00", "end": "11:00", "customer": "acme", "subject": "a-1", "group": {"status": "200"},
+                "value": "2"}),
+            json!({"start": "10:00", "end": "11:00", "customer": null, "subject": "b-1", "group": {"status": ""},
+                "value": "1"}),
+        ];
+        insta::assert_snapshot!(show_in(&rows, 40), @r"
+        START  END    CUSTOMER  SUBJECT  STATUS  VALUE
+        10:00  11:00  acme      a-1      200         2
+        10:00  11:00  –         b-1                  1
         ");
     }
 

@@ -9,10 +9,29 @@ use tokio::net::TcpStream;
 /// Bytes of a line that are kept: more than any name or length that is looked for.
 const LINE_KEPT: usize = 128;
 
-/// A message whose length its head tells in two ways, or in one that cannot be read: another reader of the same bytes
-/// could see other messages in them. Source: RFC 9112, sections 6.3 and 11.2.
+/// A message whose end another reader of the same bytes could see elsewhere. Source: RFC 9112, sections 6.3, 7.1 and 11.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ambiguous;
+pub(crate) enum Ambiguous {
+    /// Its head tells its length in two ways, or in one that cannot be read.
+    Head,
+    /// A chunk of its body has no size that can be read.
+    ChunkSize,
+}
+
+impl Ambiguous {
+    /// What is wrong, for the client.
+    pub(crate) const fn detail(self) -> &'static str {
+        match self {
+            Self::Head => {
+                "the head tells the length of its body in two ways, or in none that can be read: send Content-Length or \
+                 Transfer-Encoding, once"
+            }
+            Self::ChunkSize => {
+                "a chunk of the body does not begin with its size: send it as a hexadecimal number on a line of its own"
+            }
+        }
+    }
+}
 
 /// Follows the messages of one connection. The HTTP library reads them itself, but takes away a `Content-Length` beside
 /// a `Transfer-Encoding` before anybody sees it.
@@ -87,7 +106,7 @@ impl Framing {
                 self.head.line(line)?;
                 State::Head
             }
-            State::ChunkSize => match chunk_size(line).ok_or(Ambiguous)? {
+            State::ChunkSize => match chunk_size(line).ok_or(Ambiguous::ChunkSize)? {
                 0 => State::Trailers,
                 size => State::Chunk(size),
             },
@@ -109,9 +128,9 @@ impl Head {
             self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             let length = std::str::from_utf8(value).ok().map(str::trim);
-            let length = length.and_then(|text| text.parse().ok()).ok_or(Ambiguous)?;
+            let length = length.and_then(|text| text.parse().ok()).ok_or(Ambiguous::Head)?;
             if self.length.is_some_and(|before| before != length) {
-                return Err(Ambiguous);
+                return Err(Ambiguous::Head);
             }
             self.length = Some(length);
         }
@@ -121,7 +140,7 @@ impl Head {
     /// What follows on the head.
     fn body(self) -> Result<State, Ambiguous> {
         match (self.chunked, self.length) {
-            (true, Some(_)) => Err(Ambiguous),
+            (true, Some(_)) => Err(Ambiguous::Head),
             (true, None) => Ok(State::ChunkSize),
             (false, None | Some(0)) => Ok(State::Head),
             (false, Some(length)) => Ok(State::Body(length)),
@@ -140,7 +159,7 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 pub(crate) struct Watched {
     pub(crate) stream: TcpStream,
     framing: Framing,
-    pub(crate) ambiguous: bool,
+    pub(crate) ambiguous: Option<Ambiguous>,
 }
 
 impl Watched {
@@ -148,7 +167,7 @@ impl Watched {
         Self {
             stream,
             framing: Framing::default(),
-            ambiguous: false,
+            ambiguous: None,
         }
     }
 }
@@ -162,8 +181,10 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         let this = &mut *self;
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        if this.ambiguous || this.framing.watch(&buf.filled()[before..]).is_err() {
-            this.ambiguous = true;
+        if this.ambiguous.is_none() {
+            this.ambiguous = this.framing.watch(&buf.filled()[before..]).err();
+        }
+        if this.ambiguous.is_some() {
             buf.set_filled(before);
             return Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()));
         }
@@ -214,36 +235,41 @@ mod tests {
     const BOTH_TURNED: &str =
         "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\nx: y\r\ncontent-length: 5\r\n\r\n";
 
-    /// Whether the bytes are unambiguous, taken in pieces of these sizes.
-    fn is_clear(text: &str, pieces: &[usize]) -> bool {
+    /// What is ambiguous in the bytes, taken in pieces of these sizes.
+    fn watched(text: &str, pieces: &[usize]) -> Result<(), Ambiguous> {
         let (mut framing, mut rest) = (Framing::default(), text.as_bytes());
         for size in pieces.iter().cycle() {
             let (piece, after) = rest.split_at((*size).min(rest.len()));
-            if framing.watch(piece).is_err() {
-                return false;
-            }
+            framing.watch(piece)?;
             rest = after;
             if rest.is_empty() {
                 break;
             }
         }
-        true
+        Ok(())
     }
 
     #[test]
     fn a_length_told_twice_or_unreadably_is_ambiguous() {
         for clear in [GET, SIZED, CHUNKED] {
-            assert!(is_clear(clear, &[usize::MAX]), "{clear}");
+            assert_eq!(watched(clear, &[usize::MAX]), Ok(()), "{clear}");
         }
         let wrong = [
             BOTH,
             BOTH_TURNED,
             "POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
             "POST / HTTP/1.1\r\ncontent-length: one\r\n\r\n",
-            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         ];
         for wrong in wrong {
-            assert!(!is_clear(wrong, &[usize::MAX]), "{wrong}");
+            assert_eq!(watched(wrong, &[usize::MAX]), Err(Ambiguous::Head), "{wrong}");
+        }
+        for chunk in ["zz", "", "-1", "10000000000000000"] {
+            let text = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{chunk}\r\n");
+            assert_eq!(
+                watched(&text, &[usize::MAX]),
+                Err(Ambiguous::ChunkSize),
+                "{chunk}"
+            );
         }
     }
 
@@ -257,7 +283,7 @@ mod tests {
         ) {
             let mut text: String = before.iter().map(|at| [GET, SIZED, CHUNKED][*at]).collect();
             text.push_str(both.map_or("", |turned| if turned { BOTH_TURNED } else { BOTH }));
-            prop_assert_eq!(is_clear(&text, &pieces), both.is_none());
+            prop_assert_eq!(watched(&text, &pieces).is_ok(), both.is_none());
         }
     }
 }

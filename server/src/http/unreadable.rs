@@ -153,11 +153,9 @@ impl Read for Refusing {
         buf: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
         let read = self.io()?.poll_read(cx, buf);
-        let ambiguous = self.inner.as_ref().is_some_and(|io| io.inner().ambiguous);
-        if ambiguous && !self.refused {
-            let detail = "the head tells the length of its body in two ways, or in none that can be read: send \
-                          Content-Length or Transfer-Encoding, once";
-            let problem = Problem::new(Code::InvalidRequest, detail);
+        let ambiguous = self.inner.as_ref().and_then(|io| io.inner().ambiguous);
+        if let (Some(ambiguous), false) = (ambiguous, self.refused) {
+            let problem = Problem::new(Code::InvalidRequest, ambiguous.detail());
             self.pending = refusal(&problem, &self.randomness.new_id());
             self.refused = true;
         }

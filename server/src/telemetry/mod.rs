@@ -28,7 +28,10 @@ pub(crate) fn start(
         LogFormat::Json => false,
         LogFormat::Pretty => true,
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A line that cannot be written is let go: to say so on standard error as well would panic once nobody reads it.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let lines = if pretty {
         lines.compact().with_ansi(std::io::stderr().is_terminal()).boxed()
     } else {

@@ -15,5 +15,5 @@ mod ticks;
 
 pub(crate) use data_dir::{DataDir, DataDirError};
 pub(crate) use embedded::{Engine, EngineParts, StartError};
-pub(crate) use offline::Offline;
+pub(crate) use offline::{Offline, Rebuilt};
 pub(crate) use stores::Stores;

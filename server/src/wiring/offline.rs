@@ -31,16 +31,19 @@ pub(crate) struct Offline {
 /// What a rebuild came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Rebuilt {
-    /// Rows of the views as they were.
-    pub(crate) rows_before: u64,
+    /// Rows of the views as they were; none where they could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rows_before: Option<u64>,
     /// Rows of the views as they were derived anew.
     pub(crate) rows_after: u64,
-    /// Ids of events in the views as they were.
-    pub(crate) ids_before: u64,
+    /// Ids of events in the views as they were; none where they could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ids_before: Option<u64>,
     /// Ids of events in the views as they were derived anew.
     pub(crate) ids_after: u64,
-    /// Rows and ids that are not the same.
-    pub(crate) different: u64,
+    /// Rows and ids that are not the same; none where they could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) different: Option<u64>,
     /// The first of them, by name.
     pub(crate) named: Vec<String>,
     /// Why the views that were there could not be read, where that was so: then they were not compared, or not wholly.
@@ -120,16 +123,19 @@ impl Offline {
             }
         };
         after.aggregator.checkpoint().await?;
-        let mut rebuilt = Rebuilt::default();
+        let mut compared = None;
         if damage.is_none() {
-            damage = after
-                .compare_with(&old, &mut rebuilt)
-                .err()
-                .map(|error| error.to_string());
+            match after.compare_with(&old) {
+                Ok(rebuilt) => compared = Some(rebuilt),
+                Err(error) => damage = Some(error.to_string()),
+            }
         }
+        let rebuilt = match compared {
+            Some(rebuilt) => rebuilt,
+            None => after.without_old(damage)?,
+        };
         after.close().await?;
-        rebuilt.damage = damage;
-        if rebuilt.different == 0 && rebuilt.damage.is_none() {
+        if rebuilt.different == Some(0) {
             remove(&old)?;
         }
         Ok(rebuilt)
@@ -152,16 +158,31 @@ impl Offline {
     }
 
     /// Compares the views in another directory with those of this one.
-    fn compare_with(&self, old: &Path, rebuilt: &mut Rebuilt) -> Result<(), StartError> {
+    fn compare_with(&self, old: &Path) -> Result<Rebuilt, StartError> {
         let was = Stores::views_in(old, self.data_dir.partitions())?;
         was.iter().try_for_each(|views| views.verify())?;
         let was: Vec<_> = was.into_iter().map(|views| views as Arc<dyn Views>).collect();
         let found = rebuild::compare(&was, &self.stores.views(), &self.stores.sql)?;
-        (rebuilt.rows_before, rebuilt.rows_after) = found.rows;
-        (rebuilt.ids_before, rebuilt.ids_after) = found.ids;
-        rebuilt.different = found.different;
-        rebuilt.named = found.named.iter().map(text).collect();
-        Ok(())
+        Ok(Rebuilt {
+            rows_before: Some(found.rows.0),
+            rows_after: found.rows.1,
+            ids_before: Some(found.ids.0),
+            ids_after: found.ids.1,
+            different: Some(found.different),
+            named: found.named.iter().map(text).collect(),
+            damage: None,
+        })
+    }
+
+    /// What there is to say where the views that were there could not be read for `damage`.
+    fn without_old(&self, damage: Option<String>) -> Result<Rebuilt, StartError> {
+        let (rows_after, ids_after) = rebuild::count(&self.stores.views(), &self.stores.sql)?;
+        Ok(Rebuilt {
+            rows_after,
+            ids_after,
+            damage,
+            ..Rebuilt::default()
+        })
     }
 
     /// Ends all threads; the directory stays locked until what is returned is dropped.

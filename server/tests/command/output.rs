@@ -81,6 +81,11 @@ fn usage_is_a_table_with_bars() {
     2025-01-02T00:00:00Z  2025-01-03T00:00:00Z  1,216  █████████████████████████████████████████████████
     2025-01-05T00:00:00Z  2025-01-06T00:00:00Z    600  ████████████████████████▏
     ");
+    let by_subject = [&["usage", "tokens", "--group-by", "subject"], &january[..]].concat();
+    assert_snapshot!(server.call(&by_subject).succeeded(), @"
+    START                 END                   SUBJECT  VALUE
+    2025-01-01T00:00:00Z  2025-02-01T00:00:00Z  acme     1,820
+    ");
     let by_model = [&["usage", "tokens", "--group-by", "model"], &january[..]].concat();
     assert_snapshot!(server.call(&by_model).succeeded(), @"
     START                 END                   MODEL  VALUE

@@ -146,7 +146,8 @@ impl Server {
         rows[0]["value"].as_str().unwrap_or("0").to_owned()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command that speaks to this server.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = bare(&self.path(""), TURNPIKE);
         command
             .args(arguments)

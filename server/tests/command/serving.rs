@@ -117,6 +117,28 @@ fn every_command_says_as_json_that_nobody_listens() {
 }
 
 #[test]
+fn a_reader_of_errors_that_went_away_changes_no_exit_code() {
+    let mut server = Server::start();
+    let unheard = |server: &Server, arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = server.command(arguments);
+        let status = command.stdout(Stdio::null()).stderr(writer).status();
+        status.expect("it runs").code()
+    };
+    for json in [&[][..], &["--json"]] {
+        assert_eq!(unheard(&server, &[&["usage", "nope"], json].concat()), Some(4));
+        assert_eq!(unheard(&server, &[&["usage"], json].concat()), Some(2));
+        assert_eq!(
+            unheard(&server, &[&["check", "acme", "tokens", "--odd"], json].concat()),
+            Some(2)
+        );
+    }
+    server.kill();
+    assert_eq!(unheard(&server, &["usage", "tokens"]), Some(3));
+}
+
+#[test]
 fn what_is_written_with_json_is_json() {
     let server = Server::start();
     let file = server.file("a.csv", "who,n\nacme,1\nacme,2\n");

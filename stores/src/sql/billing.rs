@@ -16,7 +16,6 @@ use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Eff
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 
-use super::connect::lost;
 use super::{SqlStore, Work, billing_read as read, billing_write as write, looks, number, read_body};
 use crate::width::integer;
 
@@ -186,9 +185,9 @@ impl BillingStore for SqlStore {
 
     fn look_again(&self, tenant: TenantId, looks: Vec<Look>) -> Stored<'_, ()> {
         Box::pin(async move {
-            let mut connection = self.inner.writer.lock().await;
+            let mut writer = self.inner.writer().await?;
             self.inner.check_health()?;
-            Ok(looks::put(&mut connection, tenant, &looks).await.map_err(lost)?)
+            Ok(looks::put(&mut writer, tenant, &looks).await?)
         })
     }
 

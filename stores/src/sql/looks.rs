@@ -1,8 +1,8 @@
 //! When billing is to look at subscriptions.
 
 use crate::width::integer;
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, Row as _};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::billing::Look;
@@ -10,6 +10,7 @@ use turnpike_domain::time::Timestamp;
 
 use super::connect::lost;
 use super::subscription;
+use super::writer::Writer;
 
 /// The subscription comes from the same row as the number of its changes: the directory may be one change behind.
 pub(super) async fn due(
@@ -59,12 +60,8 @@ pub(super) async fn next(
     Ok(next.map(Timestamp::from_micros_clamped))
 }
 
-pub(super) async fn put(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    looks: &[Look],
-) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+pub(super) async fn put(writer: &mut Writer, tenant: TenantId, looks: &[Look]) -> Result<(), StoreError> {
+    writer.begin().await?;
     for look in looks {
         sqlx::query(
             "UPDATE subscriptions SET look_us = $3 WHERE tenant = $1 AND id = $2 AND changes = $4 AND look_us <> $3",
@@ -73,8 +70,9 @@ pub(super) async fn put(
         .bind(&look.subscription.id)
         .bind(look.at.micros())
         .bind(look.change)
-        .execute(&mut *transaction)
-        .await?;
+        .execute(&mut **writer)
+        .await
+        .map_err(lost)?;
     }
-    transaction.commit().await
+    writer.commit().await
 }

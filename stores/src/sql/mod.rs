@@ -23,6 +23,7 @@ mod subscription;
 mod tenant;
 mod uses;
 mod write;
+mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -48,6 +49,7 @@ use crate::fault::FailPoints;
 use crate::machine::TenantClock;
 use connect::{Readers, lost};
 use directory::MemoryDirectory;
+use writer::Writer;
 
 /// The control store on SQLite. Cheap to clone.
 #[derive(Clone)]
@@ -56,7 +58,7 @@ pub struct SqlStore {
 }
 
 struct Inner {
-    writer: tokio::sync::Mutex<SqliteConnection>,
+    writer: tokio::sync::Mutex<Writer>,
     readers: Readers,
     directory: MemoryDirectory,
     clocks: Arc<TenantClock>,
@@ -97,7 +99,7 @@ impl SqlStore {
         Ok(Self {
             inner: Arc::new(Inner {
                 readers: connect::readers(place).await?,
-                writer: tokio::sync::Mutex::new(connection),
+                writer: tokio::sync::Mutex::new(Writer::new(connection)),
                 directory,
                 clocks,
                 randomness,
@@ -113,12 +115,12 @@ impl SqlStore {
 
     /// What was kept of the data directory.
     pub async fn installation(&self) -> Result<Option<Installation>, StoreError> {
-        settings::installation(&mut *self.inner.writer.lock().await).await
+        settings::installation(&mut *self.inner.writer().await?).await
     }
 
     /// Keeps what the data directory is made of, so that a part that is lost or another's is noticed.
     pub async fn keep_installation(&self, installation: Installation) -> Result<(), StoreError> {
-        settings::keep_installation(&mut *self.inner.writer.lock().await, installation).await
+        settings::keep_installation(&mut *self.inner.writer().await?, installation).await
     }
 
     /// Changes that were kept so far.
@@ -134,7 +136,7 @@ impl SqlStore {
 
     /// Keeps that the event log is durable up to `offset`, so that a log that ends before it is noticed.
     pub async fn keep_log_end(&self, offset: u64) -> Result<(), Problem> {
-        let mut connection = self.inner.writer.lock().await;
+        let mut connection = self.inner.writer().await?;
         self.inner.check_health()?;
         Ok(settings::reach_log_end(&mut connection, offset)
             .await
@@ -148,6 +150,7 @@ impl SqlStore {
             return Ok(());
         };
         self.inner.check_health()?;
+        connection.clear().await?;
         let at = self.inner.clocks.machine_now();
         Ok(settings::probe(&mut connection, at).await.map_err(lost)?)
     }
@@ -168,7 +171,7 @@ impl SqlStore {
                 read(&mut connection).await.map_err(lost)
             }
             Readers::Writer => {
-                let mut connection = self.inner.writer.lock().await;
+                let mut connection = self.inner.writer().await?;
                 read(&mut connection).await.map_err(lost)
             }
         }
@@ -177,7 +180,7 @@ impl SqlStore {
     /// Closes the database once the change that is being written has ended: what is in its write-ahead log is moved into
     /// the file, and later changes are refused.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let mut connection = self.inner.writer.lock().await;
+        let mut connection = self.inner.writer().await?;
         self.inner
             .poisoned
             .lock()
@@ -186,7 +189,7 @@ impl SqlStore {
             pool.close().await;
         }
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut *connection)
+            .execute(&mut **connection)
             .await
             .map_err(lost)?;
         Ok(())

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlx::Connection as _;
 use turnpike_domain::catalog::{
     ApiKey, Catalog, CatalogUse, Customer, Grant, Override, Subscription, Tenant,
 };
@@ -37,7 +36,7 @@ impl ControlStore for SqlStore {
         at: Timestamp,
     ) -> BoxFuture<'_, Result<Claim, Problem>> {
         Box::pin(async move {
-            let mut connection = self.inner.writer.lock().await;
+            let mut connection = self.inner.writer().await?;
             self.inner.check_health()?;
             idempotency::claim(&mut connection, tenant, &call, at).await
         })
@@ -50,7 +49,7 @@ impl ControlStore for SqlStore {
         answer: Option<(u16, Value)>,
     ) -> BoxFuture<'_, Result<(), Problem>> {
         Box::pin(async move {
-            let mut connection = self.inner.writer.lock().await;
+            let mut connection = self.inner.writer().await?;
             self.inner.check_health()?;
             let settled = match &answer {
                 Some(answer) => idempotency::answered(&mut connection, tenant, &key, answer).await,
@@ -62,7 +61,7 @@ impl ControlStore for SqlStore {
 
     fn prune_claims(&self, horizon: Timestamp) -> BoxFuture<'_, Result<u64, Problem>> {
         Box::pin(async move {
-            let mut connection = self.inner.writer.lock().await;
+            let mut connection = self.inner.writer().await?;
             Ok(idempotency::prune(&mut connection, horizon).await.map_err(lost)?)
         })
     }
@@ -133,7 +132,7 @@ impl ControlStore for SqlStore {
 
     fn prune_audit(&self, horizon: Timestamp) -> BoxFuture<'_, Result<u64, Problem>> {
         Box::pin(async move {
-            let mut connection = self.inner.writer.lock().await;
+            let mut connection = self.inner.writer().await?;
             Ok(audit::prune(&mut connection, horizon).await.map_err(lost)?)
         })
     }
@@ -145,15 +144,13 @@ impl ControlStore for SqlStore {
 
 impl Inner {
     async fn write_security(&self, notes: &audit::SecurityNotes) -> Result<(), StoreError> {
-        let mut connection = self.writer.lock().await;
-        let mut transaction = connection.begin().await.map_err(lost)?;
+        let mut writer = self.writer().await?;
+        writer.begin().await?;
         for (tenant, mut entry) in notes.rows(self.clocks.machine_now(), TenantId::DEFAULT) {
             entry.id = self.directory.next_audit();
-            audit::append(&mut transaction, tenant, &entry)
-                .await
-                .map_err(lost)?;
+            audit::append(&mut writer, tenant, &entry).await.map_err(lost)?;
         }
-        transaction.commit().await.map_err(lost)
+        writer.commit().await
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
+use tokio::sync::MutexGuard;
 use turnpike_domain::catalog::Catalog;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{Answer, AuditEntry, Change, ControlState, Decision, Effect};
@@ -12,6 +12,7 @@ use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::problem::{Code, Problem};
 
 use super::connect::lost;
+use super::writer::Writer;
 use super::{Inner, SqlStore, audit, catalog, customer, idempotency, key, settings, subscription, tenant};
 
 /// What is done in a transaction: reads and writes of its own, and a decision whose effects the store writes and takes
@@ -47,28 +48,33 @@ impl Inner {
             .map_or(Ok(()), |why| Err(StoreError::Poisoned(why)))
     }
 
+    /// The connection that writes, with no transaction on it.
+    pub(super) async fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+        let mut writer = self.writer.lock().await;
+        writer.clear().await?;
+        Ok(writer)
+    }
+
     async fn write(&self, change: Change, work: Work) -> Result<Answer, Problem> {
-        let mut connection = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         self.check_health()?;
         if let Some(call) = &change.idempotency
-            && let Some(answer) = idempotency::repeated(&mut connection, change.tenant, call).await?
+            && let Some(answer) = idempotency::repeated(&mut writer, change.tenant, call).await?
         {
             return Ok(answer);
         }
-        let mut transaction = connection.begin().await.map_err(lost)?;
-        let mut decision = work(&mut transaction, &self.directory).await?;
-        let catalog = self.directory.catalog_after(change.tenant, &decision.effects);
-        self.keep(&mut transaction, &change, &decision, catalog.as_ref())
-            .await
-            .map_err(lost)?;
         let generation = self.generation.load(Ordering::Acquire) + 1;
-        let counted = settings::keep_generation(&mut transaction, generation);
-        counted.await.map_err(lost)?;
-        self.fail.pass("sql.before_commit")?;
-        if let Err(error) = transaction.commit().await.map_err(lost) {
-            return Err(self.commit_failed(error).into());
-        }
+        writer.begin().await?;
+        let done = match self.decide(&mut writer, &change, work, generation).await {
+            Ok(done) => done,
+            Err(problem) => {
+                writer.roll_back().await?;
+                return Err(problem);
+            }
+        };
+        writer.commit().await.map_err(|error| self.commit_failed(error))?;
         self.generation.store(generation, Ordering::Release);
+        let (mut decision, catalog) = done;
         let effects = std::mem::take(&mut decision.effects);
         self.directory
             .apply(change.tenant, effects, catalog, &self.clocks);
@@ -80,6 +86,25 @@ impl Inner {
             body: decision.answer,
             repeated: false,
         })
+    }
+
+    /// Runs `work` and writes what it decided; what is left is to commit.
+    async fn decide(
+        &self,
+        connection: &mut SqliteConnection,
+        change: &Change,
+        work: Work,
+        generation: u64,
+    ) -> Result<(Decision, Option<Catalog>), Problem> {
+        let decision = work(connection, &self.directory).await?;
+        let catalog = self.directory.catalog_after(change.tenant, &decision.effects);
+        self.keep(connection, change, &decision, catalog.as_ref())
+            .await
+            .map_err(lost)?;
+        let counted = settings::keep_generation(connection, generation);
+        counted.await.map_err(lost)?;
+        self.fail.pass("sql.before_commit")?;
+        Ok((decision, catalog))
     }
 
     /// Notes outside the database that it has come to `generation`. The change stands whether that succeeds or not: until
@@ -95,7 +120,7 @@ impl Inner {
         }
     }
 
-    /// A full disk rolls back by itself. After any other failure nobody knows what is on disk: nothing more is written
+    /// What a full disk did not take is taken back. After any other failure nobody knows what is on disk: nothing more is written
     /// until the process has started anew and read it.
     fn commit_failed(&self, error: StoreError) -> StoreError {
         if matches!(error, StoreError::Full(_)) {

@@ -30,6 +30,12 @@ struct Balance {
 /// The place of a grant, in the order of drawing: priority, end (of it or of its recurrence), start, id.
 type Ranked<'a> = (u8, Timestamp, Timestamp, &'a str, usize);
 
+/// What of `used` is beyond a bound whose window used `before` before it.
+fn beyond(bound: Bound, before: i128, used: i128) -> i128 {
+    let beyond = |total: i128| total.saturating_sub(bound.limit.parts()).max(0);
+    beyond(before.saturating_add(used)).saturating_sub(beyond(before))
+}
+
 impl<C: Course> GrantPlan<C> {
     /// What is left when `used` was used in the past segments.
     pub fn standing(&self, used: &[Quantity]) -> Standing {
@@ -49,13 +55,19 @@ impl<C: Course> GrantPlan<C> {
         standing
     }
 
-    /// By how much the limits of the current window are raised: what is left of the grants at the start of the current
-    /// segment, and what earlier segments of the window used beyond the allowance.
-    pub fn extra(&self, standing: &Standing) -> Quantity {
-        let current = self.current();
+    /// By how much the limits of the current window, in which `used` was used, are raised: what is left of the grants at
+    /// the start of the current segment, and what the window used beyond the allowance without drawing on them now: in
+    /// its earlier segments, and in the minute of a change what was covered by what held before.
+    pub fn extra(&self, standing: &Standing, used: Quantity) -> Quantity {
+        let (current, at) = (self.current(), self.past().len());
         let beyond = current.bound.map_or(0, |bound| {
-            let before = self.used_before(standing, self.past().len(), bound);
-            before.saturating_sub(bound.limit.parts()).max(0)
+            let before = self.used_before(standing, at, bound);
+            let now = used.parts().saturating_sub(before);
+            let covered = beyond(bound, before, now).saturating_sub(self.due(standing, (at, &current), now));
+            before
+                .saturating_sub(bound.limit.parts())
+                .max(0)
+                .saturating_add(covered.max(0))
         });
         let balances = self.active(current);
         let balances = balances.map(|at| self.balance(&standing.balances, at, &current));
@@ -90,8 +102,7 @@ impl<C: Course> GrantPlan<C> {
         }
         let bounds = segment.bounds().map(|bound| {
             let before = self.used_before(standing, at, bound);
-            let beyond = |total: i128| total.saturating_sub(bound.limit.parts()).max(0);
-            beyond(before.saturating_add(used)).saturating_sub(beyond(before))
+            beyond(bound, before, used)
         });
         bounds.min().unwrap_or(0)
     }

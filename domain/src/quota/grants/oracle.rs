@@ -134,6 +134,7 @@ impl Course for Seen {
         Allowance {
             bound: window.map(|window| Bound { window, limit }),
             covers: window.is_none(),
+            cut: false,
             until: window.map_or(change, |window| window.end.min(change)),
         }
     }
@@ -210,7 +211,7 @@ proptest! {
         let found: Vec<_> = found.map(|(grant, left)| (grant.id.clone(), (left.parts() / UNIT) as i64)).collect();
         prop_assert_eq!(found, left);
         if let (Some(bound), Some(total)) = (bound, total) {
-            let remaining = bound.limit.parts() + plan.extra(&standing).parts() - total.parts();
+            let remaining = bound.limit.parts() + plan.extra(&standing, total).parts() - total.parts();
             prop_assert_eq!(remaining.max(0), Quantity::from_units(more).parts());
         }
     }

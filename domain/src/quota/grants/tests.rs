@@ -41,6 +41,7 @@ fn within(window: TimeRange, limit: i64, until: Timestamp) -> Allowance {
     Allowance {
         bound: Some(Bound { window, limit }),
         covers: false,
+        cut: false,
         until: window.end.min(until),
     }
 }
@@ -94,7 +95,10 @@ fn smaller_priority_then_earlier_end_is_drawn_first() {
         left(&plan, &[100]),
         pairs(&[("late", "0"), ("a", "0"), ("z", "0")])
     );
-    assert_eq!(plan.extra(&plan.standing(&units([100]))), Quantity::ZERO);
+    assert_eq!(
+        plan.extra(&plan.standing(&units([100])), Quantity::ZERO),
+        Quantity::ZERO
+    );
 }
 
 #[test]
@@ -121,8 +125,14 @@ fn what_a_window_used_before_a_grant_began_is_not_drawn_from_it() {
     assert_eq!(plan.past().len(), 1);
     assert_eq!(plan.current().range.end, day(4));
     // 13 of 10 were used in the morning: the afternoon has the grant, and no more.
-    assert_eq!(plan.extra(&plan.standing(&units([13]))), Quantity::from_units(8));
-    assert_eq!(plan.extra(&plan.standing(&units([4]))), Quantity::from_units(5));
+    assert_eq!(
+        plan.extra(&plan.standing(&units([13])), Quantity::from_units(13)),
+        Quantity::from_units(8)
+    );
+    assert_eq!(
+        plan.extra(&plan.standing(&units([4])), Quantity::from_units(4)),
+        Quantity::from_units(5)
+    );
 }
 
 #[test]
@@ -165,7 +175,12 @@ fn the_end_of_a_subscription_draws_nothing_that_its_windows_covered() {
             TimeRange::new(day(4), day(5))
         ]
     );
-    let extra = |used: [i64; 3]| plan.extra(&plan.standing(&units(used)));
+    let extra = |used: [i64; 3]| {
+        plan.extra(
+            &plan.standing(&units(used)),
+            Quantity::from_units(used.iter().sum()),
+        )
+    };
     assert_eq!(extra([70, 10, 9]), Quantity::from_units(94));
     assert_eq!(extra([70, 10, 12]), Quantity::from_units(95), "two were drawn");
     let left = plan.left(&plan.standing(&units([0, 10, 12])), Quantity::from_units(24));
@@ -191,7 +206,12 @@ fn a_window_that_begins_within_a_segment_counts_its_own_part() {
             TimeRange::new(day(3), changed)
         ]
     );
-    let extra = |used: [i64; 3]| plan.extra(&plan.standing(&units(used)));
+    let extra = |used: [i64; 3]| {
+        plan.extra(
+            &plan.standing(&units(used)),
+            Quantity::from_units(used.iter().sum()),
+        )
+    };
     assert_eq!(extra([1, 1, 0]), Quantity::from_units(3));
     assert_eq!(
         extra([1, 13, 0]),

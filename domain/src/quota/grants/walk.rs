@@ -183,10 +183,12 @@ impl<'a, C: Course> Walk<'a, C> {
     /// What held before, where it changes within its window.
     fn held_before(&self) -> Held {
         let changed = self.before.until == self.at && self.before.bound != self.allowance.bound;
+        // Where what holds now covers everything, nothing is drawn anyway; where it is taken away, what held before counts.
+        let covered = self.allowance.bound.is_none() && self.allowance.covers;
         match self.before.bound {
-            _ if !changed || self.allowance.bound.is_none() => Held::Not,
+            _ if !changed || covered => Held::Not,
             None if self.before.covers => Held::Wholly,
-            Some(before) if before.window.contains(self.at) => Held::Within(before),
+            Some(before) if self.before.cut || before.window.contains(self.at) => Held::Within(before),
             _ => Held::Not,
         }
     }

@@ -1,0 +1,226 @@
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Inner {
+    #[serde(rename = "a/b")]
+    _value: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Outer {
+    _inner: Vec<Inner>,
+}
+
+/// The pointer and words of the one wrong field.
+fn wrong(text: &str) -> (String, String) {
+    wrong_in::<Outer>(text)
+}
+
+fn wrong_in<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> (String, String) {
+    let problem = read_json::<T>(text.as_bytes()).unwrap_err();
+    assert_eq!(problem.code, Code::Invalid, "{problem}");
+    let [field] = &problem.fields[..] else {
+        panic!("{problem:?}");
+    };
+    (field.pointer.clone(), field.detail.clone())
+}
+
+#[test]
+fn wrong_fields_are_pointed_to() {
+    let cases = [
+        ("{}", "/_inner", "is missing"),
+        (r#"{"_inner":[{"a/b":1},{}]}"#, "/_inner/1/a~1b", "is missing"),
+        (
+            r#"{"_inner":[{"a/b":"x"}]}"#,
+            "/_inner/0/a~1b",
+            "invalid type: string \"x\", expected a whole number in range",
+        ),
+        (
+            r#"{"_inner":[5]}"#,
+            "/_inner/0",
+            "invalid type: integer `5`, expected an object",
+        ),
+        (
+            r#"{"_inner":true}"#,
+            "/_inner",
+            "invalid type: boolean `true`, expected a list",
+        ),
+        (
+            r#"{"_inner":[],"more":1}"#,
+            "/more",
+            "unknown field `more`, expected `_inner`",
+        ),
+    ];
+    for (text, pointer, words) in cases {
+        assert_eq!(wrong(text), (pointer.to_owned(), words.to_owned()), "{text}");
+    }
+}
+
+#[test]
+fn broken_json_is_another_matter() {
+    for text in [
+        "",
+        "{",
+        r#"{"_inner":[]} x"#,
+        r#"{"more":1 <"#,
+        r#"{"more":1} x"#,
+        "{\"_inner\":[\"\u{1}\"]}",
+        "nul",
+    ] {
+        let problem = read_json::<Outer>(text.as_bytes()).unwrap_err();
+        assert_eq!(problem.code, Code::InvalidJson, "{text}");
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Metered,
+    Boolean,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixed {
+    #[serde(default)]
+    _kind: Option<Kind>,
+    #[serde(default)]
+    _kinds: Vec<Kind>,
+}
+
+#[test]
+fn a_value_that_is_none_of_the_fixed_words_is_pointed_to() {
+    for (value, words) in [
+        ("5", WORD),
+        ("-1.5e3", WORD),
+        ("1e999", WORD),
+        ("true", WORD),
+        ("[]", WORD),
+        (r#"["metered"]"#, WORD),
+        ("{}", WORD),
+        (
+            r#""other""#,
+            "unknown variant `other`, expected `metered` or `boolean`",
+        ),
+    ] {
+        for (text, pointer) in [
+            (format!(r#"{{"_kind":{value}}}"#), "/_kind"),
+            (format!(r#"{{"_kinds":["metered",{value}]}}"#), "/_kinds/1"),
+        ] {
+            assert_eq!(
+                wrong_in::<Fixed>(&text),
+                (pointer.to_owned(), words.to_owned()),
+                "{text}"
+            );
+        }
+    }
+    assert_eq!(
+        wrong_in::<Fixed>(r#"{"_kinds":[null]}"#),
+        ("/_kinds/0".to_owned(), WORD.to_owned())
+    );
+}
+
+#[test]
+fn valid_json_that_cannot_be_held_is_pointed_to_and_other_bytes_are_no_json() {
+    let (pointer, words) = wrong_in::<Outer>(r#"{"_inner":[{"a/b":1e999}]}"#);
+    assert_eq!((&*pointer, &*words), ("/_inner/0/a~1b", "number out of range"));
+    for bytes in [
+        &b"{\"_kind\":\"\xff\"}"[..],
+        b"{\"_kind\":5,\"x\":\"\xff\"}",
+        b"{\"_kind\":5 <",
+        b"{\"_kind\":05}",
+    ] {
+        let problem = read_json::<Fixed>(bytes).unwrap_err();
+        assert_eq!(problem.code, Code::InvalidJson, "{problem}");
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    _limit: Option<usize>,
+    _meter: String,
+}
+
+#[tokio::test]
+async fn wrong_parameters_are_pointed_to() {
+    for (query, pointer) in [
+        ("_limit=abc&_meter=x", "/_limit"),
+        ("_limit=-1&_meter=x", "/_limit"),
+        ("_limit=1&_limit=2&_meter=x", "/_limit"),
+        ("_meter=x&other=1", "/other"),
+        ("", "/_meter"),
+    ] {
+        let request = Request::builder()
+            .uri(format!("/x?{query}"))
+            .body(axum::body::Body::empty());
+        let (mut parts, _) = request.unwrap().into_parts();
+        let Failure(problem) = Params::<Asked>::from_request_parts(&mut parts, &())
+            .await
+            .unwrap_err();
+        assert_eq!(problem.code, Code::Invalid, "{query}");
+        if pointer == "/_limit" && !query.contains('2') {
+            assert_eq!(problem.fields[0].detail, "must be a whole number in range");
+        }
+        assert_eq!(
+            problem.fields.first().map(|field| field.pointer.as_str()),
+            Some(pointer),
+            "{problem}"
+        );
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Since {
+    #[serde(default, deserialize_with = "optional_time")]
+    from: Option<Timestamp>,
+}
+
+#[tokio::test]
+async fn a_plus_that_became_a_space_is_understood() {
+    let at = Timestamp::parse("2026-01-01T02:00:00+02:00").unwrap();
+    for (query, from) in [
+        ("from=2026-01-01T02:00:00+02:00", Some(at)),
+        ("from=2026-01-01T02:00:00%2B02:00", Some(at)),
+        ("from=2026-01-01T00:00:00Z", Some(at)),
+        ("from=2026-01-01+00:00:00Z", Some(at)),
+        ("", None),
+    ] {
+        let request = Request::builder().uri(format!("/x?{query}")).body(Body::empty());
+        let (mut parts, _) = request.unwrap().into_parts();
+        let Params(since) = Params::<Since>::from_request_parts(&mut parts, &())
+            .await
+            .unwrap();
+        assert_eq!(since.from, from, "{query}");
+    }
+    for wrong in [
+        "yesterday",
+        "2026-01-01T02:00:00 2:00",
+        "2026-01-01T02:00:00 -02:00",
+    ] {
+        assert!(parse_time(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_not_read_as_text() {
+    let with = |encoding: &str| {
+        let request = Request::builder()
+            .header("content-type", "application/json")
+            .header("content-encoding", encoding);
+        request.body(axum::body::Body::from(r#"{"_inner":[]}"#)).unwrap()
+    };
+    assert!(
+        JsonBody::<Outer>::from_request(with("identity"), &())
+            .await
+            .is_ok()
+    );
+    let Failure(problem) = JsonBody::<Outer>::from_request(with("gzip"), &())
+        .await
+        .unwrap_err();
+    assert_eq!(problem.code, Code::UnsupportedMediaType);
+}
