@@ -56,7 +56,7 @@ async fn the_documents_are_whole() {
 }
 
 /// Path with its parameters filled in, and its operations.
-fn operations(document: &Value) -> Vec<(String, Method, Value)> {
+pub(super) fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
         let filled: Vec<&str> = path
@@ -72,7 +72,7 @@ fn operations(document: &Value) -> Vec<(String, Method, Value)> {
 }
 
 /// A schema with its references followed, and without the null of what may be left out.
-fn meant<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
+pub(super) fn meant<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     let schema = match schema["$ref"].as_str() {
         Some(reference) => document.pointer(&reference[1..]).expect("a schema"),
         None => schema,
