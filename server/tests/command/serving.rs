@@ -94,7 +94,15 @@ fn every_command_says_as_json_that_nobody_listens() {
     let file = server.file("a.csv", "who,n\na,1\n");
     for command in [
         &["apply", "catalog.toml", "--yes"][..],
-        &["import", &file, "--type", "call", "--subject-column", "who"],
+        &[
+            "import",
+            &file,
+            "--type",
+            "call",
+            "--subject-column",
+            "who",
+            "--now",
+        ],
         &["usage", "tokens"],
         &["check", "acme", "tokens"],
         &["invoice", "list"],
@@ -142,7 +150,15 @@ fn a_reader_of_errors_that_went_away_changes_no_exit_code() {
 fn what_is_written_with_json_is_json() {
     let server = Server::start();
     let file = server.file("a.csv", "who,n\nacme,1\nacme,2\n");
-    let import = ["import", &file, "--type", "call", "--subject-column", "who"];
+    let import = [
+        "import",
+        &file,
+        "--type",
+        "call",
+        "--subject-column",
+        "who",
+        "--now",
+    ];
     server.call(&import).succeeded();
     let catalog = server.call(&["export", "catalog", "--json"]).json();
     assert_eq!(catalog["plans"][0]["key"], "pro");
