@@ -1,6 +1,6 @@
-//! Reading JSON by its shape: what derived code also takes, and no description of the API says, is refused here for
-//! all types alike. A structure is an object, never the list of its fields; a fixed word is a string, never an object
-//! of that word and nothing.
+//! Reading JSON by its shape, for all types alike, as the description of the API has it and not as derived code does. A
+//! structure is an object, never the list of its fields; a fixed word is a string, never an object of that word and
+//! nothing; a whole number is one however it is written, `5.0` too.
 
 use std::fmt;
 
@@ -19,13 +19,24 @@ macro_rules! the_same {
     )*};
 }
 
+macro_rules! whole {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            self.0.$method(Whole(visitor))
+        }
+    )*};
+}
+
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     type Error = D::Error;
 
+    whole! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
+    }
+
     the_same! {
         deserialize_any() deserialize_bool()
-        deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64() deserialize_i128()
-        deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
         deserialize_f32() deserialize_f64()
         deserialize_char() deserialize_str() deserialize_string() deserialize_bytes() deserialize_byte_buf()
         deserialize_option() deserialize_unit() deserialize_unit_struct(name: &'static str)
@@ -100,6 +111,34 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<V::Value, A::Error> {
         self.0.visit_map(Strict(entries))
+    }
+}
+
+/// The largest whole number below which a float tells all of them apart.
+const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// The visitor of a whole number.
+struct Whole<V>(V);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Whole<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    handed_on! {
+        visit_i8(i8) visit_i16(i16) visit_i32(i32) visit_i64(i64) visit_i128(i128)
+        visit_u8(u8) visit_u16(u16) visit_u32(u32) visit_u64(u64) visit_u128(u128)
+    }
+
+    /// JSON Schema, and so the API's description, counts `5.0` and `5e0` among the integers.
+    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
+        let text = (value.abs() <= WHOLE_FLOAT_MAX && value.fract() == 0.0).then(|| format!("{value:.0}"));
+        match text.and_then(|text| text.parse().ok()) {
+            Some(whole) => self.0.visit_i64(whole),
+            None => self.0.visit_f64(value),
+        }
     }
 }
 

@@ -61,6 +61,34 @@ fn wrong_fields_are_pointed_to() {
 }
 
 #[test]
+fn a_whole_number_is_one_however_it_is_written() {
+    #[derive(Debug, Deserialize)]
+    struct Numbers {
+        small: Option<u32>,
+        #[serde(default)]
+        large: i64,
+    }
+    let read = |text: &str| read_json::<Numbers>(text.as_bytes());
+    for (text, small, large) in [
+        (r#"{"small":5.0,"large":-7.0}"#, 5, -7),
+        (r#"{"small":12e2}"#, 1_200, 0),
+        (
+            r#"{"small":0,"large":9007199254740992.0}"#,
+            0,
+            9_007_199_254_740_992,
+        ),
+        (r#"{"small":-0.0}"#, 0, 0),
+    ] {
+        let numbers = read(text).unwrap();
+        assert_eq!((numbers.small, numbers.large), (Some(small), large), "{text}");
+    }
+    for number in ["5.5", "-1.0", "4294967296.0", "1e300", "true", "\"5\"", "[]"] {
+        let (pointer, _) = wrong_in::<Numbers>(&format!(r#"{{"small":{number}}}"#));
+        assert_eq!(pointer, "/small", "{number}");
+    }
+}
+
+#[test]
 fn broken_json_is_another_matter() {
     for text in [
         "",
