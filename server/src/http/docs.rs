@@ -233,7 +233,7 @@ pub(crate) fn router(document: &OpenApi) -> Router {
 }
 
 /// This document.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses(
+#[utoipa::path(get, path = "/openapi.json", tag = "Operations", responses(
     (status = 200, description = "OpenAPI 3.1, made from the handlers themselves", body = serde_json::Value, content_type = "application/json"),
 ))]
 async fn openapi_json(State(pages): State<Pages>) -> impl IntoResponse {
@@ -244,7 +244,7 @@ async fn openapi_json(State(pages): State<Pages>) -> impl IntoResponse {
 }
 
 /// The same as a page to read, without scripts.
-#[utoipa::path(get, path = "/docs", tag = "operations", responses(
+#[utoipa::path(get, path = "/docs", tag = "Operations", responses(
     (status = 200, description = "HTML", body = String, content_type = "text/html"),
 ))]
 async fn readable_page(State(pages): State<Pages>) -> Html<String> {

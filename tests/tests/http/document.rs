@@ -24,6 +24,12 @@ async fn the_documents_are_whole() {
     for outside in ["http://", "src=", "<script", "@import", "<link"] {
         assert!(!page.contains(outside), "the page loads something: {outside}");
     }
+    let tags = document["tags"].as_array().expect("tags").iter();
+    let tags: Vec<_> = tags
+        .map(|tag| tag["name"].as_str().expect("a name").to_lowercase())
+        .collect();
+    let distinct: BTreeSet<_> = tags.iter().collect();
+    assert_eq!(distinct.len(), tags.len(), "{tags:?}");
     // Every reference of the document leads somewhere.
     let text = document.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {
