@@ -149,6 +149,69 @@ async fn what_cannot_be_read_is_named_and_the_others_are_verified() {
     assert_eq!(tried, TAMPERED.len() + TAMPERED_LINE.len() - 1);
 }
 
+/// Asked for, such an invoice is told with what is damaged, and lists and exports show the others beside it.
+#[tokio::test]
+async fn an_invoice_that_cannot_be_read_is_named_and_the_others_are_shown() {
+    let line = "line = 4 AND invoice = (SELECT id FROM invoices WHERE number = 2)";
+    for (table, which, column, pointer) in [
+        ("invoices", "number = 2", "total", "/total"),
+        ("invoices", "number = 2", "status", "/status"),
+        ("invoices", "number = 2", "period_end_us", "/period/end"),
+        ("invoice_lines", line, "quantity", "/lines/4/quantity"),
+    ] {
+        let (app, invoices) = two_invoices().await;
+        app.tamper(&format!("UPDATE {table} SET {column} = 'many' WHERE {which}"))
+            .await;
+        let id = invoices[1]["id"].as_str().unwrap();
+        let field = json!({"pointer": pointer, "expected": "a value that can be read", "found": "many"});
+        let calls = [
+            ("GET", format!("/v1/invoices/{id}")),
+            ("GET", "/v1/invoices/INV-000002".to_owned()),
+            ("GET", format!("/v1/invoices/{id}.html")),
+            ("POST", format!("/v1/invoices/{id}/pay")),
+            ("POST", format!("/v1/invoices/{id}/finalize")),
+        ];
+        for (method, path) in calls {
+            let (status, problem) = app.call(method, &path, Value::Null).await;
+            assert_eq!(
+                (status, &problem["code"]),
+                (500, &json!("damaged")),
+                "{path} {problem}"
+            );
+            assert_eq!(problem["retryable"], false);
+            assert!(
+                problem["detail"].as_str().unwrap().contains(id),
+                "{path} {problem}"
+            );
+            assert_eq!(problem["errors"][0]["pointer"], pointer, "{path} {problem}");
+        }
+        let page = app.get("/v1/invoices").await;
+        let damaged = json!([{"id": id, "number": "INV-000002", "field": field}]);
+        assert_eq!(
+            (&page["data"], &page["damaged"]),
+            (&json!([invoices[0]]), &damaged)
+        );
+        let first = app.get("/v1/invoices?limit=1").await;
+        assert_eq!((&first["data"], &first["damaged"]), (&json!([]), &damaged));
+        let cursor = first["next_cursor"].as_str().unwrap();
+        let second = app.get(&format!("/v1/invoices?limit=1&cursor={cursor}")).await;
+        assert_eq!(second, json!({"data": [invoices[0]], "next_cursor": null}));
+        let (_, text) = app
+            .call("GET", "/v1/export/invoices?format=ndjson", Value::Null)
+            .await;
+        let rows: Vec<Value> = text
+            .as_str()
+            .unwrap()
+            .lines()
+            .map(|row| serde_json::from_str(row).unwrap())
+            .collect();
+        assert_eq!(rows, [json!({"damaged": damaged[0]}), invoices[0].clone()]);
+        let (_, csv) = app.call("GET", "/v1/export/invoices", Value::Null).await;
+        let told = format!("{id},INV-000002,,,,,,,,damaged,,,{pointer} cannot be read,,,,");
+        assert_eq!(csv.as_str().unwrap().lines().nth(1), Some(told.as_str()));
+    }
+}
+
 #[tokio::test]
 async fn a_line_that_cannot_be_read_is_told_by_the_invoice_that_corrects_it_too() {
     let (app, _) = two_invoices().await;

@@ -13,9 +13,10 @@ use turnpike_domain::port::billing::{
     NumberSeries, Stored,
 };
 use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter};
-use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 
+use super::connect::lost;
 use super::{SqlStore, Work, billing_read as read, billing_write as write, looks, number, read_body};
 use crate::width::integer;
 
@@ -119,7 +120,7 @@ impl BillingStore for SqlStore {
             let found = self
                 .read(move |c| Box::pin(async move { Ok(read::by_id(c, tenant, &id).await) }))
                 .await?;
-            Ok(found?)
+            found
         })
     }
 
@@ -141,7 +142,12 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn invoices(&self, tenant: TenantId, filter: InvoiceFilter, page: PageAfter) -> Stored<'_, Vec<Invoice>> {
+    fn invoices(
+        &self,
+        tenant: TenantId,
+        filter: InvoiceFilter,
+        page: PageAfter,
+    ) -> Stored<'_, Vec<Result<Invoice, Broken>>> {
         Box::pin(async move {
             let found = self
                 .read(move |c| Box::pin(async move { Ok(read::list(c, tenant, &filter, &page).await) }))
@@ -155,7 +161,7 @@ impl BillingStore for SqlStore {
             let found = self
                 .read(move |c| Box::pin(async move { Ok(read::of_boundaries(c, tenant, &boundaries).await) }))
                 .await?;
-            Ok(found?)
+            found
         })
     }
 
@@ -305,12 +311,11 @@ impl BillingStore for SqlStore {
 
 fn runs_of(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<BillingRun>, Problem> {
     let run = |row: &sqlx::sqlite::SqliteRow| -> Result<BillingRun, Problem> {
-        let broken = |error: sqlx::Error| Problem::new(Code::Unavailable, error.to_string());
-        let (id, body): (&str, &str) = (row.try_get(0).map_err(broken)?, row.try_get(1).map_err(broken)?);
+        let (id, body): (&str, &str) = (row.try_get(0).map_err(lost)?, row.try_get(1).map_err(lost)?);
         let run: BillingRun = read_body("billing_runs", id, body)?;
         Ok(BillingRun {
-            invoices: number("billing_runs", id, row.try_get(2).map_err(broken)?)?,
-            empty_periods: number("billing_runs", id, row.try_get(3).map_err(broken)?)?,
+            invoices: number("billing_runs", id, row.try_get(2).map_err(lost)?)?,
+            empty_periods: number("billing_runs", id, row.try_get(3).map_err(lost)?)?,
             ..run
         })
     };
