@@ -7,7 +7,7 @@ use super::control::{Answer, Change, PageAfter};
 use crate::catalog::Subscription;
 use crate::identity::TenantId;
 use crate::invoice::{
-    BillingRun, Difference, Invoice, InvoiceStatus, InvoiceStep, LateUsage, Line, number_text,
+    BillingRun, Difference, Invoice, InvoiceStatus, InvoiceStep, LateUsage, Line, StatusEntry, number_text,
 };
 use crate::problem::{Code, FieldError, Problem};
 use crate::time::{TimeRange, Timestamp};
@@ -234,6 +234,9 @@ pub trait BillingStore: Send + Sync {
 
     /// The tenant's series of numbers.
     fn series(&self, tenant: TenantId) -> Stored<'_, NumberSeries>;
+
+    /// The statuses of a final invoice, oldest first; none for one that is not final.
+    fn history(&self, tenant: TenantId, id: String) -> Stored<'_, Result<Vec<StatusEntry>, Broken>>;
 
     /// Invoices, newest first, before the id `page.after`. One that cannot be read stands in its place. It is not among those of a
     /// `filter` by what cannot be read.

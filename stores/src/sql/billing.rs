@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, LateUsage, Line};
+use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, LateUsage, Line, StatusEntry};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::billing::{
     BilledFilter, BillingStore, Boundary, Broken, Closings, InvoiceFilter, InvoiceName, Kept, Look,
@@ -17,7 +17,9 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 
 use super::connect::lost;
-use super::{SqlStore, Work, billing_read as read, billing_write as write, looks, number, read_body};
+use super::{
+    SqlStore, Work, billing_read as read, billing_write as write, invoice_history, looks, number, read_body,
+};
 use crate::width::integer;
 
 /// A change that the engine makes by itself needs no answer.
@@ -109,9 +111,9 @@ impl BillingStore for SqlStore {
     }
 
     fn step(&self, change: Change, id: String, step: InvoiceStep) -> Stored<'_, Answer> {
-        let tenant = change.tenant;
+        let (tenant, at) = (change.tenant, change.at);
         Box::pin(self.work(change, move |c| {
-            Box::pin(async move { write::step(c, tenant, &id, step).await })
+            Box::pin(async move { write::step(c, tenant, &id, (step, at)).await })
         }))
     }
 
@@ -139,6 +141,15 @@ impl BillingStore for SqlStore {
                 .read(move |c| Box::pin(async move { Ok(read::series(c, tenant).await) }))
                 .await?;
             Ok(series?)
+        })
+    }
+
+    fn history(&self, tenant: TenantId, id: String) -> Stored<'_, Result<Vec<StatusEntry>, Broken>> {
+        Box::pin(async move {
+            let found = self
+                .read(move |c| Box::pin(async move { Ok(invoice_history::read(c, tenant, &id).await) }))
+                .await?;
+            Ok(found?)
         })
     }
 

@@ -15,7 +15,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::billing_read as read;
 use super::connect::lost;
-use super::{read_body, settings, write_body};
+use super::{invoice_history, read_body, settings, write_body};
 use crate::width::integer;
 
 /// Lines written with one statement: SQLite takes 32,766 parameters in one.
@@ -225,6 +225,17 @@ async fn update(
     Ok(())
 }
 
+/// Writes an invoice that is final, with a status that it gets now.
+async fn move_on(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    invoice: &Invoice,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    invoice_history::add(connection, tenant, invoice, at).await?;
+    update(connection, tenant, invoice).await
+}
+
 async fn remove_lines(connection: &mut SqliteConnection, tenant: TenantId, id: &str) -> Result<(), Problem> {
     sqlx::query("DELETE FROM invoice_lines WHERE tenant = $1 AND invoice = $2")
         .bind(i64::from(tenant.0))
@@ -294,7 +305,7 @@ pub(super) async fn finish(
     }
     let mut series = Series::read(connection, tenant).await?;
     let invoice = series.number(invoice, at);
-    update(connection, tenant, &invoice).await?;
+    move_on(connection, tenant, &invoice, at).await?;
     series.keep(connection, tenant).await?;
     let answer = answer_of(&InvoiceView::from(&invoice))?;
     Ok(Decision::changed(
@@ -317,7 +328,7 @@ pub(super) async fn finish_all(
     let found = read::by_ids(connection, tenant, ids).await?.into_iter();
     for invoice in found.filter(|found| found.status == InvoiceStatus::Finalizing) {
         let invoice = series.number(invoice, at);
-        update(connection, tenant, &invoice).await?;
+        move_on(connection, tenant, &invoice, at).await?;
         notes.push(noted("invoice.finalize", &invoice));
     }
     series.keep(connection, tenant).await?;
@@ -391,12 +402,12 @@ pub(super) async fn step(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     id: &str,
-    step: InvoiceStep,
+    (step, at): (InvoiceStep, Timestamp),
 ) -> Result<Decision, Problem> {
     let invoice = find(connection, tenant, id).await?;
     let status = invoice.status.after(step)?;
     let invoice = Invoice { status, ..invoice };
-    update(connection, tenant, &invoice).await?;
+    move_on(connection, tenant, &invoice, at).await?;
     let action = match step {
         InvoiceStep::Pay => "invoice.pay",
         InvoiceStep::Void => "invoice.void",

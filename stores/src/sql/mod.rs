@@ -15,6 +15,7 @@ mod directory;
 mod first_start;
 mod idempotency;
 mod integrity;
+mod invoice_history;
 mod key;
 mod looks;
 mod settings;
