@@ -268,7 +268,7 @@ mod tests {
             log.append(unreadable.clone()).unwrap();
         }
         let old = append(&log, 6, (TenantId(1), now - KEPT_US - 1));
-        let young = append(&log, 5, (TenantId(1), now - KEPT_US));
+        let young = append(&log, 2, (TenantId(1), now - KEPT_US));
         append(&log, 3, (TEST, 0));
         // Blocks that cannot be read lie behind those that are old enough: a start reads none, and the search none of those.
         let timeline = Timeline::open(&log, now);

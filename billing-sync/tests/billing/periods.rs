@@ -299,6 +299,15 @@ async fn only_subscriptions_that_are_due_are_looked_at() {
     );
     app.look("2026-02-25T01:00:00Z").await;
     assert_eq!(app.invoices().await[0]["status"], "open");
+    assert_eq!(
+        due("2026-02-25T23:59:59Z").await,
+        [],
+        "closing a period is no change that asks for another look"
+    );
+    let over = due("2026-02-26T00:00:00Z").await;
+    assert_eq!(over.len(), 1, "late usage of the one that is over");
+    assert_eq!(over[0].subscription.id, id);
+    assert_eq!(due("2026-03-20T00:00:00Z").await.len(), 2);
 }
 
 /// One look and one run bill all with a few transactions, of which none is for one subscription alone.

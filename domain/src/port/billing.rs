@@ -210,9 +210,10 @@ pub trait BillingStore: Send + Sync {
     ) -> Stored<'_, Vec<Option<Timestamp>>>;
 
     /// Closes periods, all in one transaction, in which their run counts the invoices that it locked and the periods
-    /// without one. Where an invoice is locked already nothing changes. `false`, and nothing is written, where a
-    /// subscription is no longer as it was seen: what it owes may be something else now.
-    fn close(&self, change: Change, closings: Closings) -> Stored<'_, bool>;
+    /// without one. Where an invoice is locked already nothing changes. `None`, and nothing is written, where a
+    /// subscription is no longer as it was seen: what it owes may be something else now. Else the subscriptions that
+    /// learnt by it until when they are billed, which counts as one change of each ([`Look::change`]).
+    fn close(&self, change: Change, closings: Closings) -> Stored<'_, Option<Vec<String>>>;
 
     /// Gives `finalizing` invoices their numbers, in this order and in one transaction, as [`BillingStore::finish`] does.
     /// Others stay as they are. Answers how many got one.

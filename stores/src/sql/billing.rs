@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::catalog::Subscription;
@@ -12,7 +13,7 @@ use turnpike_domain::port::billing::{
     BilledFilter, BillingStore, Boundary, Broken, Closings, InvoiceFilter, InvoiceName, Kept, Look,
     NumberSeries, Stored,
 };
-use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter};
+use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter, answer_of};
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 
@@ -24,7 +25,7 @@ use crate::width::integer;
 
 /// A change that the engine makes by itself needs no answer.
 fn silent() -> Decision {
-    Decision::unchanged(serde_json::Value::Null)
+    Decision::unchanged(Value::Null)
 }
 
 /// The subscription learns, in the same transaction, until when it is billed.
@@ -63,7 +64,7 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn close(&self, change: Change, closings: Closings) -> Stored<'_, bool> {
+    fn close(&self, change: Change, closings: Closings) -> Stored<'_, Option<Vec<String>>> {
         Box::pin(async move {
             let (tenant, at) = (change.tenant, change.at);
             let work: Work = Box::new(move |c, state| {
@@ -74,20 +75,26 @@ impl BillingStore for SqlStore {
                         now.is_some_and(|now| now.is_as(seen))
                     };
                     if !closings.seen.iter().all(stands) {
-                        return Ok(Decision::unchanged(false.into()));
+                        return Ok(Decision::unchanged(Value::Null));
                     }
                     let billed = write::close_all(c, tenant, &closings, at).await?;
-                    let effects = billed
-                        .into_iter()
-                        .filter_map(|(subscription, until)| billed_until(state, tenant, subscription, until));
+                    let (mut effects, mut changed) = (Vec::new(), Vec::new());
+                    for (subscription, until) in billed {
+                        if let Some(effect) = billed_until(state, tenant, subscription, until) {
+                            effects.push(effect);
+                            changed.push(subscription);
+                        }
+                    }
                     Ok(Decision {
-                        effects: effects.collect(),
-                        ..Decision::unchanged(true.into())
+                        effects,
+                        ..Decision::unchanged(answer_of(&changed)?)
                     })
                 })
             });
             let answer = self.write(change, work).await?;
-            Ok(answer.body == true)
+            let ids = answer.body.as_array();
+            let text = |id: &Value| id.as_str().map(str::to_owned);
+            Ok(ids.map(|ids| ids.iter().filter_map(text).collect()))
         })
     }
 

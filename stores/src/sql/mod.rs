@@ -129,6 +129,13 @@ impl SqlStore {
         self.inner.generation.load(Ordering::Acquire)
     }
 
+    /// Goes on with a branch of the database's history that no copy of it has, where the mark beside the log names the one that
+    /// it is `marked` with.
+    pub async fn next_branch(&self, marked: Option<u64>) -> Result<u64, StoreError> {
+        let mut connection = self.inner.writer().await?;
+        settings::next_branch(&mut connection, marked, self.inner.randomness.as_ref()).await
+    }
+
     /// Notes from now on in `mark` how far the database has come, behind each change and before its answer.
     pub fn mark_in(&self, mark: ControlMark) {
         // There is one directory, and so one mark.
