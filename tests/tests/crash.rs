@@ -1,5 +1,7 @@
 //! R1 and R2: the process is killed at random instants and at every fail point; what was acknowledged counts once.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -82,7 +84,7 @@ async fn load_until(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1_killed_at_random_instants() {
-    let seed = seed("--test crash r1_killed", 1);
+    let seed = seed("--test crash r1_killed_at", 1);
     let directory = tempfile::tempdir().expect("a directory");
     let mut options = AppOptions::new(BINARY, directory.path());
     // Some restarts replay the log behind a checkpoint, some have nothing else.
@@ -129,6 +131,53 @@ async fn r1_killed_at_random_instants() {
     );
     // What no checkpoint holds is less than two checkpoints' worth.
     assert!(slowest <= ready_within(4_000), "ready again in {slowest:?}");
+}
+
+/// Starts the server and kills it at an instant of the time that a start takes. Whether it was not yet ready.
+async fn killed_in_its_start(data: &Path, after: Duration) -> bool {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let errors = log.reopen().expect("the same file");
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(data)
+        .env_clear()
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .spawn()
+        .expect("the server starts");
+    tokio::time::sleep(after).await;
+    let ended = child.try_wait().expect("a child");
+    child.kill().expect("killed");
+    child.wait().expect("it ends");
+    let told = std::fs::read_to_string(log.path()).expect("its log");
+    assert_eq!(ended, None, "it ended by itself: {told}");
+    !told.contains("turnpike serves")
+}
+
+/// Starts that are killed, one behind the other, leave a directory that the next start takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1_killed_while_it_starts() {
+    let seed = seed("--test crash r1_killed_while", 5);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut app = App::start_with(AppOptions::small(BINARY, directory.path())).await;
+    declare(&app.admin()).await;
+    let (mut workload, mut random) = (Workload::new(seed), StdRng::seed_from_u64(seed));
+    let (mut cut_off, kills) = (0, times(24, 500));
+    for round in 0..kills {
+        if round % 4 == 0 {
+            let batch = workload.batch(100);
+            assert!(workload.send(&app.admin(), &batch, false).await);
+            app.kill();
+        }
+        let after = Duration::from_millis(random.random_range(0..600));
+        cut_off += usize::from(killed_in_its_start(app.directory(), after).await);
+        if round % 4 == 3 {
+            app.restart().await;
+            workload.verify(&app.admin()).await;
+        }
+    }
+    println!("injected {kills} kills, {cut_off} of them before it was ready");
+    assert!(cut_off * 4 > kills, "vacuous: {cut_off} starts were cut off");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@
 mod audit;
 mod billing;
 mod billing_read;
+mod billing_runs;
 mod billing_write;
 mod catalog;
 mod connect;

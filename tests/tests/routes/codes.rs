@@ -34,7 +34,7 @@ const ELSEWHERE: [(Code, &str, &str); 9] = [
     ),
     (
         Code::Damaged,
-        "billing-sync/tests/billing/verification.rs",
+        "billing-sync/tests/billing/unreadable.rs",
         "\"damaged\"",
     ),
     (Code::Internal, "server/src/http/finish.rs", "\"internal\""),
