@@ -12,7 +12,7 @@ use turnpike_tests::app::{ADMIN_KEY, App, AppOptions, Caller};
 use crate::{BINARY, problem_of, raw};
 
 /// Codes that need a fault, a race or a past to be provoked: the file of the test that does, and what it looks for.
-const ELSEWHERE: [(Code, &str, &str); 8] = [
+const ELSEWHERE: [(Code, &str, &str); 9] = [
     (
         Code::IdempotencyInProgress,
         "server/src/http/repeat.rs",
@@ -35,6 +35,11 @@ const ELSEWHERE: [(Code, &str, &str); 8] = [
         Code::ShuttingDown,
         "aggregator/tests/stress.rs",
         "Code::ShuttingDown",
+    ),
+    (
+        Code::Damaged,
+        "billing-sync/tests/billing/unreadable.rs",
+        "\"damaged\"",
     ),
     (Code::Internal, "server/src/http/finish.rs", "\"internal\""),
 ];
