@@ -109,32 +109,28 @@ impl Memory {
         self.meters.remove(&meter);
     }
 
-    /// The series of a meter that have cells; only those of `subjects` where it is given.
-    pub(crate) fn series(
+    /// The series of a subject that have cells of a meter.
+    pub(crate) fn series_of(&self, meter: MeterId, subject: &str, mut take: impl FnMut(&[u8], &Minutes)) {
+        let windows = self.meters.get(&meter);
+        let groups = windows.and_then(|windows| windows.subjects.get(subject));
+        for (group, minutes) in groups.into_iter().flatten() {
+            take(group, minutes);
+        }
+    }
+
+    /// The series that have cells of a meter, of all subjects that are `wanted`, in no order.
+    pub(crate) fn series_where(
         &self,
         meter: MeterId,
-        subjects: Option<&[String]>,
+        wanted: impl Fn(&str) -> bool,
         mut take: impl FnMut(&str, &[u8], &Minutes),
     ) {
-        let Some(windows) = self.meters.get(&meter) else {
-            return;
-        };
-        let mut groups = |subject: &str, groups: &Groups| {
-            for (group, minutes) in groups {
-                take(subject, group, minutes);
-            }
-        };
-        match subjects {
-            None => windows
-                .subjects
-                .iter()
-                .for_each(|(subject, all)| groups(subject, all)),
-            Some(subjects) => {
-                for subject in subjects {
-                    if let Some(all) = windows.subjects.get(subject.as_str()) {
-                        groups(subject, all);
-                    }
-                }
+        let windows = self.meters.get(&meter);
+        for (subject, groups) in windows.into_iter().flat_map(|windows| &windows.subjects) {
+            if wanted(subject) {
+                groups
+                    .iter()
+                    .for_each(|(group, minutes)| take(subject, group, minutes));
             }
         }
     }
