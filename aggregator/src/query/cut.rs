@@ -202,26 +202,26 @@ impl Wanted {
 }
 
 /// The cells of some minutes, added up between `bounds`.
-fn cells<'m>(minutes: impl Iterator<Item = (&'m u32, &'m Cell)>, bounds: Option<&[u32]>) -> Vec<(u32, Cell)> {
+fn cells<'m>(minutes: impl Iterator<Item = (u32, &'m Cell)>, bounds: Option<&[u32]>) -> Vec<(u32, Cell)> {
     let Some(bounds) = bounds else {
-        return minutes.map(|(at, cell)| (*at, cell.clone())).collect();
+        return minutes.map(|(at, cell)| (at, cell.clone())).collect();
     };
     let mut cells: Vec<(u32, Cell)> = Vec::new();
     let mut next_bound = 0;
     for (at, cell) in minutes {
         match cells.last_mut() {
-            Some((_, sum)) if *at < next_bound => {
+            Some((_, sum)) if at < next_bound => {
                 // Cannot fail: cells of one series are of one kind.
                 let _ = sum.merge(cell);
             }
             _ => {
-                let behind = bounds.partition_point(|bound| bound <= at);
+                let behind = bounds.partition_point(|bound| *bound <= at);
                 next_bound = bounds.get(behind).copied().unwrap_or(u32::MAX);
                 if cells.is_empty() {
                     // Most series have one, and there may be millions of them.
                     cells.reserve_exact(1);
                 }
-                cells.push((*at, cell.clone()));
+                cells.push((at, cell.clone()));
             }
         }
     }

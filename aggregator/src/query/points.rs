@@ -1,5 +1,6 @@
 //! Reading values at their times, for time-weighted sums: the points of the windows, and per series the last one before.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use turnpike_domain::meter::Aggregation;
@@ -16,8 +17,9 @@ use super::read::split_subject;
 use super::{Plan, Snapshot};
 use crate::rows::cell;
 use crate::rows::key::{self, Level};
-use crate::windows::Minutes;
 
+/// Minute → points.
+type Minutes = BTreeMap<u32, Cell>;
 /// Subject and texts of the dimensions.
 type Series = (String, Vec<u8>);
 

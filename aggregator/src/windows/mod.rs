@@ -1,5 +1,6 @@
 //! Windows and notes in memory: what was added since the last checkpoint.
 
+mod minutes;
 mod size;
 
 use std::borrow::Cow;
@@ -17,12 +18,11 @@ use turnpike_domain::time::Timestamp;
 
 use crate::rows::key::{self, Level};
 use crate::rows::{Counts, add_counts};
+pub(crate) use minutes::Minutes;
 pub(crate) use size::cell_bytes;
 use size::{first_place, place, text_bytes, tree_growth, value_growth, values};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
-/// Minute → cell.
-pub(crate) type Minutes = BTreeMap<u32, Cell>;
 /// Texts of the dimensions → minutes.
 type Groups = Map<Vec<u8>, Minutes>;
 /// Subject, texts of the dimensions, minutes.
@@ -61,11 +61,8 @@ impl Memory {
         });
         let minutes = minutes(&mut windows.subjects, subject, group, &mut self.bytes);
         let minute = Timestamp::from_micros_clamped(sample.time_us).minute();
-        let cells = minutes.len();
-        let cell = minutes.entry(minute).or_insert_with(|| {
-            self.bytes += tree_growth::<u32, Cell>(cells);
-            Cell::new(meter.aggregation)
-        });
+        let (cell, more) = minutes.cell(minute, meter.aggregation);
+        self.bytes += more;
         let before = values(cell);
         cell.add(sample, taken_back)?;
         if values(cell) > before {
@@ -230,7 +227,7 @@ fn buckets(minutes: &Minutes, level: Level) -> impl Iterator<Item = (u32, Cow<'_
         let (minute, cell) = minutes.next()?;
         let bucket = minute / level.minutes();
         let mut sum = Cow::Borrowed(cell);
-        while let Some((_, cell)) = minutes.next_if(|(minute, _)| **minute / level.minutes() == bucket) {
+        while let Some((_, cell)) = minutes.next_if(|(minute, _)| *minute / level.minutes() == bucket) {
             // Cannot fail: cells of one series are of one kind.
             let _ = sum.to_mut().merge(cell);
         }
