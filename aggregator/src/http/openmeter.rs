@@ -128,7 +128,7 @@ pub(crate) async fn query(
         begin_with_usage(&aggregator, &of, &mut asked).await?;
     }
     let split = asked.query.split.clone();
-    let reading = aggregator.usage_reading(of, asked.query, None).await?;
+    let reading = aggregator.usage_reading(of, asked.query).await?;
     Ok(match format {
         Format::Csv => as_csv(split, reading).await?,
         Format::Json | Format::Ndjson => as_json(&asked.head, split, reading).await?,
