@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
-use turnpike_domain::limits::{IDEMPOTENCY_KEY_CHARS_MAX, IDEMPOTENT_ANSWER_DAYS};
+use turnpike_domain::limits::{BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, IDEMPOTENT_ANSWER_DAYS};
 use turnpike_http::ProblemBody;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
@@ -126,7 +126,8 @@ fn take_idempotency_key(operation: &mut Operation) {
         "Makes the call happen once: the same key with the same call is answered as it was first, marked by \
          `idempotent-replayed: true`; with another call it is 409. 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible characters. \
          Answers of events and quotas are kept {IDEMPOTENT_ANSWER_DAYS} days, all others for good, with the \
-         `RateLimit` headers of a quota call's limits."
+         `RateLimit` headers of a quota call's limits. Events under a key, a stream of them too, arrive whole before any is \
+         taken: at most {BODY_BYTES_MAX} bytes as sent. Their own ids tell repeats without one."
     );
     let text = ObjectBuilder::new()
         .schema_type(Type::String)
