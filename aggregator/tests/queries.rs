@@ -189,11 +189,11 @@ const SUBJECTS: u64 = 20_000;
 const RANGE: &str = "from=1970-01-01T00:00:00Z&to=1970-01-03T00:00:00Z";
 
 /// An aggregator with an event of each of many subjects; every other one is a customer.
-async fn many(options: Options) -> (Arc<Aggregator>, Arc<Watch>) {
+async fn many(options: Options, subjects: u64) -> (Arc<Aggregator>, Arc<Watch>) {
     let watch = Arc::new(Watch::default());
     let directory = Arc::new(Declared::default());
     directory.set(TENANT, &[meter(1, "calls", Aggregation::Count)]);
-    for n in (0..SUBJECTS).step_by(2) {
+    for n in (0..subjects).step_by(2) {
         let key = format!("s{n:06}");
         directory.add_customer(&key, &[&key]);
     }
@@ -214,7 +214,7 @@ async fn many(options: Options) -> (Arc<Aggregator>, Arc<Watch>) {
     })
     .unwrap();
     let mut events = EventBatch::default();
-    for n in 0..SUBJECTS {
+    for n in 0..subjects {
         let data = format!(r#"{{"g": "{}"}}"#, n % 7);
         events.push(&KEY, &Event::new(n, &format!("s{n:06}"), 60, data).record());
     }
@@ -232,7 +232,7 @@ async fn page(aggregator: &Arc<Aggregator>, query: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_many_subjects_are_found_at_once_and_hold_little() {
     let _alone = ALONE.lock().await;
-    let (aggregator, watch) = many(Options::default()).await;
+    let (aggregator, watch) = many(Options::default(), SUBJECTS).await;
     aggregator.checkpoint().await.unwrap();
     for by in ["subject", "customer"] {
         let mut cursor = String::new();
@@ -268,7 +268,7 @@ async fn a_tenants_readings_leave_one_slot_to_others() {
         queries_max: 3,
         ..Options::default()
     };
-    let (aggregator, watch) = many(options).await;
+    let (aggregator, watch) = many(options, SUBJECTS).await;
     aggregator.checkpoint().await.unwrap();
     let all = (0..12).map(|_| {
         let aggregator = Arc::clone(&aggregator);
@@ -284,7 +284,7 @@ async fn a_tenants_readings_leave_one_slot_to_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reading_that_nobody_waits_for_stops() {
     let _alone = ALONE.lock().await;
-    let (aggregator, watch) = many(Options::default()).await;
+    let (aggregator, watch) = many(Options::default(), SUBJECTS).await;
     aggregator.checkpoint().await.unwrap();
     for query in ["group_by=g&limit=10", "group_by=customer&format=ndjson"] {
         watch.held.store(true, SeqCst);
@@ -318,7 +318,8 @@ async fn what_readings_copy_of_memory_is_bounded() {
         query_memory_bytes_max: 100_000,
         ..Options::default()
     };
-    let (aggregator, _) = many(options).await;
+    // A stream holds what it has not sent, so that must be more than a part of it.
+    let (aggregator, _) = many(options, 2 * SUBJECTS + 1_000).await;
     let uri = format!("/v1/meters/calls/usage?{RANGE}&group_by=subject");
     let slow = answer(&aggregator, &format!("{uri}&format=ndjson")).await;
     assert_eq!(slow.status(), 200);
