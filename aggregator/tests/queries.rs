@@ -8,25 +8,20 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::body::to_bytes;
-use common::{Declared, Event, KEY, TENANT, World, answer, at, meter};
+use common::watched::{Watch, watched};
+use common::{Declared, Event, KEY, TENANT, World, answer, at, meter, parts};
 use serde_json::Value;
-use turnpike_aggregator::{Aggregator, Options, Parts, rows};
+use turnpike_aggregator::{Aggregator, Options};
 use turnpike_domain::event::EventBatch;
-use turnpike_domain::identity::EventName;
 use turnpike_domain::meter::Aggregation;
-use turnpike_domain::port::StoreError;
 use turnpike_domain::port::intake::{Correction, Intake as _};
-use turnpike_domain::port::usage::NoListener;
-use turnpike_domain::port::views::{IdEntry, IdIter, Row, RowIter, Rows, ViewStats, Views};
-use turnpike_domain::record::Position;
 use turnpike_stores::machine::ManualClock;
-use turnpike_stores::memory::{MemoryLog, MemoryViews};
+use turnpike_stores::memory::MemoryLog;
 
 struct Counting;
 
@@ -55,136 +50,6 @@ static ALLOCATOR: Counting = Counting;
 /// Tests that count bytes or rows run one at a time.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// What is seen of the scans over stored rows.
-#[derive(Default)]
-struct Watch {
-    /// Rows that were read.
-    read: AtomicUsize,
-    /// Scans that are under way, and the most that ever were.
-    scans: AtomicUsize,
-    most_scans: AtomicUsize,
-    /// While set, a scan waits at its 500th row.
-    held: AtomicBool,
-}
-
-/// Views in memory whose rows are read one by one.
-struct Watched {
-    views: MemoryViews,
-    watch: Arc<Watch>,
-}
-
-struct WatchedRows {
-    rows: Arc<Vec<Row>>,
-    watch: Arc<Watch>,
-}
-
-struct Scan {
-    rows: Arc<Vec<Row>>,
-    left: Range<usize>,
-    watch: Arc<Watch>,
-    seen: usize,
-}
-
-impl Iterator for Scan {
-    type Item = Result<Row, StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.seen += 1;
-        while self.seen == 500 && self.watch.held.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.watch.read.fetch_add(1, SeqCst);
-        self.left.next().map(|at| Ok(self.rows[at].clone()))
-    }
-}
-
-impl Drop for Scan {
-    fn drop(&mut self) {
-        self.watch.scans.fetch_sub(1, SeqCst);
-    }
-}
-
-impl Rows for WatchedRows {
-    fn scan(&self, keys: Range<Vec<u8>>) -> RowIter {
-        let scans = self.watch.scans.fetch_add(1, SeqCst) + 1;
-        self.watch.most_scans.fetch_max(scans, SeqCst);
-        let before = |key: &Vec<u8>| self.rows.partition_point(|row| row.key < *key);
-        Box::new(Scan {
-            rows: Arc::clone(&self.rows),
-            left: before(&keys.start)..before(&keys.end),
-            watch: Arc::clone(&self.watch),
-            seen: 0,
-        })
-    }
-
-    fn scan_back(&self, keys: Range<Vec<u8>>) -> RowIter {
-        let back: Vec<_> = self
-            .rows
-            .iter()
-            .rev()
-            .filter(|row| keys.contains(&row.key))
-            .cloned()
-            .map(Ok)
-            .collect();
-        Box::new(back.into_iter())
-    }
-}
-
-impl Views for Watched {
-    fn position(&self) -> Position {
-        self.views.position()
-    }
-
-    fn meta(&self) -> Vec<u8> {
-        self.views.meta()
-    }
-
-    fn probe(&self, names: &[EventName]) -> Result<Vec<Option<IdEntry>>, StoreError> {
-        self.views.probe(names)
-    }
-
-    fn remember(&self, entries: &[(EventName, IdEntry)]) -> Result<(), StoreError> {
-        self.views.remember(entries)
-    }
-
-    fn ids(&self) -> IdIter {
-        self.views.ids()
-    }
-
-    fn rows(&self) -> Arc<dyn Rows> {
-        let all = self.views.rows().scan(Vec::new()..vec![0xff; 20]);
-        Arc::new(WatchedRows {
-            rows: Arc::new(all.map(Result::unwrap).collect()),
-            watch: Arc::clone(&self.watch),
-        })
-    }
-
-    fn wants_checkpoint(&self) -> bool {
-        false
-    }
-
-    fn begin_checkpoint(&self) -> Result<(), StoreError> {
-        self.views.begin_checkpoint()
-    }
-
-    fn finish_checkpoint(
-        &self,
-        position: Position,
-        rows: &mut dyn Iterator<Item = Row>,
-        meta: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        self.views.finish_checkpoint(position, rows, meta)
-    }
-
-    fn unwritten_bytes(&self) -> usize {
-        self.views.unwritten_bytes()
-    }
-
-    fn stats(&self) -> ViewStats {
-        self.views.stats()
-    }
-}
-
 const SUBJECTS: u64 = 20_000;
 const RANGE: &str = "from=1970-01-01T00:00:00Z&to=1970-01-03T00:00:00Z";
 
@@ -197,22 +62,9 @@ async fn many(options: Options, subjects: u64) -> (Arc<Aggregator>, Arc<Watch>) 
         let key = format!("s{n:06}");
         directory.add_customer(&key, &[&key]);
     }
-    let views = || {
-        Arc::new(Watched {
-            views: MemoryViews::new(rows::merge()),
-            watch: Arc::clone(&watch),
-        }) as Arc<dyn Views>
-    };
-    let aggregator = Aggregator::start(Parts {
-        log: Arc::new(MemoryLog::new()),
-        views: vec![views(), views()],
-        directory,
-        listener: Arc::new(NoListener),
-        clock: Arc::new(ManualClock::new(at(1_000_000_000))),
-        key: KEY,
-        options,
-    })
-    .unwrap();
+    let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
+    let log = Arc::new(MemoryLog::new());
+    let aggregator = Aggregator::start(parts(log, watched(2, &watch), &directory, &clock, &options)).unwrap();
     let mut events = EventBatch::default();
     for n in 0..subjects {
         let data = format!(r#"{{"g": "{}"}}"#, n % 7);
