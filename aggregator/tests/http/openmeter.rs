@@ -1,10 +1,10 @@
-//! What OpenMeter's clients ask for.
+//! The query of OpenMeter's clients.
 
 use serde_json::{Value, json};
 use turnpike_domain::identity::Scope;
 
-use crate::common::{Event, runtime};
-use crate::{get, read, world};
+use super::common::{Event, runtime};
+use super::{get, read, world};
 
 #[test]
 fn openmeters_clients_get_their_shape() {
@@ -58,6 +58,15 @@ fn openmeters_parameters_are_read_and_named_as_its_clients_write_them() {
             ("from=1970-01-01T00:00:00Z&windowSize=MINUTE", "/windowSize"),
             ("filterGroupBy[nope]=x", "/filterGroupBy[nope]"),
             ("filterGroupBy=%7B%27g%27%3A1%7D", "/filterGroupBy"),
+            // Two filters in two spellings: neither is silently left out, nor are both asked for together.
+            (
+                "filterGroupBy=%7B%22g%22%3A%22x%22%7D&filterGroupBy%5Bg%5D=x",
+                "/filterGroupBy",
+            ),
+            (
+                "filterGroupBy=%7B%22g%22%3A%22x%22%7D&filterGroupBy=%7B%22g%22%3A%22y%22%7D",
+                "/filterGroupBy",
+            ),
             (
                 "advancedMeterGroupByFilters=%7B%7D",
                 "/advancedMeterGroupByFilters",
