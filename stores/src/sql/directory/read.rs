@@ -1,10 +1,6 @@
 //! The ports that read the directory.
 
-<<<<<<< HEAD
-use std::collections::BTreeMap;
 use std::ops::Bound;
-=======
->>>>>>> grants
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -62,7 +62,7 @@ impl Room {
                 .or_default()
                 .insert(customer.key.clone());
         }
-if !customer.former_grants.is_empty() {
+        if !customer.former_grants.is_empty() {
             self.grants.entry(customer.key.clone()).or_default();
         }
         match before {
