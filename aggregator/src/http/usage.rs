@@ -15,9 +15,8 @@ use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Caller, Cursor, PageQuery, ProblemBody, Reply};
 
-use super::params::{
-    Format, Pairs, cursor, end_of_now, read_cursor, time, unit, whole_minutes, windows, zone,
-};
+use super::params::{Format, Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
+use super::place::Place;
 use super::table;
 use crate::Aggregator;
 use crate::query::{PART_ROWS, Split, UsageQuery, UsageReading, UsageRow, Windows};
@@ -140,14 +139,18 @@ async fn paged(
     query: UsageQuery,
     Asked { list, limit, after }: Asked,
 ) -> Result<Json<UsagePage>, Problem> {
-    let after = after.as_deref().map(read_cursor).transpose()?;
     let (key, split) = (meter.key.clone(), query.split.clone());
-    let page = aggregator.usage_page((tenant, meter), query, after, limit);
+    let of = (tenant, meter);
+    let after = match after.as_deref().map(Place::read).transpose()? {
+        Some(place) => Some(place.whole(aggregator, &of, &query).await?),
+        None => None,
+    };
+    let page = aggregator.usage_page(of, query, after, limit);
     let (rows, read, more) = page.await?;
     let last = rows.last().filter(|_| more);
     Ok(Json(UsagePage {
         meter: key,
-        next_cursor: last.map(|row| Cursor::of(&list, &cursor(row.window.start, &row.group))),
+        next_cursor: last.map(|row| Cursor::of(&list, &Place::of(row).text())),
         data: rows.iter().map(|row| body(&split, row)).collect(),
         as_of: read.as_of,
         complete: read.complete && read.lacks_before.is_none(),

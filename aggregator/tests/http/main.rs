@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod long_values;
 mod openmeter;
 
 use std::collections::BTreeSet;
