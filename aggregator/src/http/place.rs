@@ -86,13 +86,11 @@ impl Place {
             if let Some(found) = near.find(|row| digest(&row.group) == sought) {
                 return Ok((self.start, found.group.clone()));
             }
-            match rows.last().filter(|row| more && begins(row)) {
-                Some(last) => behind = last.group.clone(),
-                None => {
-                    let detail = "stands behind a row that is there no more: begin with the first page again";
-                    return Err(Problem::invalid("/cursor", detail));
-                }
-            }
+            let Some(last) = rows.last().filter(|row| more && begins(row)) else {
+                let detail = "stands behind a row that is there no more: begin with the first page again";
+                return Err(Problem::invalid("/cursor", detail));
+            };
+            behind = last.group.clone();
         }
     }
 }
