@@ -11,12 +11,22 @@ use crate::numeral::{self, NumeralError, write_plain};
 pub(crate) const PLACES: u32 = 12;
 /// One whole unit in parts of 10⁻¹².
 pub const UNIT: i128 = 1_000_000_000_000;
+/// How decimals are written, as a pattern for descriptions.
+pub const DECIMAL_PATTERN: &str = numeral::PATTERN;
 /// The largest magnitude: 26 digits before the point and 12 after it.
 const PARTS_MAX: i128 = 100_000_000_000_000_000_000_000_000_000_000_000_000 - 1;
 
 /// A decimal with up to 26 digits before the point and 12 after it, kept as parts of 10⁻¹².
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Quantity(i128);
+
+impl utoipa::PartialSchema for Quantity {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        numeral::schema("A decimal with up to 26 digits before the point and 12 behind it.")
+    }
+}
+
+impl utoipa::ToSchema for Quantity {}
 
 /// Why a text is no quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

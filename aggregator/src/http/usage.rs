@@ -38,7 +38,6 @@ pub(crate) struct UsageBody {
     /// Values of the dimensions that rows are split by; an event without one has an empty text.
     group: BTreeMap<String, String>,
     /// The meter's value.
-    #[schema(value_type = Option<String>)]
     value: Option<Quantity>,
 }
 
