@@ -1,7 +1,5 @@
 //! Query strings in which names may repeat.
 
-use std::str::FromStr as _;
-
 use percent_encoding::percent_decode_str;
 use turnpike_domain::limits::USAGE_WINDOWS_MAX;
 use turnpike_domain::problem::{Code, Problem};
@@ -9,7 +7,6 @@ use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
 use turnpike_http::parse_time;
 
 use crate::query::Windows;
-use crate::rows::key;
 
 /// Names and values of a query string, in order. What is read is taken out, so that what is left is unknown.
 pub(super) struct Pairs(Vec<(String, String)>);
@@ -208,27 +205,6 @@ impl Format {
     }
 }
 
-/// A row's place, for a cursor: the start of its window and its group.
-pub(super) fn cursor(start: Timestamp, group: &[String]) -> String {
-    let mut bytes = Vec::new();
-    for text in group {
-        key::put_text(&mut bytes, text);
-    }
-    format!("{}.{}", start.micros(), key::hex(&bytes))
-}
-
-/// Reads what [`cursor`] wrote.
-pub(super) fn read_cursor(text: &str) -> Result<(Timestamp, Vec<String>), Problem> {
-    let wrong = || Problem::invalid("/cursor", "is not a next_cursor of this query");
-    let (start, hex) = text.split_once('.').ok_or_else(wrong)?;
-    let start = i64::from_str(start)
-        .ok()
-        .and_then(|us| Timestamp::from_micros(us).ok())
-        .ok_or_else(wrong)?;
-    let bytes = key::unhex(hex).ok_or_else(wrong)?;
-    Ok((start, key::texts(&bytes).ok_or_else(wrong)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,16 +233,6 @@ mod tests {
         rest.leave_out(&["c", "e"]);
         assert!(rest.has("d") && !rest.has("c"));
         assert_eq!(rest.keyed("f"), [("m".to_owned(), text(&[""]))]);
-    }
-
-    #[test]
-    fn cursors_come_back() {
-        let at = Timestamp::parse("2026-01-01T02:00:00Z").unwrap();
-        let group = vec!["a\0b".to_owned(), String::new()];
-        assert_eq!(read_cursor(&cursor(at, &group)), Ok((at, group)));
-        for wrong in ["", "x", "1", "1.0", "1.zz", "-1.", "1.00"] {
-            assert!(read_cursor(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

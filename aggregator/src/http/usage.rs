@@ -15,9 +15,8 @@ use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Caller, Cursor, Page, PageQuery, ProblemBody, Reply};
 
-use super::params::{
-    Format, Pairs, cursor, end_of_now, read_cursor, time, unit, whole_minutes, windows, zone,
-};
+use super::params::{Format, Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
+use super::place::Place;
 use super::table;
 use crate::Aggregator;
 use crate::query::{PART_ROWS, Split, UsageQuery, UsageReading, UsageRow, Windows};
@@ -129,12 +128,16 @@ async fn paged(
     query: UsageQuery,
     page: &PageQuery,
 ) -> Result<Json<UsagePage>, Problem> {
-    let after = page.after().map(read_cursor).transpose()?;
     let (key, split) = (meter.key.clone(), query.split.clone());
-    let read = aggregator.usage_page((tenant, meter), query, after, page.rows());
+    let of = (tenant, meter);
+    let after = match page.after().map(Place::read).transpose()? {
+        Some(place) => Some(place.whole(aggregator, &of, &query).await?),
+        None => None,
+    };
+    let read = aggregator.usage_page(of, query, after, page.rows());
     let (rows, read, more) = read.await?;
     let last = rows.last().filter(|_| more);
-    let next = last.map(|row| cursor(row.window.start, &row.group));
+    let next = last.map(|row| Place::of(row).text());
     let Page { data, next_cursor } = page.page(rows.iter().map(|row| body(&split, row)).collect(), next);
     Ok(Json(UsagePage {
         meter: key,
