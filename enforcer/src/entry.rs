@@ -115,11 +115,16 @@ impl Resolved {
     /// Whether it still says what is so at `now`.
     pub(crate) fn stands(&self, state: &TenantState, now: Timestamp) -> bool {
         self.valid.contains(now)
-            && self.generation == state.generation()
+            && self.is_of(state)
             && self
                 .watched
                 .iter()
                 .all(|(track, epoch)| track.history_epoch() == *epoch)
+    }
+
+    /// Whether the directory is still the one that it was compiled from.
+    pub(crate) fn is_of(&self, state: &TenantState) -> bool {
+        self.generation == state.generation()
     }
 
     /// What is left now of a pool's grants, in the order of drawing.
