@@ -11,7 +11,7 @@ use turnpike_domain::quota::{
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Enforcer;
-use crate::entry::{Entry, Resolved};
+use crate::entry::{Entry, Pool, Resolved};
 use crate::outcome::Outcome;
 use crate::resolve::meter_of;
 use crate::slot::Slot;
@@ -46,16 +46,18 @@ struct CandidateLimit {
 }
 
 impl CandidateLimit {
-    /// Whether it would admit `amount` more from now on, with `left` of grants.
-    fn admits(&self, amount: Quantity, left: Quantity) -> bool {
+    /// Whether it would admit `amount` more from now on, with what is left of grants and what they covered of its window.
+    fn admits(&self, amount: Quantity, grants: &GrantsOf<'_>) -> bool {
         let Some(ceiling) = self.limit.ceiling else {
             return true;
         };
         let total = self.slot.total();
-        // What was used beyond it before the change stays drawn from the grants, and raises it by as much.
-        let beyond = total.saturating_sub(self.limit.limit.parts()).max(0);
         let extra = if self.raised {
-            left.parts().saturating_add(beyond)
+            // What grants covered is no part of what it allows; what was used beyond both before the change raises it.
+            let drawn = grants.drawn_since(self.slot.range().start);
+            let charged = total.saturating_sub(drawn);
+            let beyond = charged.saturating_sub(self.limit.limit.parts()).max(0);
+            grants.left.saturating_add(drawn).saturating_add(beyond)
         } else {
             0
         };
@@ -103,8 +105,8 @@ impl Enforcer {
         // Where two levels refuse, no change of one of them would help.
         let level = |customer: &Arc<str>| refusing.iter().all(|refusing| *refusing == customer);
         let fit = candidates.0.iter().filter(|one| {
-            let left = left_of(resolved, &one.option.customer);
-            level(&one.option.customer) && one.limits.iter().all(|limit| limit.admits(amount, left))
+            let grants = GrantsOf::new(resolved, &one.option.customer);
+            level(&one.option.customer) && one.limits.iter().all(|limit| limit.admits(amount, &grants))
         });
         outcome.upgrade_options = fit.map(|one| one.option.clone()).collect();
         Ok(outcome)
@@ -197,9 +199,9 @@ impl Enforcer {
     ) -> Result<Candidate, Problem> {
         let mut limits = Vec::new();
         if let Some(meter) = meter {
-            let track = self.track_of(entry, customer, meter);
+            let track = self.track_of(entry, &customer.key, meter);
             let ranges = offer.limits.iter().map(|(_, range)| *range).collect();
-            self.prepare(track.clone(), ranges, Vec::new(), at).await?;
+            self.prepare(track.clone(), ranges, None, at).await?;
             let declared: Vec<_> = offer.limits.iter().map(|(limit, _)| *limit).collect();
             let raised = EffectiveLimit::raised_period(&declared);
             for (limit, range) in offer.limits {
@@ -221,13 +223,31 @@ impl Enforcer {
     }
 }
 
-/// What is left of the grants that raise a customer's limits.
-fn left_of(resolved: &Resolved, customer: &str) -> Quantity {
-    let pools = resolved.pools.iter().filter(|pool| *pool.customer == *customer);
-    let left = pools.flat_map(|pool| resolved.left(pool));
-    left.fold(Quantity::ZERO, |sum, (_, left)| {
-        sum.checked_add(left).unwrap_or(Quantity::MAX)
-    })
+/// The grants that raise a customer's limits.
+struct GrantsOf<'a> {
+    resolved: &'a Resolved,
+    pool: Option<&'a Pool>,
+    /// What is left of them.
+    left: i128,
+}
+
+impl<'a> GrantsOf<'a> {
+    fn new(resolved: &'a Resolved, customer: &str) -> Self {
+        let pool = resolved.pools.iter().find(|pool| *pool.customer == *customer);
+        let left = pool.map_or_else(Vec::new, |pool| resolved.left(pool));
+        let sum = |sum: i128, (_, left): &(_, Quantity)| sum.saturating_add(left.parts());
+        Self {
+            resolved,
+            pool,
+            left: left.iter().fold(0, sum),
+        }
+    }
+
+    /// What they covered since `start`.
+    fn drawn_since(&self, start: Timestamp) -> i128 {
+        self.pool
+            .map_or(0, |pool| self.resolved.drawn_since(pool, start).parts())
+    }
 }
 
 /// Kind, key, version and limits of the feature of each other plan, with the add-ons of now, and of each further add-on.
