@@ -97,6 +97,8 @@ pub(crate) struct LimitCell {
     /// `None`: no limit, only counted.
     pub(crate) limit: Option<i128>,
     pub(crate) ceiling: Option<i128>,
+    /// By how much grants raised both.
+    pub(crate) raised: i128,
     pub(crate) resets_us: i64,
 }
 

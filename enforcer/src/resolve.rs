@@ -323,9 +323,8 @@ impl Enforcer {
         for planned in &level.limits {
             parts.valid = parts.valid.intersect(&planned.range)?;
             let raised = level.raised == Some(planned.period);
-            let limit = planned
-                .limit
-                .map(|limit| if raised { limit.raised(extra) } else { limit });
+            let extra = if raised { extra } else { Quantity::ZERO };
+            let limit = planned.limit.map(|limit| limit.raised(extra));
             let ceiling = limit.and_then(|limit| limit.ceiling).map(Quantity::parts);
             let found = parts.cells[first..]
                 .iter()
@@ -340,9 +339,10 @@ impl Enforcer {
             };
             let least = &mut parts.cells[cell].ceiling;
             *least = (*least).min(ceiling.unwrap_or(Quantity::MAX.parts()));
-            parts
-                .limits
-                .push(limit_cell(&level.track, planned, cell, limit, ceiling));
+            parts.limits.push(LimitCell {
+                raised: extra.parts(),
+                ..limit_cell(&level.track, planned, cell, limit)
+            });
             if let Some(pool) = pool.take_if(|_| raised) {
                 parts.pools.push(Pool { cell, ..pool });
             }
@@ -361,7 +361,6 @@ fn limit_cell(
     planned: &PlannedLimit,
     cell: usize,
     limit: Option<EffectiveLimit>,
-    ceiling: Option<i128>,
 ) -> LimitCell {
     LimitCell {
         cell,
@@ -369,7 +368,8 @@ fn limit_cell(
         period: planned.period,
         mode: planned.mode,
         limit: limit.map(|limit| limit.limit.parts()),
-        ceiling,
+        ceiling: limit.and_then(|limit| limit.ceiling).map(Quantity::parts),
+        raised: 0,
         resets_us: match planned.range.end {
             Timestamp::MAX => i64::MAX,
             end => end.micros(),

@@ -25,6 +25,8 @@ enum Step {
         amount: i64,
     },
     Grant(usize, Given),
+    /// One of those that were given is taken back.
+    TakeBack(usize),
     /// An override of the day, or none any more.
     Limit(usize, Option<i64>),
     Move(usize, Option<usize>),
@@ -42,6 +44,7 @@ struct Given {
     minutes: Option<usize>,
     daily: bool,
     rollover: i64,
+    taken_back: bool,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -61,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         minutes,
         daily,
         rollover: if daily { rollover } else { 0 },
+        taken_back: false,
     });
     let moved = (2..CUSTOMERS.len(), prop::option::of(0usize..4));
     let moved =
@@ -69,6 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (one.clone(), 1i64..25).prop_map(|(customer, amount)| Step::Consume(customer, amount)),
         3 => (one.clone(), 0usize..60, 1i64..25).prop_map(|(customer, minutes_ago, amount)| Step::Event { customer, minutes_ago, amount }),
         3 => (one.clone(), given).prop_map(|(customer, given)| Step::Grant(customer, given)),
+        2 => any::<usize>().prop_map(Step::TakeBack),
         3 => (one, prop::option::of(0i64..30)).prop_map(|(customer, limit)| Step::Limit(customer, limit)),
         4 => moved,
         4 => prop_oneof![1i64..60, 60i64..3_600, 3_600i64..30_000].prop_map(Step::Pass),
@@ -274,6 +279,22 @@ fn change(world: &World, model: &mut Model, step: &Step) {
     world.clock.pass_s(60);
 }
 
+/// Takes a grant back at the beginning of a minute: what is left of it is gone, and what was drawn stays drawn.
+fn take_back(world: &World, model: &mut Model, which: usize) {
+    world.clock.pass_s(60);
+    let now = minute_of(world.clock.machine_now());
+    let given: Vec<_> = (0..model.grants.len())
+        .filter(|at| !model.grants[*at].taken_back)
+        .collect();
+    if let Some(at) = given.get(which % given.len().max(1)) {
+        let grant = &mut model.grants[*at];
+        let minutes = now - grant.start;
+        grant.minutes = Some(grant.minutes.map_or(minutes, |until| until.min(minutes)));
+        grant.taken_back = true;
+        world.remove_grant(CUSTOMERS[grant.holder], &grant.id);
+    }
+}
+
 async fn step_on(world: &World, model: &mut Model, n: usize, step: Step) -> Result<(), TestCaseError> {
     let now = minute_of(world.clock.machine_now());
     match step {
@@ -315,6 +336,7 @@ async fn step_on(world: &World, model: &mut Model, n: usize, step: Step) -> Resu
             give(world, &given);
             model.grants.push(given);
         }
+        Step::TakeBack(which) => take_back(world, model, which),
         Step::Limit(..) | Step::Move(..) => change(world, model, &step),
         Step::Pass(seconds) => world.clock.pass_s(seconds),
     }

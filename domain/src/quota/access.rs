@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::grants::active_time;
+use super::grants::{active_time, grants_of};
 use super::{EffectiveLimit, Reason, Windows, next_change};
 use crate::catalog::{
     AddOnUse, Catalog, Customer, Entitlement, Feature, FeatureKind, Grant, LimitPeriod, Override,
@@ -322,7 +322,7 @@ impl Resolver<'_> {
     /// Where nobody has anything but grants: the topmost customer that has one which counts now, for what is used below it is
     /// drawn once.
     fn topmost_holder(&self, until: &mut Timestamp) -> Option<usize> {
-        let mut holds = |customer: &Arc<Customer>| self.any_counts(&self.grants(&customer.key), until);
+        let mut holds = |customer: &Arc<Customer>| self.any_counts(&self.grants(customer), until);
         let holding: Vec<_> = self.chain.iter().map(&mut holds).collect();
         holding.iter().rposition(|holds| *holds)
     }
@@ -389,16 +389,14 @@ impl Resolver<'_> {
         })
     }
 
-    fn grants(&self, customer: &str) -> Vec<Arc<Grant>> {
-        let mut grants = self.directory.grants(self.tenant, customer);
-        grants.retain(|grant| grant.feature == self.feature.key);
-        grants
+    fn grants(&self, customer: &Customer) -> Vec<Arc<Grant>> {
+        grants_of(self.directory, self.tenant, customer, &self.feature.key)
     }
 
     /// The grants of a customer and of those descendants that use its entitlement. Found from those that have grants, who
     /// are few, and not by a walk over all that are below.
     fn pool_grants(&self, customer: &Customer) -> Vec<Arc<Grant>> {
-        let mut grants = self.grants(&customer.key);
+        let mut grants = self.grants(customer);
         if !self.directory.is_parent(self.tenant, &customer.key) {
             return grants;
         }
@@ -410,7 +408,7 @@ impl Resolver<'_> {
             };
             let shares = |below: &Arc<Customer>| self.has_nothing_of_its_own(&catalog, &below.key);
             if depth > 0 && chain[..depth].iter().all(shares) {
-                grants.extend(self.grants(&holder.key));
+                grants.extend(self.grants(&holder));
             }
         }
         grants

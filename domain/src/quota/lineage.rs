@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::access::{Provision, bounding, provision, provision_unpaused};
-use super::grants::active_time;
+use super::grants::{active_time, grants_of};
 use super::{Windows, next_change, zone_of};
 use crate::catalog::{Catalog, Customer, Override, Subscription};
 use crate::identity::TenantId;
@@ -53,9 +53,8 @@ impl Given {
         let ours = |(_, over): &(TimeRange, Override)| over.entitlement.feature == feature;
         let subscriptions = directory.subscriptions(tenant, &customer.key);
         let overrides: Vec<_> = former.chain(standing).filter(ours).collect();
-        let grants = directory.grants(tenant, &customer.key);
-        let grants = grants.iter().filter(|grant| grant.feature == feature);
-        let granted: Vec<_> = grants.map(|grant| active_time(grant)).collect();
+        let grants = grants_of(directory, tenant, customer, feature);
+        let granted: Vec<_> = grants.iter().map(|grant| active_time(grant)).collect();
         let times = overrides.iter().map(|(time, _)| time).chain(&granted);
         Self {
             customer: customer.key.clone(),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::course::LevelCourse;
-use super::grants::{Placed, Pool, Pools, Stay, active_time};
+use super::grants::{Placed, Pool, Pools, Stay, active_time, grants_of};
 use super::lineage::{Given, Lineage};
 use crate::catalog::{Catalog, Customer, Grant};
 use crate::identity::TenantId;
@@ -32,7 +32,8 @@ struct Gathering<'a> {
     pools: Vec<(String, Timestamp)>,
     open: Vec<usize>,
     grants: Vec<Arc<Grant>>,
-    known: HashSet<(String, String)>,
+    /// Customer, id and end of each, for an id may have been another grant's that was taken back.
+    known: HashSet<(String, String, Option<Timestamp>)>,
 }
 
 /// The pool of `customer` for a feature, with those that its grants went through.
@@ -82,13 +83,11 @@ impl Gathering<'_> {
     fn gather(&mut self, pool: usize) {
         let (key, until) = self.pools[pool].clone();
         for holder in self.holders(&key) {
-            let Some(followed) = self.follow(&holder) else {
+            let Some(followed) = self.follow(&holder.key) else {
                 continue;
             };
-            for grant in self.directory.grants(self.tenant, &holder) {
-                if grant.feature == self.feature {
-                    self.gather_grant(&key, until, &grant, &followed.providers);
-                }
+            for grant in grants_of(self.directory, self.tenant, &holder, self.feature) {
+                self.gather_grant(&key, until, &grant, &followed.providers);
             }
         }
     }
@@ -107,7 +106,10 @@ impl Gathering<'_> {
                 continue;
             };
             if key == pool && stay.start < until && stay.start <= self.now {
-                if self.known.insert((grant.customer.clone(), grant.id.clone())) {
+                if self
+                    .known
+                    .insert((grant.customer.clone(), grant.id.clone(), grant.expires_at))
+                {
                     self.grants.push(Arc::clone(grant));
                 }
                 if let Some(before) = before {
@@ -139,14 +141,12 @@ impl Gathering<'_> {
     }
 
     /// The customers whose grants may ever have been in a pool.
-    fn holders(&self, pool: &str) -> Vec<String> {
-        let mut holders = vec![pool.to_owned()];
+    fn holders(&self, pool: &str) -> Vec<Arc<Customer>> {
+        let mut holders: Vec<_> = self.directory.customer(self.tenant, pool).into_iter().collect();
         if self.directory.is_parent(self.tenant, pool) {
             let all = self.directory.grant_holders(self.tenant, self.feature);
-            let below = all
-                .iter()
-                .filter(|one| one.key != pool && self.was_below(one, pool));
-            holders.extend(below.map(|one| one.key.clone()));
+            let below = all.into_iter();
+            holders.extend(below.filter(|one| one.key != pool && self.was_below(one, pool)));
         }
         holders
     }

@@ -185,6 +185,27 @@ async fn a_refusal_that_no_waiting_heals_is_not_retryable() {
 }
 
 #[tokio::test]
+async fn a_refusal_beyond_used_up_grants_is_retryable_where_they_are_given_again() {
+    for (recurrence, expires, retryable) in [
+        (json!(null), json!(null), [true, true, false]),
+        (json!(null), json!("2026-02-01T00:00:00Z"), [true, false, false]),
+        (json!("month"), json!(null), [true, true, true]),
+    ] {
+        let world = World::new().await;
+        world.metered(json!([{"limit": "10", "period": "month"}]));
+        world.put_grant("acme", json!({"id": "g", "feature": "tokens", "amount": "5", "effective_at": "2026-01-03T00:00:00Z", "recurrence": recurrence, "expires_at": expires}));
+        // Two of the grant are drawn: a later month has ten, and the other three where the grant lasts.
+        world.consume("a", "acme", "12").await;
+        for (amount, retryable) in ["10", "13", "15"].into_iter().zip(retryable) {
+            let body = json!({"customer": "acme", "feature": "tokens", "amount": amount});
+            let path = "/v1/quota/check?status=strict";
+            let (_, answer, _) = world.call("POST", path, Some(body)).await;
+            assert_eq!(answer["retryable"], retryable, "{amount} {recurrence} {expires}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_names_what_would_allow_it() {
     let world = World::new().await;
     world.metered(json!([{"limit": "10", "period": "month"}]));

@@ -23,7 +23,9 @@ mod tests;
 use std::sync::Arc;
 
 use super::course::{Bound, Course};
-use crate::catalog::{Grant, LimitPeriod};
+use crate::catalog::{Customer, Grant, LimitPeriod};
+use crate::identity::TenantId;
+use crate::port::directory::Directory;
 use crate::time::{TimeRange, Timestamp};
 
 pub use fold::Standing;
@@ -125,6 +127,20 @@ pub(super) fn active_time(grant: &Grant) -> TimeRange {
     let start = grant.effective_at.unwrap_or(Timestamp::EPOCH).floor_minute();
     let end = grant.expires_at.map_or(Timestamp::MAX, Timestamp::floor_minute);
     TimeRange::new(start, end)
+}
+
+/// All grants of a feature that a customer has, with those that were taken back: these ended.
+pub(super) fn grants_of(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    customer: &Customer,
+    feature: &str,
+) -> Vec<Arc<Grant>> {
+    let former = customer.former_grants.iter();
+    let mut grants = directory.grants(tenant, &customer.key);
+    grants.extend(former.cloned().map(Arc::new));
+    grants.retain(|grant| grant.feature == feature);
+    grants
 }
 
 /// The stay that contains an instant, of stays that follow one another.
