@@ -117,9 +117,7 @@ impl Enforcer {
             outcome.reason,
             Reason::LimitReached | Reason::NotEntitled | Reason::NoSubscription
         );
-        let limits = outcome.limits.iter().zip(&resolved.limits);
-        let mut fresh = limits.map(|(told, limit)| when_unused(resolved, limit, told.figures));
-        outcome.fits_when_unused = fresh.all(|figures| figures.admits(amount.parts()));
+        outcome.fits_when_unused = fits_when_unused(resolved, &outcome, amount);
         if !helps {
             return Ok(outcome);
         }
@@ -332,6 +330,13 @@ impl Enforcer {
             limits,
         })
     }
+}
+
+/// Whether `amount` would be granted in later windows in which nothing was used yet.
+pub(crate) fn fits_when_unused(resolved: &Resolved, outcome: &Outcome, amount: Quantity) -> bool {
+    let limits = outcome.limits.iter().zip(&resolved.limits);
+    let mut fresh = limits.map(|(told, limit)| when_unused(resolved, limit, told.figures));
+    fresh.all(|figures| figures.admits(amount.parts()))
 }
 
 /// A limit in a later window in which nothing was used yet: of the grants that raise it there is what lasts beyond this
