@@ -7,6 +7,7 @@ mod support;
 use serde_json::json;
 use support::{Faults, TENANT, World, at};
 use turnpike_domain::port::control::DueWork as _;
+use turnpike_domain::port::intake::{Correction, Intake as _};
 
 async fn world() -> World {
     let world = World::new().await;
@@ -255,6 +256,32 @@ async fn a_commit_of_more_can_be_retried_when_its_reservation_has_ended() {
         (&answer["used"], &headers["retry-after"]),
         (&json!("11"), &"2980".parse().unwrap())
     );
+}
+
+#[tokio::test]
+async fn a_voided_commit_stays_a_commit() {
+    let world = world().await;
+    world.reserve("r", "acme", "4", 60).await;
+    world.commit("r", json!({"amount": "8"})).await;
+    let name = support::KEY.name(TENANT, turnpike_enforcer::QUOTA_SOURCE, "r");
+    let voided = world
+        .log
+        .correct(name, Correction::Void, at("2026-01-10T12:00:00Z"));
+    voided.await.unwrap().unwrap();
+    assert_eq!(world.figures("acme").await, ["0", "0", "100"]);
+    let other = world.commit("r", json!({})).await;
+    assert_eq!(
+        (other.0.as_u16(), &other.1["code"]),
+        (409, &json!("event_conflict"))
+    );
+    let again = world.commit("r", json!({"amount": "8"})).await;
+    let told = (again.0.as_u16(), &again.1["reservation"]["status"]);
+    assert_eq!(told, (200, &json!("committed")));
+    assert_eq!(world.release("r").await.1["code"], "reservation_closed");
+    let body = json!({"id": "r", "customer": "acme", "feature": "tokens", "amount": "4", "ttl_s": 60});
+    let reserved = world.post("/v1/quota/reservations", body).await;
+    assert_eq!(reserved.1["code"], "reservation_closed");
+    assert_eq!(world.figures("acme").await, ["0", "0", "100"]);
 }
 
 #[tokio::test]

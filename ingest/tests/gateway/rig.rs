@@ -186,6 +186,7 @@ impl Intake for MemoryIntake {
                 position,
                 digest,
                 record,
+                first: None,
             }))
         })
     }
