@@ -53,8 +53,8 @@ pub(crate) struct Resolved {
     pub(crate) watched: Box<[(Arc<Track>, u64)]>,
     /// The grants that raise limits, by level.
     pub(crate) pools: Box<[Pool]>,
-    /// Plans and add-ons that a refusal may name, found when first asked for.
-    pub(crate) options: tokio::sync::OnceCell<crate::upgrade::Candidates>,
+    /// Plans and add-ons that a refusal may name.
+    pub(crate) options: crate::upgrade::Options,
 }
 
 /// The grants of one level, with what decides how much of them is left.
@@ -119,11 +119,16 @@ impl Resolved {
     /// Whether it still says what is so at `now`.
     pub(crate) fn stands(&self, state: &TenantState, now: Timestamp) -> bool {
         self.valid.contains(now)
-            && self.generation == state.generation()
+            && self.is_of(state)
             && self
                 .watched
                 .iter()
                 .all(|(track, epoch)| track.history_epoch() == *epoch && !track.is_retired())
+    }
+
+    /// Whether the directory is still the one that it was compiled from.
+    pub(crate) fn is_of(&self, state: &TenantState) -> bool {
+        self.generation == state.generation()
     }
 
     /// What is left now of a pool's grants, in the order of drawing.
@@ -143,6 +148,13 @@ impl Resolved {
         let total = |slot: &Slot| Quantity::from_parts(slot.total()).unwrap_or(Quantity::MAX);
         let held = pool.held.as_deref().map_or(Quantity::ZERO, total);
         (total(&self.cells[pool.cell].slot), held)
+    }
+
+    /// Whether the limits of a customer admit `amount` more as they stand.
+    pub(crate) fn admits_for(&self, customer: &str, amount: Quantity) -> bool {
+        let limits = self.limits.iter().zip(self.figures());
+        let mut ours = limits.filter(|(limit, _)| *limit.customer == *customer);
+        ours.all(|(_, figures)| figures.admits(amount.parts()))
     }
 
     /// The figures of all limits as they stand.

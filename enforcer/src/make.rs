@@ -202,7 +202,7 @@ impl Enforcer {
         }
     }
 
-    /// Counts a hold that was found in the log into every slot that is live.
+    /// Counts an open hold into every slot that is live, once each.
     pub(crate) fn attach_to_live_slots(&self, hold: &Arc<Hold>) {
         let Some(tracks) = self.index.of_meter(hold.meter) else {
             return;

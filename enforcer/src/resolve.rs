@@ -274,7 +274,7 @@ impl Enforcer {
             limits: parts.limits.into(),
             watched: parts.watched.into(),
             pools: parts.pools.into(),
-            options: tokio::sync::OnceCell::new(),
+            options: crate::upgrade::Options::default(),
         })
     }
 

@@ -137,10 +137,12 @@ impl Track {
         }
     }
 
-    /// Counts a hold that was found in the log into the slots that are live.
+    /// Counts an open hold into the slots that are live: also into those that wait for their base, for their maker may have
+    /// looked for open holds already.
     pub(crate) fn attach(&self, hold: &Hold) {
-        let state = self.state.lock();
-        for slot in state.ready.iter().filter(|slot| slot.range().contains(hold.time)) {
+        let State { ready, filling, .. } = &*self.state.lock();
+        let live = ready.iter().chain(filling);
+        for slot in live.filter(|slot| slot.range().contains(hold.time)) {
             hold.attach(slot);
         }
     }

@@ -1,12 +1,15 @@
 use std::sync::Arc;
 
-use turnpike_domain::catalog::{AddOnUse, Catalog, Customer, FeatureKind, Grant, LimitPeriod, Phase};
+use arc_swap::ArcSwapOption;
+use turnpike_domain::catalog::{
+    AddOnUse, Catalog, Customer, Feature, FeatureKind, Grant, LimitPeriod, Phase,
+};
 use turnpike_domain::hierarchy::chain_at;
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::quota::{
-    EffectiveLimit, Figures, Provision, Reason, Windows, offered, provision, zone_of,
+    Access, EffectiveLimit, Figures, Provision, Reason, Windows, access_if_given, offered, provision, zone_of,
 };
 use turnpike_domain::time::{TimeRange, Timestamp};
 
@@ -29,10 +32,36 @@ pub struct UpgradeOption {
     pub customer: Arc<str>,
 }
 
-/// What could be had instead, with the slots that decide whether it would help.
+/// What a refusal may name: found when first asked for, and anew when a window of it ends.
 #[derive(Default)]
-pub(crate) struct Candidates(Vec<Candidate>);
+pub(crate) struct Options {
+    found: ArcSwapOption<Candidates>,
+    /// One finds, and who comes meanwhile waits for it.
+    finding: tokio::sync::Mutex<()>,
+}
 
+impl Options {
+    fn at(&self, at: Timestamp) -> Option<Arc<Candidates>> {
+        self.found.load_full().filter(|found| found.valid.contains(at))
+    }
+}
+
+/// What could be had instead.
+struct Candidates {
+    /// While the windows last that they were found for.
+    valid: TimeRange,
+    by_customer: Vec<CandidatesOf>,
+}
+
+/// What one customer could have instead, itself or for those below it.
+struct CandidatesOf {
+    customer: Arc<str>,
+    /// Whose limits count beside its own then.
+    others: Vec<Arc<Entry>>,
+    candidates: Vec<Candidate>,
+}
+
+/// A plan or an add-on, with the slots that decide whether it would help.
 struct Candidate {
     option: UpgradeOption,
     limits: Vec<CandidateLimit>,
@@ -75,7 +104,8 @@ struct Offer {
 
 impl Enforcer {
     /// Notes on a refusal whether waiting helps, and adds the plans and add-ons that would allow `amount`, together with what is left of the grants that
-    /// count now. They are found once for what was compiled; after that a refusal only compares numbers.
+    /// count now. They are found once for what was compiled, and anew when a window of theirs ends; between, a
+    /// refusal only compares numbers.
     pub(crate) async fn with_options(
         &self,
         entry: &Arc<Entry>,
@@ -87,53 +117,126 @@ impl Enforcer {
             outcome.reason,
             Reason::LimitReached | Reason::NotEntitled | Reason::NoSubscription
         );
-        let limits = outcome.limits.iter().zip(&resolved.limits);
-        let mut fresh = limits.map(|(told, limit)| when_unused(resolved, limit, told.figures));
-        outcome.fits_when_unused = fresh.all(|figures| figures.admits(amount.parts()));
+        outcome.fits_when_unused = fits_when_unused(resolved, &outcome, amount);
         if !helps {
             return Ok(outcome);
         }
-        let candidates = resolved
-            .options
-            .get_or_try_init(|| self.candidates(entry, outcome.as_of))
-            .await?;
-        let refusing: Vec<_> = outcome
-            .limits
-            .iter()
-            .filter(|limit| !limit.figures.admits(amount.parts()))
-            .map(|limit| &limit.customer)
-            .collect();
-        // Where two levels refuse, no change of one of them would help.
-        let level = |customer: &Arc<str>| refusing.iter().all(|refusing| *refusing == customer);
-        let fit = candidates.0.iter().filter(|one| {
-            let grants = GrantsOf::new(resolved, &one.option.customer);
-            level(&one.option.customer) && one.limits.iter().all(|limit| limit.admits(amount, &grants))
-        });
-        outcome.upgrade_options = fit.map(|one| one.option.clone()).collect();
+        let at = outcome.as_of;
+        let found = match resolved.options.at(at) {
+            Some(found) => found,
+            None => self.find_candidates(entry, resolved, at).await?,
+        };
+        for of in &found.by_customer {
+            if !self.others_admit(entry, resolved, of, amount, at).await? {
+                continue;
+            }
+            let grants = GrantsOf::new(resolved, &of.customer);
+            let fit = of
+                .candidates
+                .iter()
+                .filter(|one| one.limits.iter().all(|limit| limit.admits(amount, &grants)));
+            outcome.upgrade_options.extend(fit.map(|one| one.option.clone()));
+        }
         Ok(outcome)
+    }
+
+    /// Whether all admit `amount` whose limits count beside those of a candidate. Where one refuses, nothing helps.
+    async fn others_admit(
+        &self,
+        entry: &Entry,
+        resolved: &Arc<Resolved>,
+        of: &CandidatesOf,
+        amount: Quantity,
+        at: Timestamp,
+    ) -> Result<bool, Problem> {
+        for other in &of.others {
+            let standing = if other.customer == entry.customer {
+                Arc::clone(resolved)
+            } else {
+                self.resolve(other, at).await?
+            };
+            if !standing.admits_for(&other.customer, amount) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn find_candidates(
+        &self,
+        entry: &Arc<Entry>,
+        resolved: &Resolved,
+        at: Timestamp,
+    ) -> Result<Arc<Candidates>, Problem> {
+        let _finding = resolved.options.finding.lock().await;
+        if let Some(found) = resolved.options.at(at) {
+            return Ok(found);
+        }
+        let found = Arc::new(self.candidates(entry, at).await?);
+        resolved.options.found.store(Some(Arc::clone(&found)));
+        Ok(found)
     }
 
     async fn candidates(&self, entry: &Arc<Entry>, at: Timestamp) -> Result<Candidates, Problem> {
         let directory = &*self.parts.directory;
         let catalog = directory.catalog(entry.tenant);
+        let mut found = Candidates {
+            valid: TimeRange::ALL,
+            by_customer: Vec::new(),
+        };
         let Some(feature) = catalog.features.get(&*entry.feature) else {
-            return Ok(Candidates::default());
+            return Ok(found);
         };
         let meter = match feature.kind {
             FeatureKind::Metered => Some(meter_of(&catalog, feature)?),
             FeatureKind::Boolean | FeatureKind::Static => None,
         };
-        let Some(customer) = directory.customer(entry.tenant, &entry.customer) else {
-            return Ok(Candidates::default());
+        let Some(asking) = directory.customer(entry.tenant, &entry.customer) else {
+            return Ok(found);
         };
-        let mut found = Vec::new();
-        for customer in chain_at(directory, entry.tenant, customer, at) {
+        for customer in chain_at(directory, entry.tenant, Arc::clone(&asking), at) {
             let offers = self.offers(entry, &catalog, &customer, at);
+            let others = self.others(entry, feature, &asking, &customer, at)?;
+            let (Some(others), false) = (others, offers.is_empty()) else {
+                continue;
+            };
+            let mut candidates = Vec::new();
             for offer in offers {
-                found.push(self.candidate(entry, &customer, meter, offer, at).await?);
+                let windows = offer.limits.iter().map(|(_, range)| range);
+                let valid = windows.fold(found.valid, |valid, range| {
+                    valid.intersect(range).unwrap_or(valid)
+                });
+                found.valid = valid;
+                candidates.push(self.candidate(entry, &customer, meter, offer, at).await?);
             }
+            found.by_customer.push(CandidatesOf {
+                customer: customer.key.as_str().into(),
+                others,
+                candidates,
+            });
         }
-        Ok(Candidates(found))
+        Ok(found)
+    }
+
+    /// Whose limits would count beside those of `given` if it had the feature by a plan; `None` where the call would be
+    /// refused whatever that plan says.
+    fn others(
+        &self,
+        entry: &Arc<Entry>,
+        feature: &Feature,
+        asking: &Arc<Customer>,
+        given: &Customer,
+        at: Timestamp,
+    ) -> Result<Option<Vec<Arc<Entry>>>, Problem> {
+        let (tenant, directory) = (entry.tenant, &*self.parts.directory);
+        let levels = match access_if_given(directory, tenant, Arc::clone(asking), feature, at, &given.key) {
+            Access::Denied(_) => return Ok(None),
+            Access::Entitled { .. } => Vec::new(),
+            Access::Metered(metered) => metered.levels,
+        };
+        let others = levels.iter().filter(|level| level.customer.key != given.key);
+        let entries = others.map(|level| self.entry(tenant, &level.customer.key, &entry.feature));
+        entries.collect::<Result<_, _>>().map(Some)
     }
 
     /// What the customer could have instead of, or on top of, what it has. Nothing where an override decides; nothing
@@ -201,8 +304,13 @@ impl Enforcer {
         let mut limits = Vec::new();
         if let Some(meter) = meter {
             let track = self.track_of(entry, &customer.key, meter);
-            let ranges = offer.limits.iter().map(|(_, range)| *range).collect();
-            self.prepare(track.clone(), ranges, None, at).await?;
+            let ranges = offer.limits.iter().map(|(_, range)| *range);
+            let missing: Vec<_> = ranges
+                .filter(|range| self.slot(&track, *range, at).is_none())
+                .collect();
+            if !missing.is_empty() {
+                self.prepare(track.clone(), missing, None, at).await?;
+            }
             let declared: Vec<_> = offer.limits.iter().map(|(limit, _)| *limit).collect();
             let raised = EffectiveLimit::raised_period(&declared);
             for (limit, range) in offer.limits {
@@ -222,6 +330,13 @@ impl Enforcer {
             limits,
         })
     }
+}
+
+/// Whether `amount` would be granted in later windows in which nothing was used yet.
+pub(crate) fn fits_when_unused(resolved: &Resolved, outcome: &Outcome, amount: Quantity) -> bool {
+    let limits = outcome.limits.iter().zip(&resolved.limits);
+    let mut fresh = limits.map(|(told, limit)| when_unused(resolved, limit, told.figures));
+    fresh.all(|figures| figures.admits(amount.parts()))
 }
 
 /// A limit in a later window in which nothing was used yet: of the grants that raise it there is what lasts beyond this

@@ -213,11 +213,61 @@ pub fn access(
     feature: &Feature,
     at: Timestamp,
 ) -> (Access, Timestamp) {
-    let catalog = directory.catalog(tenant);
     let chain = chain_at(directory, tenant, customer, at);
+    let (provisions, mut until) = provisions(directory, tenant, &chain, feature, at);
+    let resolver = Resolver {
+        directory,
+        tenant,
+        feature,
+        at,
+        chain: &chain,
+    };
+    (resolver.decide(&provisions, &mut until), until)
+}
+
+/// The same if plan and add-ons gave the feature, without a limit, to `given`: the customer itself or one above it.
+pub fn access_if_given(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    customer: Arc<Customer>,
+    feature: &Feature,
+    at: Timestamp,
+    given: &str,
+) -> Access {
+    let chain = chain_at(directory, tenant, customer, at);
+    let (mut provisions, mut until) = provisions(directory, tenant, &chain, feature, at);
+    for (customer, provision) in chain.iter().zip(&mut provisions) {
+        if customer.key == given {
+            *provision = Provision::Has {
+                limits: Vec::new(),
+                value: None,
+                subscription: None,
+                overridden: false,
+            };
+        }
+    }
+    let resolver = Resolver {
+        directory,
+        tenant,
+        feature,
+        at,
+        chain: &chain,
+    };
+    resolver.decide(&provisions, &mut until)
+}
+
+/// What each of the chain has of a feature, and until when their subscriptions leave it so.
+fn provisions(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    chain: &[Arc<Customer>],
+    feature: &Feature,
+    at: Timestamp,
+) -> (Vec<Provision>, Timestamp) {
+    let catalog = directory.catalog(tenant);
     let mut until = Timestamp::MAX;
     let mut provisions = Vec::with_capacity(chain.len());
-    for customer in &chain {
+    for customer in chain {
         let subscriptions = directory.subscriptions(tenant, &customer.key);
         let change = subscriptions.iter().map(|s| next_change(s, at)).min();
         until = until.min(change.unwrap_or(Timestamp::MAX));
@@ -233,14 +283,7 @@ pub fn access(
             at,
         ));
     }
-    let resolver = Resolver {
-        directory,
-        tenant,
-        feature,
-        at,
-        chain: &chain,
-    };
-    (resolver.decide(&provisions, &mut until), until)
+    (provisions, until)
 }
 
 struct Resolver<'a> {

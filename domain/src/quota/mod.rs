@@ -11,7 +11,9 @@ mod lineage;
 mod pools;
 mod window;
 
-pub use access::{Access, Level, MeteredAccess, Provision, access, offered, provision, zone_of};
+pub use access::{
+    Access, Level, MeteredAccess, Provision, access, access_if_given, offered, provision, zone_of,
+};
 pub use course::{Allowance, Bound, Course, LevelCourse};
 pub use decision::{Decision, Figures, Reason, decide, granted};
 pub use grants::{GrantPlan, Placed, Pool, Pools, Segment, Standing, Stay};
