@@ -137,10 +137,12 @@ impl Resolved {
         pool.grants.left(&pool.standing, total, held)
     }
 
-    /// What a pool's grants covered since `start`, up to now.
-    pub(crate) fn drawn_since(&self, pool: &Pool, start: Timestamp) -> Quantity {
+    /// By how much a pool's grants would raise a limit of a window that began at `start`, of which at most `ceiling` is
+    /// granted without them.
+    pub(crate) fn extra_of(&self, pool: &Pool, start: Timestamp, ceiling: Quantity) -> Quantity {
         let (total, held) = self.totals(pool);
-        pool.grants.drawn_since(&pool.standing, start, total, held)
+        pool.grants
+            .extra_of(&pool.standing, (start, ceiling), total, held)
     }
 
     /// What was used and is held in the window that a pool's grants raise, and in the minute of a change where it was before.

@@ -61,6 +61,12 @@ struct Assembly {
 }
 
 impl LevelPlan {
+    /// The most that the limits which grants raise grant without them; `None`: no bound.
+    fn ceiling(&self) -> Option<Quantity> {
+        let raised = self.limits.iter().filter(|one| Some(one.period) == self.raised);
+        raised.filter_map(|one| one.limit?.ceiling).min()
+    }
+
     fn ranges(&self) -> Vec<TimeRange> {
         let mut ranges: Vec<_> = self.limits.iter().map(|limit| limit.range).collect();
         ranges.sort_unstable();
@@ -306,7 +312,11 @@ impl Enforcer {
             None => None,
         };
         let used_of = |slot: &Option<Arc<Slot>>| slot.as_ref().map_or(Quantity::ZERO, |slot| slot.used());
-        let extra = grants.plan.extra(&standing, used_of(&slot), used_of(&held));
+        let covered = grants.plan.covered_now(&standing, used_of(&slot), used_of(&held));
+        let covered = covered.map_or(Quantity::ZERO, |covered| {
+            level.track.least_covered(grants.plan.current().range, covered)
+        });
+        let extra = grants.plan.extra(&standing, level.ceiling(), covered);
         let pool = Pool {
             customer: level.track.customer.clone(),
             grants: Arc::clone(&grants.plan),

@@ -34,6 +34,8 @@ pub(crate) struct Track {
     history: Mutex<Histories>,
     history_epoch: AtomicU64,
     plan: ArcSwapOption<MadePlan>,
+    /// In the minute of a change: the least that was told to have been covered before it. Locked alone.
+    covered: Mutex<Option<(TimeRange, Quantity)>>,
     retired: AtomicBool,
 }
 
@@ -96,6 +98,7 @@ impl Track {
             history: Mutex::default(),
             history_epoch: AtomicU64::new(0),
             plan: ArcSwapOption::empty(),
+            covered: Mutex::default(),
             retired: AtomicBool::new(false),
         })
     }
@@ -127,6 +130,22 @@ impl Track {
         for slot in slots.drain(..) {
             slot.add(amount);
         }
+        if amount < 0 && (*self.covered.lock()).is_some_and(|(minute, _)| minute.contains(time)) {
+            self.history_epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The least that was told to have been covered in `minute` by what held before a change in it: as it was at the
+    /// change, for later usage counts against what holds now. What is taken back of it lowers it.
+    pub(crate) fn least_covered(&self, minute: TimeRange, covered: Quantity) -> Quantity {
+        let mut known = self.covered.lock();
+        let before = known.filter(|(range, _)| range.start == minute.start);
+        let least = before.map_or(covered, |(_, least)| least.min(covered));
+        // A commit for an older minute takes nothing from what is known of the newest.
+        if known.is_none_or(|(range, _)| range.start <= minute.start) {
+            *known = Some((minute, least));
+        }
+        least
     }
 
     /// What was counted as used at `time` may no longer be.

@@ -75,21 +75,16 @@ struct CandidateLimit {
 }
 
 impl CandidateLimit {
-    /// Whether it would admit `amount` more from now on, with what is left of grants and what they covered of its window.
-    fn admits(&self, amount: Quantity, grants: &GrantsOf<'_>) -> bool {
+    /// Whether it would admit `amount` more from now on, raised by the grants of `pool`.
+    fn admits(&self, amount: Quantity, resolved: &Resolved, pool: Option<&Pool>) -> bool {
         let Some(ceiling) = self.limit.ceiling else {
             return true;
         };
         let total = self.slot.total();
-        let extra = if self.raised {
-            // What grants covered is no part of what it allows; what was used beyond both before the change raises it.
-            let drawn = grants.drawn_since(self.slot.range().start);
-            let charged = total.saturating_sub(drawn);
-            let beyond = charged.saturating_sub(self.limit.limit.parts()).max(0);
-            grants.left.saturating_add(drawn).saturating_add(beyond)
-        } else {
-            0
-        };
+        let extra = pool.filter(|_| self.raised).map_or(0, |pool| {
+            let extra = resolved.extra_of(pool, self.slot.range().start, ceiling);
+            extra.parts()
+        });
         total
             .checked_add(amount.parts())
             .is_some_and(|after| after <= ceiling.parts().saturating_add(extra))
@@ -130,11 +125,9 @@ impl Enforcer {
             if !self.others_admit(entry, resolved, of, amount, at).await? {
                 continue;
             }
-            let grants = GrantsOf::new(resolved, &of.customer);
-            let fit = of
-                .candidates
-                .iter()
-                .filter(|one| one.limits.iter().all(|limit| limit.admits(amount, &grants)));
+            let pool = resolved.pools.iter().find(|pool| pool.customer == of.customer);
+            let fits = |limit: &CandidateLimit| limit.admits(amount, resolved, pool);
+            let fit = of.candidates.iter().filter(|one| one.limits.iter().all(fits));
             outcome.upgrade_options.extend(fit.map(|one| one.option.clone()));
         }
         Ok(outcome)
@@ -369,33 +362,6 @@ fn given_later(grant: &Grant, left: Quantity, from_us: i64) -> i128 {
             let carried = grant.rollover_max.map_or(0, Quantity::parts);
             grant.amount.parts().saturating_add(carried)
         }
-    }
-}
-
-/// The grants that raise a customer's limits.
-struct GrantsOf<'a> {
-    resolved: &'a Resolved,
-    pool: Option<&'a Pool>,
-    /// What is left of them.
-    left: i128,
-}
-
-impl<'a> GrantsOf<'a> {
-    fn new(resolved: &'a Resolved, customer: &str) -> Self {
-        let pool = resolved.pools.iter().find(|pool| *pool.customer == *customer);
-        let left = pool.map_or_else(Vec::new, |pool| resolved.left(pool));
-        let sum = |sum: i128, (_, left): &(_, Quantity)| sum.saturating_add(left.parts());
-        Self {
-            resolved,
-            pool,
-            left: left.iter().fold(0, sum),
-        }
-    }
-
-    /// What they covered since `start`.
-    fn drawn_since(&self, start: Timestamp) -> i128 {
-        self.pool
-            .map_or(0, |pool| self.resolved.drawn_since(pool, start).parts())
     }
 }
 

@@ -101,6 +101,8 @@ struct Count {
     balances: Vec<i64>,
     /// By customer and minute, what grants that it drew on did not cover.
     charged: [Vec<i64>; CUSTOMERS.len()],
+    /// Of that, what was beyond what held too.
+    lost: [Vec<i64>; CUSTOMERS.len()],
 }
 
 impl Model {
@@ -166,6 +168,7 @@ impl Model {
         let mut count = Count {
             balances: vec![0; self.grants.len()],
             charged: Default::default(),
+            lost: Default::default(),
         };
         for minute in 0..=now {
             for (grant, balance) in self.grants.iter().zip(&mut count.balances) {
@@ -179,6 +182,7 @@ impl Model {
                 let below = (0..CUSTOMERS.len()).filter(|one| self.chain(*one, minute).contains(&pool));
                 let used: i64 = below.map(|one| self.places[one][minute].used).sum();
                 count.charged[pool].push(used);
+                count.lost[pool].push(0);
                 if used == 0 || self.provider(pool, minute) != pool {
                     continue;
                 }
@@ -191,6 +195,7 @@ impl Model {
                     count.charged[pool][minute] -= drawn;
                     due -= drawn;
                 }
+                count.lost[pool][minute] = due;
             }
         }
         count
@@ -208,9 +213,16 @@ impl Model {
         for level in levels {
             let pool = self.pool(level, now);
             let left: i64 = pool.iter().map(|at| count.balances[*at]).sum();
-            let (start, limit) = self.window(level, now);
+            let (start, _) = self.window(level, now);
             let charged: i64 = count.charged[level][start..=now].iter().sum();
-            let more = left + (limit - charged).max(0);
+            let lost: i64 = count.lost[level][start..=now].iter().sum();
+            let more = match (self.places[level][now].limit, pool.len()) {
+                (None, _) => left,
+                (Some(limit), 0) => limit - charged,
+                // What was covered keeps no grant from being used; what was beyond everything does.
+                (Some(limit), _) => left + (limit - (charged - lost)).max(0) - lost,
+            };
+            let more = more.max(0);
             remaining = Some(remaining.map_or(more, |least| least.min(more)));
             grants.extend(
                 pool.iter()

@@ -48,6 +48,34 @@ enum Kind {
     Revoked,
 }
 
+/// What happens at the limits: nothing beyond, as much again, or anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Hard,
+    Soft,
+    Overage,
+}
+
+impl Mode {
+    fn limits(self, limit: i64) -> Value {
+        match self {
+            Self::Hard => json!([{"limit": limit.to_string(), "period": "day"}]),
+            Self::Soft => {
+                json!([{"limit": limit.to_string(), "period": "day", "mode": "soft", "grace_percent": "100"}])
+            }
+            Self::Overage => json!([{"limit": limit.to_string(), "period": "day", "mode": "overage"}]),
+        }
+    }
+
+    fn ceiling(self, limit: i64) -> i64 {
+        match self {
+            Self::Hard => limit,
+            Self::Soft => 2 * limit,
+            Self::Overage => i64::MAX / 2,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Given {
     id: String,
@@ -91,22 +119,37 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct Model {
+    mode: Mode,
     used: Vec<i64>,
     /// What the level was given at the end of each minute.
     kinds: Vec<Kind>,
     over: Option<Kind>,
     paused: bool,
     grants: Vec<Given>,
+    /// In which minute an override was last set or taken away.
+    changed: Option<usize>,
+}
+
+/// What the count says of a minute.
+struct Count {
+    /// What is left of each grant that counts, in the order of drawing.
+    left: Vec<(String, i64)>,
+    /// What no grant covered of its day.
+    charged: i64,
+    /// Of that, what was within what held when it was used.
+    covered: i64,
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(mode: Mode) -> Self {
         Self {
+            mode,
             used: vec![0; MINUTES],
             kinds: vec![Kind::Limit(PLAN); MINUTES],
             over: None,
             paused: false,
             grants: Vec::new(),
+            changed: None,
         }
     }
 
@@ -121,11 +164,10 @@ impl Model {
         (before + self.used[minute] - limit).max(0) - (before - limit).max(0)
     }
 
-    /// What is left of each grant that counts in minute `now`, in the order of drawing, with what that minute used; and what
-    /// no grant covered of its day.
-    fn left(&self, now: usize) -> (Vec<(String, i64)>, i64) {
+    /// With what minute `now` used.
+    fn count(&self, now: usize) -> Count {
         let mut balances = vec![0i64; self.grants.len()];
-        let mut charged = Vec::new();
+        let (mut charged, mut covered) = (Vec::new(), Vec::new());
         for minute in 0..=now {
             for (grant, balance) in self.grants.iter().zip(&mut balances) {
                 if minute == grant.start {
@@ -145,6 +187,7 @@ impl Model {
             let sides = sides.map(|kind| self.due(&charged, minute, *kind));
             let mut due = sides.min().unwrap_or(0);
             charged.push(self.used[minute]);
+            covered.push(self.used[minute] - due);
             for at in &order {
                 let drawn = due.min(balances[*at]);
                 balances[*at] -= drawn;
@@ -154,7 +197,11 @@ impl Model {
             if minute == now {
                 let left = order.iter();
                 let left = left.map(|at| (self.grants[*at].id.clone(), balances[*at]));
-                return (left.collect(), charged[day_of(now)..].iter().sum());
+                return Count {
+                    left: left.collect(),
+                    charged: charged[day_of(now)..].iter().sum(),
+                    covered: covered[day_of(now)..].iter().sum(),
+                };
             }
         }
         unreachable!("the last minute returns")
@@ -178,13 +225,25 @@ impl Model {
         order
     }
 
-    /// How much may be used yet.
-    fn remaining(&self, now: usize) -> i64 {
+    /// How much is left below the limit, less than nothing beyond it, and how much may be used yet.
+    fn remaining(&self, now: usize) -> (i64, i64) {
         let Kind::Limit(limit) = self.kinds[now] else {
-            return 0;
+            return (0, 0);
         };
-        let (left, charged) = self.left(now);
-        left.iter().map(|(_, left)| left).sum::<i64>() + (limit - charged).max(0)
+        let Count {
+            left,
+            charged,
+            covered,
+        } = self.count(now);
+        let ceiling = self.mode.ceiling(limit);
+        // What was covered keeps no grant from being used; what was beyond everything does.
+        let kept = if left.is_empty() {
+            0
+        } else {
+            (covered - ceiling).max(0)
+        };
+        let below = left.iter().map(|(_, left)| left).sum::<i64>() + limit - charged + kept;
+        (below, below + ceiling - limit)
     }
 }
 
@@ -228,42 +287,47 @@ fn pause_or_resume(world: &World) {
     world.told(DirectoryChange::Customer(TENANT, "acme".to_owned()));
 }
 
-fn put_override(world: &World, kind: Option<Kind>) {
+fn put_override(world: &World, mode: Mode, kind: Option<Kind>) {
     match kind {
         Some(Kind::Limit(limit)) => {
-            let limits = json!([{"limit": limit.to_string(), "period": "day"}]);
-            world.put_override("acme", json!({"feature": "tokens", "limits": limits}));
+            world.put_override("acme", json!({"feature": "tokens", "limits": mode.limits(limit)}));
         }
         Some(Kind::Revoked) => world.put_override("acme", json!({"feature": "tokens", "revoked": true})),
         None => world.remove_override("acme", "tokens"),
     }
 }
 
-/// The balances that the engine tells, and what is left of the limit.
+/// The balances that the engine tells, and what is left of the limit, less than nothing beyond it.
 async fn told(world: &World) -> (Vec<(String, i64)>, i64) {
     let (_, list, _) = world.call("GET", "/v1/customers/acme/entitlements", None).await;
     let number = |value: &Value| value.as_str().unwrap().parse::<i64>().unwrap();
     let given = list["data"][0]["grants"].as_array().unwrap().iter();
     let balances = given.map(|one| (one["id"].as_str().unwrap().to_owned(), number(&one["balance"])));
-    (balances.collect(), number(&list["data"][0]["remaining"]))
+    let has = &list["data"][0];
+    (
+        balances.collect(),
+        number(&has["remaining"]) - number(&has["overage"]),
+    )
 }
 
-async fn follows(steps: Vec<Step>) -> Result<(), TestCaseError> {
+async fn follows(mode: Mode, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut world = World::new().await;
-    world.metered(json!([{"limit": PLAN.to_string(), "period": "day"}]));
+    world.metered(mode.limits(PLAN));
     for pair in CUSTOMERS.windows(2) {
         world.put_customer(pair[1], json!({"parent": pair[0]}));
     }
-    let mut model = Model::new();
+    let mut model = Model::new(mode);
     for (n, step) in steps.into_iter().enumerate() {
-        let changes = matches!(step, Step::Override(_) | Step::Restart);
         let now = minute_of(world.clock.machine_now());
+        // In the minute of a change what was covered is held as it was at the first one, till a restart.
+        let first = model.changed != Some(now);
+        let changes = matches!(step, Step::Restart) || (first && matches!(step, Step::Override(_)));
         match step {
             Step::Consume { customer, amount } => {
                 let answer = world
                     .consume(&format!("c{n}"), CUSTOMERS[customer], &amount.to_string())
                     .await;
-                let (allowed, fits) = (answer["allowed"] == true, amount <= model.remaining(now));
+                let (allowed, fits) = (answer["allowed"] == true, amount <= model.remaining(now).1);
                 // In the minute of a change a decision may be stricter, for it goes by what holds after it.
                 let strict = model.kinds[now] != model.kinds[now - 1];
                 let expected = if model.is_denied() {
@@ -293,7 +357,8 @@ async fn follows(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 model.grants.push(given);
             }
             Step::Override(kind) => {
-                put_override(&world, kind);
+                put_override(&world, mode, kind);
+                model.changed = Some(now);
                 model.over = kind;
                 model.kinds[now..].fill(kind.unwrap_or(Kind::Limit(PLAN)));
             }
@@ -319,8 +384,8 @@ async fn follows(steps: Vec<Step>) -> Result<(), TestCaseError> {
 async fn says(world: &World, model: &Model, changes: bool) -> Result<(), TestCaseError> {
     let now = minute_of(world.clock.machine_now());
     let (balances, remaining) = told(world).await;
-    prop_assert_eq!(balances, model.left(now).0);
-    let expected = model.remaining(now);
+    prop_assert_eq!(balances, model.count(now).left);
+    let (expected, _) = model.remaining(now);
     if changes || model.kinds[now] == model.kinds[now - 1] {
         prop_assert_eq!(remaining, expected);
     }
@@ -332,8 +397,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn grants_follow_a_plain_count(steps in prop::collection::vec(step(), 1..40)) {
+    fn grants_follow_a_plain_count(
+        mode in prop_oneof![Just(Mode::Hard), Just(Mode::Soft), Just(Mode::Overage)],
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(follows(steps))?;
+        runtime.block_on(follows(mode, steps))?;
     }
 }

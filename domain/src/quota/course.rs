@@ -15,6 +15,14 @@ pub struct Bound {
     pub limit: Quantity,
 }
 
+impl Bound {
+    /// Whether it is that of nothing but grants: no allowance, and no end. What was used beyond the grants is then held
+    /// against no later one, for it would be so for ever.
+    pub fn is_endless(&self) -> bool {
+        self.limit.is_zero() && self.window == TimeRange::ALL
+    }
+}
+
 /// What plan, add-ons and override gave at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {

@@ -8,6 +8,7 @@ mod support;
 mod above;
 mod answers;
 mod entitled;
+mod grace;
 mod grants;
 mod refusals;
 mod windows;

@@ -26,13 +26,23 @@ struct Sums {
     used: Vec<i128>,
     /// Of that, what no grant covered: it stands against the allowances.
     charged: Vec<i128>,
+    /// Of what was charged, what was covered by what held when it was used, and not beyond everything.
+    covered: Vec<i128>,
 }
 
-/// What was used of a window before a segment, and how much of it no grant covered.
+/// What was used of a window before a segment, how much of it no grant covered, and how much what held then.
 #[derive(Debug, Clone, Copy, Default)]
 struct Before {
     used: i128,
     charged: i128,
+    covered: i128,
+}
+
+impl Before {
+    /// What grants covered.
+    const fn drawn(self) -> i128 {
+        self.used.saturating_sub(self.charged)
+    }
 }
 
 /// What was left of a grant when it was last drawn on, and how often it had been given anew by then. What it was given
@@ -52,19 +62,33 @@ fn beyond(bound: Bound, charged: i128, used: i128) -> i128 {
     beyond(charged.saturating_add(used)).saturating_sub(beyond(charged))
 }
 
+/// What of `covered` is above a ceiling; nothing without one.
+fn above(covered: i128, ceiling: Option<Quantity>) -> i128 {
+    ceiling.map_or(0, |ceiling| covered.saturating_sub(ceiling.parts()).max(0))
+}
+
+fn quantity(parts: i128) -> Quantity {
+    Quantity::from_parts(parts.max(0)).unwrap_or(Quantity::MAX)
+}
+
 impl Sums {
     fn new() -> Self {
         Self {
             used: vec![0],
             charged: vec![0],
+            covered: vec![0],
         }
     }
 
-    fn push(&mut self, used: i128, drawn: i128) {
-        let last = |sums: &[i128]| sums.last().copied().unwrap_or(0);
-        let charged = last(&self.charged).saturating_add(used.saturating_sub(drawn));
-        self.used.push(last(&self.used).saturating_add(used));
-        self.charged.push(charged);
+    /// Adds a segment of which `due` was beyond what held, and grants covered `drawn`.
+    fn push(&mut self, used: i128, due: i128, drawn: i128) {
+        let add = |sums: &mut Vec<i128>, more: i128| {
+            let last = sums.last().copied().unwrap_or(0);
+            sums.push(last.saturating_add(more));
+        };
+        add(&mut self.used, used);
+        add(&mut self.charged, used.saturating_sub(drawn));
+        add(&mut self.covered, used.saturating_sub(due));
     }
 
     /// Between two of the segments.
@@ -73,6 +97,7 @@ impl Sums {
         Before {
             used: of(&self.used),
             charged: of(&self.charged),
+            covered: of(&self.covered),
         }
     }
 }
@@ -101,13 +126,13 @@ impl<C: Course> GrantPlan<C> {
                     beyond(bound, charged, held.map(|at| used_of(other, at)).sum())
                 });
             let due = self.due(pool, &sums[pool], segment, own);
-            let drawn = self.draw(
-                &mut balances,
-                pool,
-                segment,
-                held.map_or(due, |held| due.min(held)),
-            );
-            sums[pool].push(own, drawn);
+            let due = held.map_or(due, |held| due.min(held));
+            let drawn = if segment.draws {
+                self.draw(&mut balances, pool, segment, due)
+            } else {
+                0
+            };
+            sums[pool].push(own, due, drawn);
         }
         let held = self.held_by_other(0, &self.current(), &sums);
         Standing {
@@ -149,29 +174,74 @@ impl<C: Course> GrantPlan<C> {
         places
     }
 
-    /// By how much the limits of the current window, in which `used` was used, are raised: what is left of the grants at
-    /// the start of the current segment, what grants covered of the window before, and what the window used beyond the
-    /// allowance without drawing on them: before they counted, and in the minute of a change what was covered by what held
-    /// before. Where no grant counts any more, it is what they covered. `held` is what the pool of [`Self::held_elsewhere`] used in that minute.
-    pub fn extra(&self, standing: &Standing, used: Quantity, held: Quantity) -> Quantity {
+    /// By how much the limits of the current window are raised, of which at most `ceiling` is granted without grants: what
+    /// grants covered of the window before the current segment, and what is left of them at its start. What was used beyond
+    /// everything (a grace, an overage, plain events) stands against the limits and is given by no grant again. What was
+    /// covered when it was used, by more than holds now, keeps no grant from being used; `covered` is what
+    /// [`Self::covered_now`] says of the current segment.
+    pub fn extra(&self, standing: &Standing, ceiling: Option<Quantity>, covered: Quantity) -> Quantity {
         let current = self.current();
         let balances = self.active(0, current);
         let balances = balances.map(|at| self.balance(&standing.balances, at, &current));
         let left = balances.reduce(i128::saturating_add);
-        let beyond = current.bound.map_or(0, |bound| {
+        let raised = current.bound.map_or(0, |bound| {
             let before = self.before(0, &standing.sums, bound, current.range.start);
-            let drawn = before.used.saturating_sub(before.charged);
-            if left.is_none() {
-                return drawn;
+            match left {
+                None => before.drawn(),
+                // In a window without end there would be no other end of it.
+                Some(_) if bound.is_endless() => before.used.saturating_add(covered.parts()),
+                Some(_) => {
+                    let covered = before.covered.saturating_add(covered.parts());
+                    before.drawn().saturating_add(above(covered, ceiling))
+                }
             }
-            let now = used.parts().saturating_sub(before.used);
-            let due = self.due_now(standing, used, held);
-            let covered = beyond(bound, before.charged, now).saturating_sub(due);
-            let uncovered = before.charged.saturating_sub(bound.limit.parts()).max(0);
-            drawn.saturating_add(uncovered).saturating_add(covered.max(0))
         });
-        let parts = beyond.saturating_add(left.unwrap_or(0));
-        Quantity::from_parts(parts.max(0)).unwrap_or(Quantity::MAX)
+        quantity(raised.saturating_add(left.unwrap_or(0)))
+    }
+
+    /// What of the current segment, whose window has used `used`, was covered by what held before a change. It counts as
+    /// it was at the change, for what is used since is held against what holds now. `None` where nothing changed. `held` is
+    /// what the pool of [`Self::held_elsewhere`] used in that minute.
+    pub fn covered_now(&self, standing: &Standing, used: Quantity, held: Quantity) -> Option<Quantity> {
+        let current = self.current();
+        let bound = current.bound.filter(|_| current.held != Held::Not)?;
+        let before = self.before(0, &standing.sums, bound, current.range.start);
+        let now = used.parts().saturating_sub(before.used);
+        Some(quantity(now.saturating_sub(self.due_now(standing, used, held))))
+    }
+
+    /// By how much a limit of a window that began at `start` would be raised from now on, of which at most `ceiling` is
+    /// granted without grants, when there is used what [`Self::left`] is told. Of the stretch that `start` cuts nothing counts.
+    pub fn extra_of(
+        &self,
+        standing: &Standing,
+        (start, ceiling): (Timestamp, Quantity),
+        total: Quantity,
+        held: Quantity,
+    ) -> Quantity {
+        let current = self.current();
+        let sums = &standing.sums;
+        let mut window = sums.between(self.place(0, start), self.place(0, current.range.start));
+        let due = self.due_now(standing, total, held);
+        let mut balances = standing.balances.clone();
+        let drawn = self.draw(&mut balances, 0, &current, due);
+        if start <= current.range.start {
+            let before = current
+                .bound
+                .map_or(0, |bound| self.before(0, sums, bound, current.range.start).used);
+            let now = total.parts().saturating_sub(before).max(0);
+            window.used = window.used.saturating_add(now);
+            window.charged = window.charged.saturating_add(now.saturating_sub(drawn));
+            window.covered = window.covered.saturating_add(now.saturating_sub(due));
+        }
+        let balances = self
+            .active(0, current)
+            .map(|at| self.balance(&balances, at, &current));
+        let raised = balances.reduce(i128::saturating_add).map(|left| {
+            let covered = above(window.covered, Some(ceiling));
+            left.saturating_add(covered)
+        });
+        quantity(window.drawn().saturating_add(raised.unwrap_or(0)))
     }
 
     /// What is left now of each active grant, in the order of drawing, when `total` was used in the current window, what
@@ -188,28 +258,6 @@ impl<C: Course> GrantPlan<C> {
             .into_iter()
             .map(|(.., at)| (Arc::clone(&self.grants[at].grant), left(at)))
             .collect()
-    }
-
-    /// What grants covered since `start`, up to now, when there is used what [`Self::left`] is told; of the stretch that
-    /// `start` cuts, nothing.
-    pub fn drawn_since(
-        &self,
-        standing: &Standing,
-        start: Timestamp,
-        total: Quantity,
-        held: Quantity,
-    ) -> Quantity {
-        let current = self.current();
-        let sums = &standing.sums;
-        let before = sums.between(self.place(0, start), self.place(0, current.range.start));
-        let now = if start <= current.range.start {
-            let mut balances = standing.balances.clone();
-            self.draw(&mut balances, 0, &current, self.due_now(standing, total, held))
-        } else {
-            0
-        };
-        let drawn = before.used.saturating_sub(before.charged).saturating_add(now);
-        Quantity::from_parts(drawn.max(0)).unwrap_or(Quantity::MAX)
     }
 
     /// What the current segment draws on grants when `total` was used in its window.

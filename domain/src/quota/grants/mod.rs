@@ -3,14 +3,15 @@
 //! Usage draws on the plan's allowance of its window first, for that is lost at the window's end; only what is beyond
 //! it draws on grants: smaller priority first, then earlier end (of the grant, or of its recurrence), then earlier
 //! start, then id. A recurring grant is given anew at each boundary of its recurrence, with at most `rollover_max` of
-//! what was left. Usage that nothing covers (plain events beyond everything) draws on no later grant. What a grant covered
-//! is no part of what a window used of its allowance, also where another allowance takes over within the window.
+//! what was left. Usage that nothing covers (a grace, an overage, plain events beyond everything) draws on no later grant,
+//! and stands against the limit till its window ends. What a grant covered is no part of what a window used of its
+//! allowance, also where another allowance takes over within the window.
 //!
 //! A grant counts in one pool at a time: that of the customer whose entitlement its own customer uses. When it moves to
 //! another one, what was drawn on it goes with it, so each of its units is drawn once, whatever is moved and changed.
 //!
 //! What is left is a function of the usage alone, by segments: nothing is kept that could be lost or counted twice. Time
-//! from before the last instant at which everything began anew takes no part; see `walk`.
+//! from before the last instant at which everything began anew takes no part, save in the window of now; see `walk`.
 
 mod fold;
 mod walk;
@@ -77,6 +78,8 @@ pub struct Segment {
     /// Beyond what usage in it draws on grants; `None`: it draws on none.
     pub bound: Option<Bound>,
     held: Held,
+    /// Whether grants may count in it: not in what windows hold before the past that matters.
+    draws: bool,
     /// How often grants were given anew before it began.
     turns: Turns,
 }
@@ -195,7 +198,7 @@ impl Timed {
 
 impl<C: Course> GrantPlan<C> {
     /// The plan of the first of `pools` up to its segment that contains `now`; `None` when no grant counts in it now, nor did
-    /// in a window that goes on under another allowance.
+    /// in the window of now, and nothing else held in that.
     pub fn new(pools: Pools<C>, now: Timestamp) -> Option<Self> {
         let mut grants: Vec<_> = pools.grants.iter().map(Timed::new).collect();
         grants.retain(|grant| grant.active.start < grant.active.end);

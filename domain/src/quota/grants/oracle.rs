@@ -51,6 +51,8 @@ impl World {
         let mut balances = vec![0i64; self.grants.len()];
         // By hour, what no grant covered.
         let mut charged: Vec<i64> = Vec::new();
+        // By hour, of that what nothing else did.
+        let mut lost: Vec<i64> = Vec::new();
         for n in 0..=now {
             self.renew(&mut balances, n);
             let order = self.order(n);
@@ -66,7 +68,14 @@ impl World {
                 let left = order
                     .iter()
                     .map(|at| (self.grants[*at].id.clone(), balances[*at]));
-                return (left.collect(), sum + (limit - before).max(0));
+                let lost: i64 = lost[start as usize..n as usize].iter().sum();
+                // Beyond the limit for what was covered by a former one, grants can be used; for what nothing covered, not.
+                let more = match (limit, left.len()) {
+                    (0, 1..) if self.kind_at(n).0 == Kind::Ever(0) => sum,
+                    (_, 0) => limit - before,
+                    _ => sum + (limit - (before - lost)).max(0) - lost,
+                };
+                return (left.collect(), more.max(0));
             }
             let mut due = beyond(before + self.used[n as usize]) - beyond(before);
             charged.push(self.used[n as usize]);
@@ -76,6 +85,7 @@ impl World {
                 due -= drawn;
                 charged[n as usize] -= drawn;
             }
+            lost.push(due);
         }
         unreachable!("the last hour returns")
     }
@@ -215,7 +225,7 @@ proptest! {
         let found: Vec<_> = found.map(|(grant, left)| (grant.id.clone(), (left.parts() / UNIT) as i64)).collect();
         prop_assert_eq!(found, left);
         if let (Some(bound), Some(total)) = (bound, total) {
-            let remaining = bound.limit.parts() + plan.extra(&standing, total, Quantity::ZERO).parts() - total.parts();
+            let remaining = bound.limit.parts() + plan.extra(&standing, Some(bound.limit), Quantity::ZERO).parts() - total.parts();
             prop_assert_eq!(remaining.max(0), Quantity::from_units(more).parts());
         }
     }

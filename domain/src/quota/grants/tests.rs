@@ -89,6 +89,31 @@ fn left(plan: &GrantPlan<impl Course>, used: &[i64]) -> Vec<(String, String)> {
         .collect()
 }
 
+/// By how much the limits are raised, of which `ceiling` is granted without grants, in units.
+fn extra(plan: &GrantPlan<impl Course>, used: &[i64], ceiling: i64) -> i128 {
+    let used = used.iter().map(|n| Quantity::from_units(*n)).collect();
+    let ceiling = Some(Quantity::from_units(ceiling));
+    let extra = plan.extra(&plan.standing(&[used]), ceiling, Quantity::ZERO);
+    extra.parts() / crate::quantity::UNIT
+}
+
+#[test]
+fn what_nothing_covered_is_given_by_no_later_grant() {
+    let mut hourly = grant("h", 1, 0, None);
+    hourly.recurrence = Some(LimitPeriod::Hour);
+    let plan = plan(&[hourly], day(0).plus_micros(DAY_US / 8)).unwrap();
+    assert_eq!(
+        past(&plan).len(),
+        3,
+        "all of the day, though each hour begins anew"
+    );
+    // The first hour uses its own grant and all that is granted beyond; the others add one each, where it was drawn.
+    assert_eq!(extra(&plan, &[16, 0, 0], 15), 2);
+    assert_eq!(extra(&plan, &[16, 1, 1], 15), 4);
+    assert_eq!(extra(&plan, &[10, 0, 9], 15), 2);
+    assert_eq!(extra(&plan, &[10, 0, 0], 15), 1);
+}
+
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs
         .iter()
@@ -113,10 +138,7 @@ fn smaller_priority_then_earlier_end_is_drawn_first() {
         left(&plan, &[100]),
         pairs(&[("late", "0"), ("a", "0"), ("z", "0")])
     );
-    assert_eq!(
-        plan.extra(&plan.standing(&units([100])), Quantity::ZERO, Quantity::ZERO),
-        Quantity::ZERO
-    );
+    assert_eq!(extra(&plan, &[100], 10), 0);
 }
 
 #[test]
@@ -142,23 +164,8 @@ fn what_a_window_used_before_a_grant_began_is_not_drawn_from_it() {
     let plan = plan(&[noon], now).unwrap();
     assert_eq!(past(&plan).len(), 1);
     assert_eq!(plan.current().range.end, day(4));
-    // 13 of 10 were used in the morning: the afternoon has the grant, and no more.
-    assert_eq!(
-        plan.extra(
-            &plan.standing(&units([13])),
-            Quantity::from_units(13),
-            Quantity::ZERO
-        ),
-        Quantity::from_units(8)
-    );
-    assert_eq!(
-        plan.extra(
-            &plan.standing(&units([4])),
-            Quantity::from_units(4),
-            Quantity::ZERO
-        ),
-        Quantity::from_units(5)
-    );
+    // Whether 13 of 10 were used in the morning or 4: the grant raises the limit by what it gives.
+    assert_eq!([extra(&plan, &[13], 10), extra(&plan, &[4], 10)], [5, 5]);
 }
 
 #[test]
@@ -205,15 +212,9 @@ fn the_end_of_a_subscription_draws_nothing_that_its_windows_covered() {
             TimeRange::new(day(4), day(5))
         ]
     );
-    let extra = |used: [i64; 3]| {
-        plan.extra(
-            &plan.standing(&units(used)),
-            Quantity::from_units(used.iter().sum()),
-            Quantity::ZERO,
-        )
-    };
-    assert_eq!(extra([70, 10, 9]), Quantity::from_units(94));
-    assert_eq!(extra([70, 10, 12]), Quantity::from_units(95), "two were drawn");
+    let extra = |used: [i64; 3]| extra(&plan, &used, 0);
+    assert_eq!(extra([70, 10, 9]), 94);
+    assert_eq!(extra([70, 10, 12]), 95, "two were drawn");
     let left = plan.left(
         &plan.standing(&units([0, 10, 12])),
         Quantity::from_units(24),
@@ -241,21 +242,11 @@ fn a_window_that_begins_within_a_segment_counts_its_own_part() {
             TimeRange::new(day(3), changed)
         ]
     );
-    let extra = |used: [i64; 3]| {
-        plan.extra(
-            &plan.standing(&units(used)),
-            Quantity::from_units(used.iter().sum()),
-            Quantity::ZERO,
-        )
-    };
-    assert_eq!(
-        extra([1, 1, 0]),
-        Quantity::from_units(4),
-        "one that it covered, and three"
-    );
+    let extra = |used: [i64; 3]| extra(&plan, &used, 10);
+    assert_eq!(extra([1, 1, 0]), 4, "one that it covered, and three");
     assert_eq!(
         extra([1, 13, 0]),
-        Quantity::from_units(4),
+        4,
         "the grant covered four of January, which has one of its ten left"
     );
 }
@@ -326,8 +317,8 @@ fn what_began_anew_since_is_not_followed() {
     let now = day(9 * 366 + 100).plus_micros(DAY_US / 2);
     assert_eq!(
         past(&plan(&grants, now).unwrap()).len(),
-        1,
-        "what the day used before this hour"
+        12,
+        "the hours of the day"
     );
     grants.push(grant("kept", 5, 9 * 366 + 99, None));
     assert_eq!(

@@ -90,8 +90,9 @@ pub(super) fn segments(
         let walks = walks.map(|(at, pool)| Walk::new(grants, pools, at, from).run(pool.until, now));
         let mut segments: Vec<_> = walks.collect();
         let pairs = pools.iter().zip(&segments).enumerate();
-        let unsettled = pairs.filter_map(|(at, (pool, segments))| unsettled(at, pool, segments, from));
-        match unsettled.min().map(|start| start.max(first)) {
+        let unsettled =
+            pairs.filter_map(|(at, (pool, segments))| unsettled(at, pool, segments, (first, from)));
+        match unsettled.min() {
             Some(start) if start < from => from = fresh_start(grants, pools, start),
             _ => {
                 cut(&mut segments);
@@ -122,29 +123,50 @@ pub(super) fn count_turns(one: &mut Timed, pools: &[Pool<impl Course>], segments
     }
 }
 
-/// The start of a window that lasts beyond `from`, where what counts changed within it: what it used of its allowance
-/// depends on what was drawn before. Where nothing changed, usage beyond the allowance is beyond it either way.
+/// From where on the past of a pool matters too: the start of a window that lasts beyond `from`, where what counts changed
+/// within it, for what it used of its allowance depends on what was drawn before; where nothing changed, usage beyond the
+/// allowance is beyond it either way. Of the window of now all matters since the `first` grant, for what grants covered of
+/// it raises its limits, and what nothing covered does not.
 fn unsettled(
     at: usize,
     pool: &Pool<impl Course>,
     segments: &[Segment],
-    from: Timestamp,
+    (first, from): (Timestamp, Timestamp),
 ) -> Option<Timestamp> {
     let mut bounds: Vec<Bound> = segments.iter().filter_map(|segment| segment.bound).collect();
     bounds.dedup();
-    let long = |bound: &&Bound| bound.window.start < from && !bound.limit.is_zero();
-    let changed = bounds.iter().filter(long).filter(|bound| {
-        let mut time = bound.window.start;
-        while time < from {
-            let (own, before) = allowance(at, pool, time);
-            if own && before.bound.is_some_and(|before| before != **bound) {
-                return true;
-            }
-            time = before.until.max(time.plus_micros(1));
+    let now = segments.last().and_then(|segment| segment.bound);
+    let now = now.filter(|bound| at == 0 && !bound.is_endless());
+    let starts = bounds.iter().filter_map(|bound| {
+        let start = bound.window.start;
+        let is_now = now == Some(*bound);
+        let decides = start < from && (is_now || !bound.limit.is_zero());
+        if !decides {
+            return None;
         }
-        false
+        let (other, nothing) = changes_within(at, pool, bound, from);
+        match is_now {
+            true if other || nothing => Some(start),
+            false if !other => None,
+            _ => Some(start.max(first)),
+        }
     });
-    changed.map(|bound| bound.window.start).min()
+    starts.min()
+}
+
+/// Whether another bound, and whether none, was held against the usage in the window of `bound` before `from`.
+fn changes_within(at: usize, pool: &Pool<impl Course>, bound: &Bound, from: Timestamp) -> (bool, bool) {
+    let (mut other, mut nothing) = (false, false);
+    let mut time = bound.window.start;
+    while time < from {
+        let (own, before) = allowance(at, pool, time);
+        match before.bound.filter(|_| own) {
+            Some(before) => other |= before != *bound,
+            None => nothing = true,
+        }
+        time = before.until.max(time.plus_micros(1));
+    }
+    (other, nothing)
 }
 
 /// What a pool's customer was given at an instant, and whether it was in its own pool then.
@@ -271,6 +293,7 @@ impl<'a, C: Course> Walk<'a, C> {
             range: TimeRange::new(self.at, end.min(self.allowance.until).max(self.at.plus_micros(1))),
             bound: self.allowance.bound,
             held: self.held,
+            draws: true,
             turns: self.turns,
         }
     }
@@ -327,8 +350,9 @@ fn begin_at(segments: &mut Vec<Segment>, start: Option<Timestamp>) {
     if start < first {
         let front = Segment {
             range: TimeRange::new(start, first),
-            bound: None,
+            bound: segments[0].bound,
             held: Held::Not,
+            draws: false,
             turns: Turns::default(),
         };
         segments.insert(0, front);
