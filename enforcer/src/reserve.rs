@@ -10,6 +10,7 @@ use turnpike_domain::time::Timestamp;
 
 use crate::Enforcer;
 use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count};
+use crate::decide::Taking;
 use crate::entry::Entry;
 use crate::hold::{Hold, Holds};
 use crate::known::{self, Past};
@@ -48,7 +49,7 @@ impl Enforcer {
             ));
         }
         let now = self.parts.clock.now(tenant);
-        let (resolved, hold, reason) = match self.attempt(&entry, amount, now).await? {
+        let (resolved, hold, reason) = match self.attempt(&entry, amount, now, Taking::Reservation).await? {
             Attempt::Granted {
                 resolved,
                 hold,

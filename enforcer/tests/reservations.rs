@@ -317,6 +317,17 @@ async fn holds_stay_counted_when_limits_are_compiled_anew() {
 }
 
 #[tokio::test]
+async fn a_hold_stays_counted_when_its_customer_gets_other_subjects() {
+    let world = world().await;
+    world.reserve("r", "acme", "40", 600).await;
+    world.put_customer("acme", json!({"subjects": ["other"]}));
+    assert_eq!(world.figures("acme").await, ["0", "40", "60"]);
+    assert_eq!(world.consume("x", "acme", "61").await["allowed"], false);
+    assert_eq!(world.commit("r", json!({})).await.1["allowed"], true);
+    assert_eq!(world.figures("acme").await, ["40", "0", "60"]);
+}
+
+#[tokio::test]
 async fn reserved_amounts_draw_on_grants_across_windows() {
     let world = World::new().await;
     world.metered(json!([{"limit": "10", "period": "day"}]));
