@@ -30,7 +30,7 @@ pub struct Aggregator {
     /// The block that keeps the oldest segment.
     pub(crate) keeper: Mutex<Option<crate::retention::Keeper>>,
     /// Where the log stood in the last minutes.
-    pub(crate) timeline: Timeline,
+    pub(crate) timeline: Arc<Timeline>,
     /// Who may read usage and events at once.
     pub(crate) slots: Arc<Slots>,
     /// Whose records lie where in the log.
@@ -67,7 +67,7 @@ impl Aggregator {
             threads.push(thread);
         }
         let now_us = shared.clock.machine_now().micros();
-        let timeline = Timeline::open(shared.log.as_ref(), shared.directory.as_ref(), now_us)?;
+        let timeline = Arc::new(Timeline::open(shared.log.as_ref(), now_us));
         Ok(Arc::new(Self {
             timeline,
             seen: Arc::default(),
@@ -156,13 +156,16 @@ impl Aggregator {
     }
 
     async fn read_reservations(&self) -> Result<Vec<Vec<u8>>, Problem> {
-        let wanted = Arc::new(Wanted::of(vec![Selection::Notes(key::reservations())]));
+        let wanted = Arc::new(Wanted::of(vec![Selection::Notes {
+            keys: key::reservations(),
+            last: usize::MAX,
+        }]));
         let mut snapshots = self.cut(&wanted, None).await?;
         settle(&mut snapshots, &wanted)?;
         let mut open = Vec::new();
         for snapshot in &snapshots {
             let mut sum = Counts::new();
-            for (_, more) in snapshot.notes(0) {
+            for (_, more) in snapshot.notes(0).into_iter().flat_map(|notes| &notes.all) {
                 add_counts(&mut sum, more);
             }
             for row in snapshot.rows.scan(key::reservations()) {

@@ -115,6 +115,10 @@ codes! {
     Unavailable = "unavailable", 503, true;
     /// The server is shutting down.
     ShuttingDown = "shutting_down", 503, true;
+    /// A part of what is stored is not what was written; `detail` and `errors` name it where they can, and the server's log names
+    /// the place. The same call will not succeed before it is mended: the one who runs the server looks with `turnpike doctor`
+    /// and `turnpike verify`, and restores a backup.
+    Damaged = "damaged", 500, false;
     /// A defect of the server. It is logged with the request id.
     Internal = "internal", 500, true;
 }

@@ -7,9 +7,10 @@ use turnpike_domain::meter::aggregate::Cell;
 use turnpike_domain::port::views::Rows;
 use turnpike_domain::record::Position;
 
+use super::Reach;
 use super::copies::CopyShare;
 use crate::rows::Counts;
-use crate::windows::{Memory, cell_bytes};
+use crate::windows::{Memory, Minutes, cell_bytes};
 
 type AtCut = Box<dyn FnOnce() + Send>;
 
@@ -79,16 +80,16 @@ impl Drop for CutTicket {
 /// What a reader needs of a partition's memory.
 #[derive(Debug, Clone)]
 pub(crate) enum Selection {
-    /// Windows of a meter in minutes `[from, to)`; of some subjects only, where they are named.
+    /// Windows of a meter in minutes `[from, to)`, of the series in reach.
     Windows {
         meter: MeterId,
-        subjects: Option<Vec<String>>,
+        reach: Reach,
         minutes: Range<u32>,
         /// Ascending minutes: those between two of them may be added up. Without any, minutes stay apart.
         bounds: Option<Arc<[u32]>>,
     },
-    /// Notes.
-    Notes(Range<Vec<u8>>),
+    /// The notes with the last keys of these, so many of each partition's memory at the most.
+    Notes { keys: Range<Vec<u8>>, last: usize },
 }
 
 /// Selections of one reader.
@@ -106,7 +107,27 @@ pub(crate) struct CopiesFull;
 #[derive(Debug, Clone)]
 pub(crate) enum Picked {
     Windows(Vec<PickedSeries>),
-    Notes(Vec<(Vec<u8>, Counts)>),
+    Notes(PickedNotes),
+}
+
+/// Notes with their keys, in no order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PickedNotes {
+    pub all: Vec<(Vec<u8>, Counts)>,
+    /// Where there were more of them: none with a key before this were picked.
+    pub from: Option<Vec<u8>>,
+}
+
+impl PickedNotes {
+    fn of(memory: &Memory, keys: &Range<Vec<u8>>, last: usize) -> Self {
+        let picked = memory.notes(keys.clone()).rev().take(last);
+        let all: Vec<_> = picked
+            .map(|(key, counts)| (key.clone(), counts.clone()))
+            .collect();
+        let first = all.last().filter(|_| all.len() == last);
+        let from = first.map(|(key, _)| key.clone());
+        Self { all, from }
+    }
 }
 
 /// The cells of one series.
@@ -124,6 +145,15 @@ impl PickedSeries {
         let before = |minute| self.cells.partition_point(|(at, _)| *at < minute);
         let (from, to) = (before(minutes.start), before(minutes.end));
         self.cells.get(from..to).unwrap_or_default()
+    }
+
+    /// Lets go of the cells before a minute.
+    pub(crate) fn forget_before(&mut self, minute: u32) {
+        let behind = self.cells.partition_point(|(at, _)| *at < minute);
+        self.cells.drain(..behind);
+        if self.cells.len() < self.cells.capacity() / 2 {
+            self.cells.shrink_to_fit();
+        }
     }
 
     /// Estimated bytes.
@@ -153,13 +183,13 @@ impl Wanted {
         match selection {
             Selection::Windows {
                 meter,
-                subjects,
+                reach,
                 minutes,
                 bounds,
             } => {
                 let mut picked = Vec::new();
                 let mut room = Ok(());
-                memory.series(*meter, subjects.as_deref(), |subject, group, all| {
+                let mut take = |subject: &str, group: &[u8], all: &Minutes| {
                     if room.is_err() {
                         return;
                     }
@@ -173,15 +203,24 @@ impl Wanted {
                         room = self.take_room(series.bytes());
                         picked.push(series);
                     }
-                });
+                };
+                for subject in &reach.first {
+                    memory.series_of(*meter, subject, |group, all| take(subject, group, all));
+                }
+                if let Some(then) = &reach.then {
+                    let wanted = |subject: &str| then.contains(subject) && !reach.first.contains(subject);
+                    memory.series_where(*meter, wanted, take);
+                }
                 room.map(|()| Picked::Windows(picked))
             }
-            Selection::Notes(keys) => Ok(Picked::Notes(
-                memory
-                    .notes(keys.clone())
-                    .map(|(key, counts)| (key.clone(), counts.clone()))
-                    .collect(),
-            )),
+            Selection::Notes { keys, last } => Ok(Picked::Notes(PickedNotes::of(memory, keys, *last))),
+        }
+    }
+
+    /// Gives room back.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        if let Some(share) = &self.share {
+            share.lock().shrink(bytes);
         }
     }
 
@@ -194,26 +233,26 @@ impl Wanted {
 }
 
 /// The cells of some minutes, added up between `bounds`.
-fn cells<'m>(minutes: impl Iterator<Item = (&'m u32, &'m Cell)>, bounds: Option<&[u32]>) -> Vec<(u32, Cell)> {
+fn cells<'m>(minutes: impl Iterator<Item = (u32, &'m Cell)>, bounds: Option<&[u32]>) -> Vec<(u32, Cell)> {
     let Some(bounds) = bounds else {
-        return minutes.map(|(at, cell)| (*at, cell.clone())).collect();
+        return minutes.map(|(at, cell)| (at, cell.clone())).collect();
     };
     let mut cells: Vec<(u32, Cell)> = Vec::new();
     let mut next_bound = 0;
     for (at, cell) in minutes {
         match cells.last_mut() {
-            Some((_, sum)) if *at < next_bound => {
+            Some((_, sum)) if at < next_bound => {
                 // Cannot fail: cells of one series are of one kind.
                 let _ = sum.merge(cell);
             }
             _ => {
-                let behind = bounds.partition_point(|bound| bound <= at);
+                let behind = bounds.partition_point(|bound| *bound <= at);
                 next_bound = bounds.get(behind).copied().unwrap_or(u32::MAX);
                 if cells.is_empty() {
                     // Most series have one, and there may be millions of them.
                     cells.reserve_exact(1);
                 }
-                cells.push((*at, cell.clone()));
+                cells.push((at, cell.clone()));
             }
         }
     }
@@ -238,7 +277,10 @@ impl Snapshot {
         for (picked, more) in self.picked.iter_mut().zip(wanted.of_memory(&frozen)?) {
             match (picked, more) {
                 (Picked::Windows(all), Picked::Windows(more)) => all.extend(more),
-                (Picked::Notes(all), Picked::Notes(more)) => all.extend(more),
+                (Picked::Notes(notes), Picked::Notes(more)) => {
+                    notes.all.extend(more.all);
+                    notes.from = notes.from.take().max(more.from);
+                }
                 _ => {}
             }
         }
@@ -262,11 +304,30 @@ impl Snapshot {
         }
     }
 
+    /// Lets go of the series in memory for selection `at` that are not to be kept. Returns how many bytes (estimated) they took,
+    /// and what else `keep` let go of.
+    pub(crate) fn retain(&mut self, at: usize, mut keep: impl FnMut(&mut PickedSeries) -> bool) -> usize {
+        let Some(Picked::Windows(all)) = self.picked.get_mut(at) else {
+            return 0;
+        };
+        let mut freed = 0;
+        all.retain_mut(|series| {
+            freed += series.bytes();
+            let kept = keep(series);
+            freed -= if kept { series.bytes() } else { 0 };
+            kept
+        });
+        if all.len() < all.capacity() / 2 {
+            all.shrink_to_fit();
+        }
+        freed
+    }
+
     /// The notes in memory for selection `at`.
-    pub(crate) fn notes(&self, at: usize) -> &[(Vec<u8>, Counts)] {
-        match self.picked.get(at) {
-            Some(Picked::Notes(all)) => all,
-            _ => &[],
+    pub(crate) fn notes(&self, at: usize) -> Option<&PickedNotes> {
+        match self.picked.get(at)? {
+            Picked::Notes(notes) => Some(notes),
+            Picked::Windows(_) => None,
         }
     }
 }

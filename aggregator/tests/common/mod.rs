@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod watched;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use turnpike_domain::identity::{EventName, MeterId, NameKey, Scope, TenantId};
 use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryListener as _};
 use turnpike_domain::port::intake::{Intake as _, Outcome};
+use turnpike_domain::port::log::EventLog;
 use turnpike_domain::port::usage::{NoListener, SharedListener, SubjectSpan, TotalRequest, UsageReader as _};
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::Problem;
@@ -35,7 +38,9 @@ pub const KEY: NameKey = NameKey([7; 16]);
 #[derive(Default)]
 pub struct Declared {
     catalogs: RwLock<BTreeMap<TenantId, Arc<Catalog>>>,
-    customers: RwLock<Vec<Arc<Customer>>>,
+    customers: RwLock<BTreeMap<String, Arc<Customer>>>,
+    /// Subject → customer.
+    owners: RwLock<BTreeMap<String, String>>,
 }
 
 impl Declared {
@@ -53,9 +58,11 @@ impl Declared {
 
     pub fn add_customer(&self, key: &str, subjects: &[&str]) {
         let json = serde_json::json!({"key": key, "name": key, "subjects": subjects});
-        self.customers
-            .write()
-            .push(Arc::new(serde_json::from_value(json).unwrap()));
+        let customer = Arc::new(serde_json::from_value(json).unwrap());
+        self.customers.write().insert(key.to_owned(), customer);
+        for subject in subjects {
+            self.owners.write().insert((*subject).to_owned(), key.to_owned());
+        }
     }
 }
 
@@ -86,12 +93,18 @@ impl Directory for Declared {
     }
 
     fn customer(&self, _: TenantId, key: &str) -> Option<Arc<Customer>> {
-        self.customers.read().iter().find(|c| c.key == key).cloned()
+        self.customers.read().get(key).cloned()
     }
 
-    fn customer_of_subject(&self, _: TenantId, subject: &str) -> Option<Arc<Customer>> {
-        let owns = |c: &&Arc<Customer>| c.subjects.iter().any(|s| s == subject);
-        self.customers.read().iter().find(owns).cloned()
+    fn customers_from(&self, _: TenantId, from: &str, number: usize) -> Vec<Arc<Customer>> {
+        let customers = self.customers.read();
+        let behind = customers.range(from.to_owned()..).take(number);
+        behind.map(|(_, customer)| Arc::clone(customer)).collect()
+    }
+
+    fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>> {
+        let owner = self.owners.read().get(subject).cloned()?;
+        self.customer(tenant, &owner)
     }
 
     fn children(&self, _: TenantId, _: &str) -> Vec<Arc<Customer>> {
@@ -147,7 +160,10 @@ impl World {
         let directory = Arc::new(Declared::default());
         directory.set(TENANT, meters);
         let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
-        let aggregator = open(&log, &views, &directory, &clock, &options, &listener);
+        let parts = Parts {
+            listener: listener.clone(),
+            ..parts(log.clone(), shared(&views), &directory, &clock, &options)
+        };
         Self {
             log,
             views,
@@ -155,7 +171,7 @@ impl World {
             clock,
             options,
             listener,
-            aggregator,
+            aggregator: Aggregator::start(parts).unwrap(),
         }
     }
 
@@ -163,21 +179,25 @@ impl World {
     pub fn crash(&mut self) {
         self.log = Arc::new(self.log.reopen());
         self.views = self.views.iter().map(|views| Arc::new(views.reopen())).collect();
-        self.aggregator = open(
-            &self.log,
-            &self.views,
-            &self.directory,
-            &self.clock,
-            &self.options,
-            &self.listener,
-        );
+        self.aggregator = Aggregator::start(self.parts(self.shared_views())).unwrap();
+    }
+
+    /// What its aggregator is made of, with these views.
+    pub fn parts(&self, views: Vec<Arc<dyn Views>>) -> Parts {
+        let Self {
+            directory,
+            clock,
+            options,
+            ..
+        } = self;
+        Parts {
+            listener: self.listener.clone(),
+            ..parts(self.log.clone(), views, directory, clock, options)
+        }
     }
 
     pub fn shared_views(&self) -> Vec<Arc<dyn Views>> {
-        self.views
-            .iter()
-            .map(|views| Arc::clone(views) as Arc<dyn Views>)
-            .collect()
+        shared(&self.views)
     }
 
     /// Views derived anew from the log.
@@ -185,13 +205,8 @@ impl World {
         let empty = || Arc::new(MemoryViews::new(rows::merge())) as Arc<dyn Views>;
         let views: Vec<_> = self.views.iter().map(|_| empty()).collect();
         let parts = Parts {
-            log: Arc::clone(&self.log) as _,
-            views: views.clone(),
-            directory: Arc::clone(&self.directory) as _,
             listener: Arc::new(NoListener),
-            clock: Arc::clone(&self.clock) as _,
-            key: KEY,
-            options: self.options.clone(),
+            ..self.parts(views.clone())
         };
         turnpike_aggregator::rebuild::derive(parts).await.unwrap();
         views
@@ -229,28 +244,28 @@ impl World {
     }
 }
 
-fn open(
-    log: &Arc<MemoryLog>,
-    views: &[Arc<MemoryViews>],
+fn shared(views: &[Arc<MemoryViews>]) -> Vec<Arc<dyn Views>> {
+    let views = views.iter();
+    views.map(|views| Arc::clone(views) as Arc<dyn Views>).collect()
+}
+
+/// What an aggregator over these stores is made of, to which nobody listens.
+pub fn parts(
+    log: Arc<dyn EventLog>,
+    views: Vec<Arc<dyn Views>>,
     directory: &Arc<Declared>,
     clock: &Arc<ManualClock>,
     options: &Options,
-    listener: &SharedListener,
-) -> Arc<Aggregator> {
-    let views = views
-        .iter()
-        .map(|views| Arc::clone(views) as Arc<dyn Views>)
-        .collect();
-    Aggregator::start(Parts {
-        log: Arc::clone(log) as _,
+) -> Parts {
+    Parts {
+        log,
         views,
         directory: Arc::clone(directory) as _,
-        listener: Arc::clone(listener),
+        listener: Arc::new(NoListener),
         clock: Arc::clone(clock) as _,
         key: KEY,
         options: options.clone(),
-    })
-    .unwrap()
+    }
 }
 
 /// An event as a test writes it.

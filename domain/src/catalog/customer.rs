@@ -174,7 +174,6 @@ pub struct Grant {
     /// The metered feature.
     pub feature: String,
     /// How much.
-    #[schema(value_type = String)]
     pub amount: Quantity,
     /// Smaller is used first; 0 to 100.
     #[serde(default = "fifty")]
@@ -192,7 +191,6 @@ pub struct Grant {
     pub recurrence: Option<LimitPeriod>,
     /// For a recurring one: how much of what is left is carried into the next period, at the most.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
     pub rollover_max: Option<Quantity>,
 }
 

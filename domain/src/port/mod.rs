@@ -51,7 +51,7 @@ impl From<StoreError> for crate::problem::Problem {
                 "storage takes nothing more after an earlier failure, until the server is started anew",
             ),
             StoreError::Damaged(_) => (
-                Code::Unavailable,
+                Code::Damaged,
                 "damaged data: a part of what is stored is not what was written; the server's log names it",
             ),
             StoreError::Failed(_) => (Code::Unavailable, "storage failed; the server's log tells how"),

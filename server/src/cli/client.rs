@@ -347,6 +347,15 @@ impl Pages<'_> {
         }
         let mut page = self.client.get(&path).await?;
         self.cursor = page["next_cursor"].as_str().map(str::to_owned);
+        for damaged in page["damaged"].as_array().into_iter().flatten() {
+            let get = |pointer| output::cell(damaged.pointer(pointer).unwrap_or(&Value::Null));
+            output::tell(&format!(
+                "the invoice {} {} is not shown: {} cannot be read; look with `turnpike verify` and restore a backup",
+                get("/id"),
+                get("/number"),
+                get("/field/pointer"),
+            ));
+        }
         Ok(Some(match page["data"].take() {
             Value::Array(rows) => rows,
             _ => Vec::new(),

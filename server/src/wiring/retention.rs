@@ -6,7 +6,7 @@ use std::time::Duration;
 use turnpike_aggregator::Aggregator;
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::InvoiceStatus;
+use turnpike_domain::invoice::{Invoice, InvoiceStatus};
 use turnpike_domain::port::billing::{BillingStore, InvoiceFilter};
 use turnpike_domain::port::control::{ControlStore, SubscriptionFilter};
 use turnpike_domain::port::directory::Directory;
@@ -113,6 +113,8 @@ where
                 ..InvoiceFilter::default()
             };
             let found = self.store.invoices(tenant, filter, page).await?;
+            // What an invoice that cannot be read is for is not known: until it is mended nothing is deleted.
+            let found: Vec<Invoice> = found.into_iter().collect::<Result<_, _>>()?;
             pages.turn(found.len(), found.last().map(|one| one.id.clone()));
             for invoice in &found {
                 let lines = invoice.lines.iter().map(|line| line.period.start);

@@ -181,25 +181,19 @@ pub async fn numbers_have_no_gaps(store: &dyn BillingStore) -> Result<(), Proble
         after: after.map(str::to_owned),
         rows: 4,
     };
-    let ids = |found: Vec<Invoice>| found.into_iter().map(|invoice| invoice.id).collect::<Vec<_>>();
+    let ids = async |filter: &InvoiceFilter, tenant, page| -> Result<Vec<String>, Problem> {
+        let found = store.invoices(tenant, filter.clone(), page).await?;
+        found.into_iter().map(|invoice| Ok(invoice?.id)).collect()
+    };
     let all = InvoiceFilter::default();
-    assert_eq!(
-        ids(store.invoices(TENANT, all.clone(), page(None)).await?),
-        ["i5", "i4", "i3", "i2"]
-    );
-    assert_eq!(
-        ids(store.invoices(TENANT, all.clone(), page(Some("i2"))).await?),
-        ["i1", "i0"]
-    );
-    assert_eq!(
-        ids(store.invoices(OTHER, all, page(None)).await?),
-        Vec::<String>::new()
-    );
+    assert_eq!(ids(&all, TENANT, page(None)).await?, ["i5", "i4", "i3", "i2"]);
+    assert_eq!(ids(&all, TENANT, page(Some("i2"))).await?, ["i1", "i0"]);
+    assert_eq!(ids(&all, OTHER, page(None)).await?, Vec::<String>::new());
     let open = InvoiceFilter {
         status: Some(InvoiceStatus::Draft),
         ..InvoiceFilter::default()
     };
-    assert_eq!(ids(store.invoices(TENANT, open, page(None)).await?), ["i5"]);
+    assert_eq!(ids(&open, TENANT, page(None)).await?, ["i5"]);
     Ok(())
 }
 
@@ -220,7 +214,8 @@ pub async fn many_are_closed_together(store: &dyn BillingStore) -> Result<(), Pr
         closings,
         ..Closings::default()
     };
-    assert!(store.close(change(TENANT, None), closings).await?);
+    let changed = store.close(change(TENANT, None), closings).await?;
+    assert_eq!(changed, Some(Vec::new()), "the directory knows none of them");
     let asked = subscriptions.map(str::to_owned).to_vec();
     let (end, until) = (period(0).end, store.closed_until(TENANT, asked).await?);
     assert_eq!(until, [Some(end), None, Some(end), Some(end)]);

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Difference, Invoice, InvoiceStatus, LateUsage, Line, LineKind, Totals};
+use turnpike_domain::invoice::{Difference, Invoice, InvoiceStatus, Line, LineKind, Totals};
 use turnpike_domain::money::Currency;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::billing::{
     BilledFilter, Boundary, Broken, InvoiceFilter, InvoiceName, Kept, NumberSeries,
 };
 use turnpike_domain::port::control::PageAfter;
+use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
@@ -232,10 +233,10 @@ async fn with_lines(
 }
 
 /// For those who can do nothing with an invoice that is not whole.
-fn whole(invoices: Vec<Result<Invoice, Broken>>) -> Result<Vec<Invoice>, StoreError> {
+fn whole(invoices: Vec<Result<Invoice, Broken>>) -> Result<Vec<Invoice>, Problem> {
     invoices
         .into_iter()
-        .map(|one| one.map_err(StoreError::from))
+        .map(|one| one.map_err(Problem::from))
         .collect()
 }
 
@@ -243,7 +244,7 @@ pub(super) async fn by_id(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     id: &str,
-) -> Result<Option<Invoice>, StoreError> {
+) -> Result<Option<Invoice>, Problem> {
     let name = InvoiceName::Id(id.to_owned());
     let found = by_name(connection, tenant, &name).await?;
     Ok(found.transpose()?)
@@ -319,7 +320,7 @@ pub(super) async fn by_ids(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     ids: &[String],
-) -> Result<Vec<Invoice>, StoreError> {
+) -> Result<Vec<Invoice>, Problem> {
     let sql =
         format!("{INVOICE} FROM invoices WHERE tenant = $1 AND id IN (SELECT value FROM json_each($2))");
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -341,7 +342,7 @@ pub(super) async fn of_boundaries(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     boundaries: &[Boundary],
-) -> Result<Vec<Option<Invoice>>, StoreError> {
+) -> Result<Vec<Option<Invoice>>, Problem> {
     let sql = format!(
         // The order of a cross join is kept: from each boundary to its invoice, however many the subscription has.
         "{INVOICE} FROM (SELECT json_extract(value, '$[0]') AS at_subscription, json_extract(value, '$[1]') AS at_end, \
@@ -367,12 +368,11 @@ pub(super) async fn list(
     tenant: TenantId,
     filter: &InvoiceFilter,
     page: &PageAfter,
-) -> Result<Vec<Invoice>, StoreError> {
-    let ends = filter.ends.unwrap_or(TimeRange::ALL);
+) -> Result<Vec<Result<Invoice, Broken>>, StoreError> {
     let sql = format!(
         "{INVOICE} FROM invoices WHERE tenant = $1 AND ($2 IS NULL OR id < $2) AND ($3 IS NULL OR customer = $3) \
          AND ($4 IS NULL OR subscription = $4) AND ($5 IS NULL OR status = $5) \
-         AND period_end_us >= $6 AND period_end_us < $7 ORDER BY id DESC LIMIT $8"
+         AND ($6 IS NULL OR period_end_us >= $6) AND ($7 IS NULL OR period_end_us < $7) ORDER BY id DESC LIMIT $8"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(i64::from(tenant.0))
@@ -380,13 +380,13 @@ pub(super) async fn list(
         .bind(filter.customer.as_deref())
         .bind(filter.subscription.as_deref())
         .bind(filter.status.map(InvoiceStatus::as_str))
-        .bind(ends.start.micros())
-        .bind(ends.end.micros())
+        .bind(filter.ends.map(|ends| ends.start.micros()))
+        .bind(filter.ends.map(|ends| ends.end.micros()))
         .bind(integer(page.rows))
         .fetch_all(&mut *connection)
         .await
         .map_err(lost)?;
-    whole(with_lines(connection, tenant, &rows).await?)
+    with_lines(connection, tenant, &rows).await
 }
 
 pub(super) async fn billed(
@@ -451,23 +451,4 @@ pub(super) async fn finalizing(
         .bind(i64::from(tenant.0))
         .fetch_all(connection)
         .await
-}
-
-pub(super) async fn unlisted(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    late: Vec<LateUsage>,
-) -> Result<Vec<LateUsage>, sqlx::Error> {
-    let mut unlisted = Vec::new();
-    for one in late {
-        let listed = sqlx::query("SELECT 1 FROM late_listed WHERE tenant = $1 AND late = $2")
-            .bind(i64::from(tenant.0))
-            .bind(write_body(&one)?)
-            .fetch_optional(&mut *connection)
-            .await?;
-        if listed.is_none() {
-            unlisted.push(one);
-        }
-    }
-    Ok(unlisted)
 }

@@ -58,6 +58,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "invoice_parties",
         include_str!("../../migrations/sqlite/0006_invoice_parties.sql"),
     ),
+    (
+        7,
+        "invoice_history",
+        include_str!("../../migrations/sqlite/0007_invoice_history.sql"),
+    ),
 ];
 
 const READERS_MAX: u32 = 8;

@@ -12,7 +12,7 @@ use turnpike_tests::app::{ADMIN_KEY, App, AppOptions, Caller};
 use crate::{BINARY, problem_of, raw};
 
 /// Codes that need a fault, a race or a past to be provoked: the file of the test that does, and what it looks for.
-const ELSEWHERE: [(Code, &str, &str); 8] = [
+const ELSEWHERE: [(Code, &str, &str); 9] = [
     (
         Code::IdempotencyInProgress,
         "server/src/http/repeat.rs",
@@ -20,17 +20,26 @@ const ELSEWHERE: [(Code, &str, &str); 8] = [
     ),
     (Code::TooOld, "tests/tests/crash.rs", "too_old"),
     (Code::Overloaded, "ingest/tests/gateway/bounds.rs", "overloaded"),
-    (Code::StorageFull, "tests/tests/storage.rs", "storage_full"),
+    (Code::StorageFull, "tests/tests/storage/full.rs", "storage_full"),
     (
         Code::StoragePoisoned,
         "aggregator/tests/intake/decisions.rs",
         "Code::StoragePoisoned",
     ),
-    (Code::Unavailable, "server/tests/administration.rs", "unavailable"),
+    (
+        Code::Unavailable,
+        "server/tests/administration/tenants.rs",
+        "unavailable",
+    ),
     (
         Code::ShuttingDown,
         "aggregator/tests/stress.rs",
         "Code::ShuttingDown",
+    ),
+    (
+        Code::Damaged,
+        "billing-sync/tests/billing/unreadable.rs",
+        "\"damaged\"",
     ),
     (Code::Internal, "server/src/http/finish.rs", "\"internal\""),
 ];

@@ -6,14 +6,15 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
+use serde_json::json;
 use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::invoice::{Invoice, InvoiceView};
-use turnpike_domain::port::billing::InvoiceFilter;
+use turnpike_domain::invoice::{Invoice, InvoiceView, number_text};
+use turnpike_domain::port::billing::{Broken, InvoiceFilter};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_http::{Caller, Params, ProblemBody, Reply};
 
-use super::invoices::InvoiceQuery;
+use super::invoices::{DamagedInvoice, InvoiceQuery, id_of};
 use crate::invoice::engine::BillingSync;
 
 /// Invoices read at a time.
@@ -40,7 +41,8 @@ pub(super) struct ExportQuery {
     format: Format,
 }
 
-/// All invoices, newest first, as CSV or NDJSON.
+/// All invoices, newest first, as CSV or NDJSON. One that cannot be read has a row too: of kind `damaged` in CSV, with the one member
+/// `damaged` in NDJSON.
 #[utoipa::path(
     get, path = "/v1/export/invoices", tag = "Billing", operation_id = "export_invoices",
     params(ExportQuery, InvoiceQuery),
@@ -105,7 +107,7 @@ impl Pages {
             Format::Ndjson => ndjson_rows(&invoices)?,
         };
         self.first = false;
-        self.after = invoices.last().map(|invoice| invoice.id.clone());
+        self.after = invoices.last().map(id_of);
         let more = invoices.len() == BATCH;
         Ok((Bytes::from(bytes), more.then_some(self)))
     }
@@ -115,10 +117,17 @@ fn unwritable(error: impl std::fmt::Display) -> Problem {
     Problem::new(Code::Internal, format!("an invoice cannot be exported: {error}"))
 }
 
-fn ndjson_rows(invoices: &[Invoice]) -> Result<Vec<u8>, Problem> {
+fn ndjson_rows(invoices: &[Result<Invoice, Broken>]) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     for invoice in invoices {
-        serde_json::to_writer(&mut bytes, &InvoiceView::from(invoice)).map_err(unwritable)?;
+        let written = match invoice {
+            Ok(invoice) => serde_json::to_writer(&mut bytes, &InvoiceView::from(invoice)),
+            Err(broken) => {
+                let damaged = DamagedInvoice::from(broken.clone());
+                serde_json::to_writer(&mut bytes, &json!({ "damaged": damaged }))
+            }
+        };
+        written.map_err(unwritable)?;
         bytes.push(b'\n');
     }
     Ok(bytes)
@@ -144,12 +153,31 @@ const COLUMNS: [&str; 17] = [
     "line_end",
 ];
 
-fn csv_rows(invoices: &[Invoice], with_header: bool) -> Result<Vec<u8>, Problem> {
+/// The row of an invoice that cannot be read: its name, and what is damaged in the place of a line's description.
+fn damaged_row(broken: &Broken) -> [String; COLUMNS.len()] {
+    let number = broken.number.map(number_text).unwrap_or_default();
+    COLUMNS.map(|column| match column {
+        "invoice" => broken.id.clone(),
+        "number" => number.clone(),
+        "line_kind" => "damaged".to_owned(),
+        "description" => format!("{} cannot be read", broken.field.pointer),
+        _ => String::new(),
+    })
+}
+
+fn csv_rows(invoices: &[Result<Invoice, Broken>], with_header: bool) -> Result<Vec<u8>, Problem> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     if with_header {
         writer.write_record(COLUMNS).map_err(unwritable)?;
     }
     for invoice in invoices {
+        let invoice = match invoice {
+            Ok(invoice) => invoice,
+            Err(broken) => {
+                writer.write_record(damaged_row(broken)).map_err(unwritable)?;
+                continue;
+            }
+        };
         let view = InvoiceView::from(invoice);
         let status = invoice.status.as_str().to_owned();
         let head = [

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::invoice::{Invoice, InvoiceStatus, InvoiceView};
-use turnpike_domain::port::billing::{InvoiceFilter, InvoiceName, Kept};
+use turnpike_domain::invoice::{Difference, Invoice, InvoiceStatus, InvoiceView, number_text};
+use turnpike_domain::port::billing::{Broken, InvoiceFilter, InvoiceName, Kept};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
 use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
@@ -62,12 +62,51 @@ impl InvoiceQuery {
     }
 }
 
+/// A page of invoices.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct InvoicePage {
+    #[serde(flatten)]
+    page: Page<InvoiceView>,
+    /// Those of this page of which a stored value cannot be read, and which `data` therefore lacks. Left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damaged: Vec<DamagedInvoice>,
+}
+
+/// An invoice of which a stored value cannot be read.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct DamagedInvoice {
+    /// Its id.
+    pub(super) id: String,
+    /// Its number, where it has one that can be read.
+    pub(super) number: Option<String>,
+    /// The first field that cannot be read.
+    pub(super) field: Difference,
+}
+
+impl From<Broken> for DamagedInvoice {
+    fn from(broken: Broken) -> Self {
+        Self {
+            id: broken.id,
+            number: broken.number.map(number_text),
+            field: broken.field,
+        }
+    }
+}
+
+/// The id behind which a list goes on.
+pub(super) fn id_of(invoice: &Result<Invoice, Broken>) -> String {
+    match invoice {
+        Ok(invoice) => invoice.id.clone(),
+        Err(broken) => broken.id.clone(),
+    }
+}
+
 /// Invoices, newest first.
 #[utoipa::path(
     get, path = "/v1/invoices", tag = "Billing", operation_id = "list_invoices",
     params(PageQuery, InvoiceQuery),
     responses(
-        (status = 200, description = "A page of invoices", body = Page<InvoiceView>),
+        (status = 200, description = "A page of invoices", body = InvoicePage),
         (status = 422, description = "A parameter is invalid", body = ProblemBody),
     ),
     security(("api_key" = ["read"])),
@@ -77,17 +116,25 @@ pub(super) async fn list_invoices(
     State(billing): State<Arc<BillingSync>>,
     page: PageQuery,
     Params(query): Params<InvoiceQuery>,
-) -> Reply<Json<Page<InvoiceView>>> {
+) -> Reply<Json<InvoicePage>> {
     caller.require(Scope::Read)?;
     let found = billing
         .parts
         .store
         .invoices(caller.tenant, query.filter()?, page.with_one_more())
         .await?;
-    let page = page.cut(found, |invoice| invoice.id.clone());
-    Ok(Json(Page {
-        data: page.data.iter().map(InvoiceView::from).collect(),
-        next_cursor: page.next_cursor,
+    let page = page.cut(found, id_of);
+    let (mut data, mut damaged) = (Vec::new(), Vec::new());
+    for invoice in page.data {
+        match invoice {
+            Ok(invoice) => data.push(InvoiceView::from(&invoice)),
+            Err(broken) => damaged.push(broken.into()),
+        }
+    }
+    let next_cursor = page.next_cursor;
+    Ok(Json(InvoicePage {
+        page: Page { data, next_cursor },
+        damaged,
     }))
 }
 
@@ -98,6 +145,7 @@ pub(super) async fn list_invoices(
     responses(
         (status = 200, description = "The invoice", content((InvoiceView = "application/json"), (String = "text/html"))),
         (status = 404, description = "There is no such invoice", body = ProblemBody),
+        (status = 500, description = "A stored value of it cannot be read: `errors` names it", body = ProblemBody),
     ),
     security(("api_key" = ["read"])),
 )]

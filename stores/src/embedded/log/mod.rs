@@ -36,8 +36,8 @@ use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
 
-pub use self::control::ControlMark;
-pub use self::expected::{Expected, Known};
+pub use self::control::{ControlMark, branch};
+pub use self::expected::{Branch, Expected, Known};
 
 pub use self::horizon::{Horizon, read as horizon};
 pub use self::maintain::{Verified, check, verify};
@@ -65,6 +65,9 @@ pub struct LogOptions {
     pub compression: Compression,
     /// How often the space on the disk is measured, and after which rest the end is sealed.
     pub tick: Duration,
+    /// Bytes of the newest segments before the last one whose checksums a start looks at, whole segments only. The last one
+    /// is always read whole.
+    pub checked_bytes: u64,
     /// What is known of the log elsewhere.
     pub expected: Expected,
 }
@@ -79,6 +82,7 @@ impl LogOptions {
             ahead_bytes: 16 * 1024 * 1024,
             compression: Compression::Lz4,
             tick: Duration::from_millis(500),
+            checked_bytes: 256 * 1024 * 1024,
             expected: Expected::default(),
         }
     }
