@@ -62,7 +62,8 @@ pub(crate) struct Mapping {
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
     #[serde(deserialize_with = "delimiter_in_file")]
     pub(super) delimiter: Option<u8>,
-    /// Numbers have a decimal comma, such as 12,50; `1.250` is then a text, for its point may group thousands.
+    /// Numbers have a decimal comma, such as 12,50; a row with a number such as `1.250` is then refused, for its point may
+    /// group thousands or begin the decimals (but not in a --text-column).
     #[arg(long)]
     pub(super) decimal_comma: bool,
 }
