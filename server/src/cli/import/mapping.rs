@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -106,12 +106,17 @@ impl Mapping {
         })?;
         let below: Self = toml::from_str(&text)
             .map_err(|error| CommandError::usage(format!("the mapping {}: {error}", path.display())))?;
+        let (subject, subject_column) = if self.subject.is_some() || self.subject_column.is_some() {
+            (self.subject, self.subject_column)
+        } else {
+            (below.subject, below.subject_column)
+        };
         Ok(Self {
             format: self.format.or(below.format),
             source: self.source.or(below.source),
             kind: self.kind.or(below.kind),
-            subject: self.subject.or(below.subject),
-            subject_column: self.subject_column.or(below.subject_column),
+            subject,
+            subject_column,
             id_column: self.id_column.or(below.id_column),
             time_column: self.time_column.or(below.time_column),
             time_format: self.time_format.or(below.time_format),
@@ -152,6 +157,17 @@ impl Mapping {
 
     /// An error for what would have no effect on a file of `format`.
     fn check_use(&self, format: Format) -> Result<(), CommandError> {
+        if self.subject.is_some() && self.subject_column.is_some() {
+            return Err(CommandError::usage(
+                "give --subject (one for all rows) or --subject-column (of each row its own), not both",
+            ));
+        }
+        let mut names = BTreeSet::new();
+        if let Some((twice, _)) = self.data.iter().find(|(name, _)| !names.insert(name)) {
+            return Err(CommandError::usage(format!(
+                "--data gives \"{twice}\" several columns, and an event has one value of a name; give each its own name"
+            )));
+        }
         if format != Format::Csv && (self.delimiter.is_some() || self.decimal_comma) {
             return Err(CommandError::usage(
                 "--delimiter and --decimal-comma are for CSV; other formats say themselves how they are written",
@@ -276,8 +292,38 @@ mod tests {
             subject_column: Some("who".to_owned()),
             ..Mapping::default()
         };
-        let refused = columns.rules(Format::Ndjson).unwrap_err();
+        let refused = columns.clone().rules(Format::Ndjson).unwrap_err();
         assert!(refused.to_string().starts_with("--subject-column"), "{refused}");
+        let both = Mapping {
+            subject: Some("fix".to_owned()),
+            ..columns
+        };
+        let refused = both.rules(Format::Csv).unwrap_err();
+        assert!(refused.to_string().contains("not both"), "{refused}");
+        let twice = Mapping {
+            subject: Some("fix".to_owned()),
+            data: [("v", "n"), ("v", "m")]
+                .map(|(name, column)| (name.to_owned(), column.to_owned()))
+                .into(),
+            ..Mapping::default()
+        };
+        let refused = twice.rules(Format::Csv).unwrap_err();
+        assert!(refused.to_string().contains("\"v\""), "{refused}");
+    }
+
+    #[test]
+    fn a_subject_given_by_a_flag_goes_before_either_of_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "subject_column = \"who\"\n").unwrap();
+        let flags = Mapping {
+            subject: Some("fix".to_owned()),
+            ..Mapping::default()
+        };
+        let both = flags.beneath(Some(&file.path().to_owned())).unwrap();
+        assert_eq!(
+            (both.subject.as_deref(), both.subject_column),
+            (Some("fix"), None)
+        );
     }
 
     #[test]
