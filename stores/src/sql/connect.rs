@@ -58,6 +58,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "invoice_parties",
         include_str!("../../migrations/sqlite/0006_invoice_parties.sql"),
     ),
+    (
+        8,
+        "key_successor",
+        include_str!("../../migrations/sqlite/0008_key_successor.sql"),
+    ),
 ];
 
 const READERS_MAX: u32 = 8;
