@@ -125,10 +125,11 @@ impl Engine {
             gauges::refresh(log.as_ref(), &views, &aggregator);
         }));
         let router = services.router(config, &stores, &clock, &parts.randomness);
+        let metrics_router = metrics_only(metrics.clone(), Arc::clone(&parts.randomness));
         let gate = gate(&stores.sql, clock, parts.randomness);
         Ok(Self {
-            router: mount(config, gate, router, state.clone(), metrics.clone()),
-            metrics_router: metrics_only(metrics),
+            router: mount(config, gate, router, state.clone(), metrics),
+            metrics_router,
             stores,
             services,
             state,
