@@ -30,7 +30,7 @@ pub struct Aggregator {
     /// The block that keeps the oldest segment.
     pub(crate) keeper: Mutex<Option<crate::retention::Keeper>>,
     /// Where the log stood in the last minutes.
-    pub(crate) timeline: Timeline,
+    pub(crate) timeline: Arc<Timeline>,
     /// Who may read usage and events at once.
     pub(crate) slots: Arc<Slots>,
     /// Whose records lie where in the log.
@@ -67,7 +67,7 @@ impl Aggregator {
             threads.push(thread);
         }
         let now_us = shared.clock.machine_now().micros();
-        let timeline = Timeline::open(shared.log.as_ref(), shared.directory.as_ref(), now_us)?;
+        let timeline = Arc::new(Timeline::open(shared.log.as_ref(), now_us));
         Ok(Arc::new(Self {
             timeline,
             seen: Arc::default(),

@@ -5,11 +5,13 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::{Event, TENANT, World, at, meter, range, request, runtime};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use turnpike_aggregator::{rebuild, rows};
 use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::port::intake::{Correction, Intake as _, Outcome};
@@ -339,25 +341,60 @@ fn cases() -> u32 {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+/// How often crashes, corrections, and meters made anew were among the steps.
+#[derive(Debug, Default)]
+struct Injected {
+    crashes: usize,
+    corrections: usize,
+    new_meters: usize,
+}
 
-    #[test]
-    fn agrees_with_the_model(
-        all in steps(), partitions in 1..4usize, from in 0..4_000i64, minutes in 1..3_000i64,
-    ) {
-        runtime().block_on(async {
-            let mut world = World::new(partitions, &meters(0));
-            let (mut model, mut made_meters) = (Model::new(), 0);
-            for one in &all {
-                step(&mut world, &mut model, one, &mut made_meters).await;
+impl Injected {
+    fn count(&mut self, steps: &[Step]) {
+        for step in steps {
+            match step {
+                Step::Crash => self.crashes += 1,
+                Step::Void(_) | Step::Amend(..) => self.corrections += 1,
+                Step::NewMeters => self.new_meters += 1,
+                Step::Submit(_) | Step::Again(_) | Step::Checkpoint => {}
             }
-            compare(&world, &model, from, minutes).await;
-            compare(&world, &model, 0, SECONDS / 60).await;
-            world.crash();
-            compare(&world, &model, 0, SECONDS / 60).await;
-            world.aggregator.shutdown().await.unwrap();
-            rebuilt_is_the_same(&world).await;
-        });
+        }
     }
+}
+
+async fn agrees(all: &[Step], partitions: usize, (from, minutes): (i64, i64)) {
+    let mut world = World::new(partitions, &meters(0));
+    let (mut model, mut made_meters) = (Model::new(), 0);
+    for one in all {
+        step(&mut world, &mut model, one, &mut made_meters).await;
+    }
+    compare(&world, &model, from, minutes).await;
+    compare(&world, &model, 0, SECONDS / 60).await;
+    world.crash();
+    compare(&world, &model, 0, SECONDS / 60).await;
+    world.aggregator.shutdown().await.unwrap();
+    rebuilt_is_the_same(&world).await;
+}
+
+#[test]
+fn agrees_with_the_model() {
+    let config = ProptestConfig {
+        cases: cases(),
+        source_file: Some(file!()),
+        ..ProptestConfig::default()
+    };
+    let injected = RefCell::new(Injected::default());
+    let inputs = (steps(), 1..4usize, (0..4_000i64, 1..3_000i64));
+    let agreed = TestRunner::new(config).run(&inputs, |(all, partitions, window)| {
+        injected.borrow_mut().count(&all);
+        runtime().block_on(agrees(&all, partitions, window));
+        Ok(())
+    });
+    agreed.unwrap();
+    let injected = injected.into_inner();
+    println!("{} cases injected {injected:?}, and a crash behind each", cases());
+    assert!(
+        injected.crashes > 10 && injected.corrections > 10 && injected.new_meters > 10,
+        "vacuous: {injected:?}"
+    );
 }

@@ -188,11 +188,15 @@ impl Views for Watched {
 const SUBJECTS: u64 = 20_000;
 const RANGE: &str = "from=1970-01-01T00:00:00Z&to=1970-01-03T00:00:00Z";
 
-/// An aggregator with an event of each of many subjects.
+/// An aggregator with an event of each of many subjects; every other one is a customer.
 async fn many(options: Options) -> (Arc<Aggregator>, Arc<Watch>) {
     let watch = Arc::new(Watch::default());
     let directory = Arc::new(Declared::default());
     directory.set(TENANT, &[meter(1, "calls", Aggregation::Count)]);
+    for n in (0..SUBJECTS).step_by(2) {
+        let key = format!("s{n:06}");
+        directory.add_customer(&key, &[&key]);
+    }
     let views = || {
         Arc::new(Watched {
             views: MemoryViews::new(rows::merge()),
@@ -230,19 +234,17 @@ async fn pages_of_many_subjects_are_found_at_once_and_hold_little() {
     let _alone = ALONE.lock().await;
     let (aggregator, watch) = many(Options::default()).await;
     aggregator.checkpoint().await.unwrap();
-    let mut cursor = String::new();
-    for number in 0..4 {
-        watch.read.store(0, SeqCst);
-        let page = page(
-            &aggregator,
-            &format!("group_by=subject&limit=100&cursor={cursor}"),
-        )
-        .await;
-        let first = page["data"][0]["subject"].as_str().unwrap();
-        assert_eq!(first, format!("s{:06}", number * 100));
-        page["next_cursor"].as_str().unwrap().clone_into(&mut cursor);
-        let read = watch.read.load(SeqCst);
-        assert!(read < 3_000, "{read} rows were read for a page of 100");
+    for by in ["subject", "customer"] {
+        let mut cursor = String::new();
+        for number in 0..4 {
+            watch.read.store(0, SeqCst);
+            let page = page(&aggregator, &format!("group_by={by}&limit=100&cursor={cursor}")).await;
+            let first = page["data"][0][by].as_str().unwrap();
+            assert_eq!(first, format!("s{:06}", number * 100));
+            page["next_cursor"].as_str().unwrap().clone_into(&mut cursor);
+            let read = watch.read.load(SeqCst);
+            assert!(read < 600, "{read} rows were read for a page of 100 by {by}");
+        }
     }
     let before = HELD.load(SeqCst);
     MOST.store(before, SeqCst);
@@ -270,7 +272,7 @@ async fn a_tenants_readings_leave_one_slot_to_others() {
     aggregator.checkpoint().await.unwrap();
     let all = (0..12).map(|_| {
         let aggregator = Arc::clone(&aggregator);
-        tokio::spawn(async move { page(&aggregator, "group_by=customer&limit=10").await })
+        tokio::spawn(async move { page(&aggregator, "group_by=g&limit=10").await })
     });
     for page in all.collect::<Vec<_>>() {
         page.await.unwrap();
@@ -284,7 +286,7 @@ async fn a_reading_that_nobody_waits_for_stops() {
     let _alone = ALONE.lock().await;
     let (aggregator, watch) = many(Options::default()).await;
     aggregator.checkpoint().await.unwrap();
-    for query in ["group_by=customer&limit=10", "group_by=customer&format=ndjson"] {
+    for query in ["group_by=g&limit=10", "group_by=customer&format=ndjson"] {
         watch.held.store(true, SeqCst);
         watch.read.store(0, SeqCst);
         let reading = {
@@ -402,15 +404,44 @@ async fn some() -> World {
     world
 }
 
+/// Makes customers whose subjects stand before their key, behind it, at it and at both sides of it, and far more without any
+/// usage. Subject → customer.
+fn customers(world: &World) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    for n in (0..1_500).step_by(3) {
+        let subject = |n: usize| format!("s{n:04}");
+        let (key, subjects) = match n % 5 {
+            0 => (subject(n), vec![subject(n)]),
+            1 => (format!("c{n:04}"), vec![subject(n)]),
+            2 => (format!("x{n:04}"), vec![subject(n), subject(n + 1)]),
+            3 => (subject(n + 1), vec![subject(n), subject(n + 2)]),
+            _ => (format!("s{n:04}+"), vec![subject(1_699 - n / 15)]),
+        };
+        let named: Vec<&str> = subjects.iter().map(String::as_str).collect();
+        world.directory.add_customer(&key, &named);
+        owners.extend(subjects.into_iter().map(|subject| (subject, key.clone())));
+    }
+    for n in 0..30_000 {
+        world
+            .directory
+            .add_customer(&format!("m{n:05}"), &[&format!("n{n:05}")]);
+    }
+    owners
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_parts_hold_the_rows_of_the_whole() {
     let _alone = ALONE.lock().await;
     let world = some().await;
+    let owners = customers(&world);
     let readings = [
         ("sum", "subject", ""),
         ("sum", "subject,g", "&window=day"),
         ("sum", "g,subject", ""),
         ("sum", "customer", "&window=day"),
+        ("sum", "customer,subject", ""),
+        ("unique", "customer", ""),
+        ("load", "customer", "&window=day"),
         ("unique", "subject", "&window=day"),
         ("last", "g,subject", "&window=day"),
         ("load", "subject", ""),
@@ -434,10 +465,23 @@ async fn pages_of_parts_hold_the_rows_of_the_whole() {
             *sums.entry(format!("s{:04}", n * 7 % 1_700)).or_default() += n * 3 + third;
         }
     }
-    let pages = paged(&world, &format!("/v1/meters/sum/usage?{RANGE}&group_by=subject")).await;
-    let pages = pages.iter().map(|row| {
-        let text = |field: &str| row[field].as_str().unwrap().to_owned();
-        (text("subject"), text("value").parse().unwrap())
-    });
-    assert_eq!(pages.collect::<BTreeMap<_, _>>(), sums);
+    let mut by_customer: BTreeMap<String, i64> = BTreeMap::new();
+    for (subject, sum) in &sums {
+        let owner = owners.get(subject).unwrap_or(subject);
+        *by_customer.entry(owner.clone()).or_default() += sum;
+    }
+    assert!(by_customer.len() > 1_000 && by_customer.len() < sums.len());
+    for (by, expected) in [("subject", sums), ("customer", by_customer)] {
+        let pages = paged(&world, &format!("/v1/meters/sum/usage?{RANGE}&group_by={by}")).await;
+        let pages = pages.iter().map(|row| {
+            let text = |field: &str| row[field].as_str().unwrap().to_owned();
+            (text(by), text("value").parse::<i64>().unwrap())
+        });
+        let pages: Vec<_> = pages.collect();
+        assert_eq!(
+            pages,
+            expected.into_iter().collect::<Vec<_>>(),
+            "by {by}, in order"
+        );
+    }
 }

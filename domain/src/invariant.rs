@@ -67,7 +67,7 @@ impl Invariant {
     /// The invariant that a difference at `pointer` of a verified invoice breaks.
     pub fn of_invoice_difference(pointer: &str) -> Self {
         match pointer.rsplit('/').next().unwrap_or("") {
-            "hash" | "previous_hash" | "billed_before" => Self::FinalStays,
+            "hash" | "previous_hash" | "billed_before" | "status" => Self::FinalStays,
             "quantity" => Self::WindowSums,
             _ => Self::LinesSum,
         }
@@ -85,6 +85,7 @@ mod tests {
             ("/previous_hash", "I6"),
             ("/lines/0/hash", "I6"),
             ("/lines/3/billed_before", "I6"),
+            ("/status", "I6"),
             ("/lines/0/quantity", "I3"),
             ("/lines/0/amount", "I5"),
             ("/total", "I5"),

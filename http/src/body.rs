@@ -9,6 +9,9 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeError, Timestamp};
 
 use crate::Failure;
+use strict::Strict;
+
+mod strict;
 
 /// The JSON body of a control request, read strictly: the right content type, a bound, and pointers to wrong fields.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
         require_plain(&parts.headers)?;
-        Ok(Self(read_object(&read_whole(body).await?)?))
+        Ok(Self(read_json(&read_whole(body).await?)?))
     }
 }
 
@@ -40,7 +43,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeJson
         }
         require_json(&parts.headers)?;
         require_plain(&parts.headers)?;
-        Ok(Self(read_object(&bytes)?))
+        Ok(Self(read_json(&bytes)?))
     }
 }
 
@@ -99,20 +102,6 @@ fn causes<'e>(
     std::iter::successors(Some(error), |error| error.source())
 }
 
-fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    require_object(bytes)?;
-    read_json(bytes)
-}
-
-/// An error for valid JSON that is no object: serde would read an array as the fields of a struct in their order.
-fn require_object(bytes: &[u8]) -> Result<(), Problem> {
-    if bytes.trim_ascii_start().first() == Some(&b'{') {
-        return Ok(());
-    }
-    read_json::<serde::de::IgnoredAny>(bytes)?;
-    Err(Problem::new(Code::Invalid, "the body must be a JSON object"))
-}
-
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let given = headers
         .get(header::CONTENT_TYPE)
@@ -146,7 +135,7 @@ fn require_plain(headers: &HeaderMap) -> Result<(), Problem> {
 /// Reads `bytes` as JSON; syntax is 400, a wrong field is 422 with its pointer.
 fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Strict(&mut reader)).map_err(|error| {
         let pointer = pointer(error.path());
         let inner = error.into_inner();
         // What the parser calls its error is not asked: a number in the place of a fixed word is bad syntax to it.
@@ -188,16 +177,9 @@ fn wrong_field(mut pointer: String, words: &str) -> Problem {
     Problem::invalid(pointer, in_plain_words(words))
 }
 
-/// What a field of fixed words must be.
-const WORD: &str = "must be one of its words, as a string";
-
 /// The words of a parser, without the names that types have in the program.
 fn in_plain_words(words: &str) -> String {
     const WHOLE: &str = "a whole number in range";
-    // The parser's only words for valid JSON that is none of an enumeration's strings.
-    if words == "expected value" {
-        return WORD.to_owned();
-    }
     let Some((before, expected)) = words.rsplit_once(", expected ") else {
         return words.to_owned();
     };

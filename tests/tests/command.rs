@@ -179,6 +179,7 @@ async fn tables_of_other_countries_are_imported() {
         "--delimiter",
         ";",
         "--decimal-comma",
+        "--now",
         "--json",
     ];
     assert_eq!(call(&app, &import).await.json()["accepted"], 2);

@@ -122,7 +122,7 @@ fn all_parts(
             };
             let (key, split) = (meter.key.clone(), query.split.clone());
             let reading = if is_first {
-                aggregator.usage_reading((tenant, meter), query, None).await?
+                aggregator.usage_reading((tenant, meter), query).await?
             } else {
                 aggregator.further_reading((tenant, meter), &query).await?
             };

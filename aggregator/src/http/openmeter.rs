@@ -97,7 +97,7 @@ struct Asked {
         ("windowTimeZone" = Option<String>, Query, description = "IANA zone; UTC unless said"),
         ("subject" = Option<Vec<String>>, Query, description = "Only these subjects; may repeat"),
         ("filterCustomerId" = Option<Vec<String>>, Query, description = "Only these customers, by key; may repeat"),
-        ("filterGroupBy" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filterGroupBy[dimension]=value`: only this value of the dimension"),
+        ("filterGroupBy" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filterGroupBy[dimension]=value`: only this value of the dimension; one that repeats allows each of its values. One `filterGroupBy` that is a JSON object of strings is taken too, but not beside the others"),
         ("groupBy" = Option<Vec<String>>, Query, description = "A dimension, subject or customer_id; may repeat"),
         ("clientId" = Option<String>, Query, description = "Taken and not used"),
     ),
@@ -128,7 +128,7 @@ pub(crate) async fn query(
         begin_with_usage(&aggregator, &of, &mut asked).await?;
     }
     let split = asked.query.split.clone();
-    let reading = aggregator.usage_reading(of, asked.query, None).await?;
+    let reading = aggregator.usage_reading(of, asked.query).await?;
     Ok(match format {
         Format::Csv => as_csv(split, reading).await?,
         Format::Json | Format::Ndjson => as_json(&asked.head, split, reading).await?,
@@ -250,16 +250,24 @@ fn splits(names: &[String], subjects: &[String], customers: &[String]) -> Vec<Sp
     split
 }
 
-/// `filterGroupBy[model]=a`, or as a JSON object, or, as the Python client writes it, `filterGroupBy={'model': 'a'}`.
+/// `filterGroupBy[model]=a`, or as one JSON object, or, as the Python client writes it, `filterGroupBy={'model': 'a'}`.
+/// Both together are refused: OpenMeter says nothing of it, and a filter that is not what was meant is a wrong bill.
 fn filters(pairs: &mut Pairs) -> Result<Vec<(String, Vec<String>)>, Problem> {
-    let mut filters = pairs.keyed("filterGroupBy");
-    for text in pairs.all("filterGroupBy")? {
-        let json = serde_json::from_str::<BTreeMap<String, String>>(&text);
-        let read = json.map_or_else(|_| dict(&text), |json| Some(json.into_iter().collect()));
-        let read = read.ok_or_else(|| Problem::invalid("/filterGroupBy", "is no object of strings"))?;
-        filters.extend(read.into_iter().map(|(name, value)| (name, vec![value])));
+    let keyed = pairs.keyed("filterGroupBy");
+    let Some(text) = pairs.one("filterGroupBy")? else {
+        return Ok(keyed);
+    };
+    let wrong = |detail| Problem::invalid("/filterGroupBy", detail);
+    if !keyed.is_empty() {
+        return Err(wrong("is given beside filterGroupBy[…]: send one or the other"));
     }
-    Ok(filters)
+    let json = serde_json::from_str::<BTreeMap<String, String>>(&text);
+    let read = json.map_or_else(|_| dict(&text), |json| Some(json.into_iter().collect()));
+    let read = read.ok_or_else(|| wrong("is no object of strings"))?;
+    Ok(read
+        .into_iter()
+        .map(|(name, value)| (name, vec![value]))
+        .collect())
 }
 
 /// A row; `None` where the meter has no value.

@@ -118,7 +118,7 @@ pub(crate) async fn usage(
     let of = (caller.tenant, meter);
     if format != Format::Json {
         let split = query.split.clone();
-        let reading = aggregator.usage_reading(of, query, None).await?;
+        let reading = aggregator.usage_reading(of, query).await?;
         return Ok(written(format, split, reading).await?);
     }
     let after = Cursor::after(&list, cursor.as_deref())?;

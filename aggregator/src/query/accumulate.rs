@@ -1,5 +1,5 @@
 use std::cmp::Ordering;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 
 use foldhash::{HashMap, HashMapExt as _};
 use turnpike_domain::meter::Aggregation;
@@ -31,14 +31,35 @@ pub(crate) struct RowSum {
 pub(crate) type Place = (usize, Vec<String>);
 
 /// Which part of an answer's rows to add up: so many of the first behind a place.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// Of the first window only the groups behind this.
-    pub after: Option<Vec<String>>,
+    /// Of the first window only the groups from here on.
+    pub from: Bound<Vec<String>>,
+    /// Only groups that begin with less than this text.
+    pub before: Option<String>,
     /// Rows at the most; `None`: all, however many.
     pub rows_max: Option<usize>,
-    /// Whether a group begins with the subject, so that series come in the order of groups.
-    pub by_subject: bool,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self {
+            from: Bound::Unbounded,
+            before: None,
+            rows_max: None,
+        }
+    }
+}
+
+impl Part {
+    /// Whether a group is wanted in the first window.
+    pub(crate) fn is_from(&self, group: &[String]) -> bool {
+        match &self.from {
+            Bound::Unbounded => true,
+            Bound::Included(first) => group >= first.as_slice(),
+            Bound::Excluded(before) => group > before.as_slice(),
+        }
+    }
 }
 
 /// Rows that were added up, in their order.
@@ -50,7 +71,7 @@ pub(crate) struct Rows {
 }
 
 /// Sums above the wanted number of rows that are held at the least before the last of them are let go.
-const SPARE_ROWS: usize = 1_000;
+const SPARE_ROWS: usize = 100;
 /// Estimated bytes of sums of one part; beyond it the last of them are let go, so the part is shorter than asked for.
 const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Estimated bytes of a row beside its texts and values: its places in the maps, and a text.
@@ -171,28 +192,23 @@ impl<'p> Accumulator<'p> {
         sum.merge(points).map_err(|_| damaged())
     }
 
-    /// Whether no series of this subject or one behind it can give a row that is wanted.
+    /// Whether no group that begins with this subject, or with what is behind it, is wanted any more.
     pub(crate) fn is_full_before(&self, subject: &str) -> bool {
-        let last = self.until.as_ref().filter(|_| self.part.by_subject);
-        last.is_some_and(|(window, group)| {
+        self.until.as_ref().is_some_and(|(window, group)| {
             *window == 0 && group.first().is_some_and(|last| **last < *subject)
         })
     }
 
-    /// The subject that the first wanted row has at the least.
-    pub(crate) fn first_subject(&self) -> Option<&str> {
-        let after = self.part.after.as_ref();
-        let after = after.filter(|_| self.part.by_subject && self.plan.windows.len() == 1)?;
-        after.first().map(String::as_str)
-    }
-
     fn wanted_windows(&self, group: &[String]) -> Range<usize> {
-        let first = self.part.after.as_deref().is_some_and(|after| group <= after);
+        let before = self.part.before.as_ref();
+        if before.is_some_and(|before| group.first().is_some_and(|first| first >= before)) {
+            return 0..0;
+        }
         let end = match &self.until {
             None => self.plan.windows.len(),
             Some((window, last)) => window + usize::from(group <= last.as_slice()),
         };
-        usize::from(first)..end
+        usize::from(!self.part.is_from(group))..end
     }
 
     fn is_over(&self) -> bool {

@@ -7,9 +7,10 @@ use turnpike_domain::meter::aggregate::Cell;
 use turnpike_domain::port::views::Rows;
 use turnpike_domain::record::Position;
 
+use super::Reach;
 use super::copies::CopyShare;
 use crate::rows::Counts;
-use crate::windows::{Memory, cell_bytes};
+use crate::windows::{Memory, Minutes, cell_bytes};
 
 type AtCut = Box<dyn FnOnce() + Send>;
 
@@ -79,10 +80,10 @@ impl Drop for CutTicket {
 /// What a reader needs of a partition's memory.
 #[derive(Debug, Clone)]
 pub(crate) enum Selection {
-    /// Windows of a meter in minutes `[from, to)`; of some subjects only, where they are named.
+    /// Windows of a meter in minutes `[from, to)`, of the series in reach.
     Windows {
         meter: MeterId,
-        subjects: Option<Vec<String>>,
+        reach: Reach,
         minutes: Range<u32>,
         /// Ascending minutes: those between two of them may be added up. Without any, minutes stay apart.
         bounds: Option<Arc<[u32]>>,
@@ -153,13 +154,13 @@ impl Wanted {
         match selection {
             Selection::Windows {
                 meter,
-                subjects,
+                reach,
                 minutes,
                 bounds,
             } => {
                 let mut picked = Vec::new();
                 let mut room = Ok(());
-                memory.series(*meter, subjects.as_deref(), |subject, group, all| {
+                let mut take = |subject: &str, group: &[u8], all: &Minutes| {
                     if room.is_err() {
                         return;
                     }
@@ -173,7 +174,14 @@ impl Wanted {
                         room = self.take_room(series.bytes());
                         picked.push(series);
                     }
-                });
+                };
+                for subject in &reach.first {
+                    memory.series_of(*meter, subject, |group, all| take(subject, group, all));
+                }
+                if let Some(then) = &reach.then {
+                    let wanted = |subject: &str| then.contains(subject) && !reach.first.contains(subject);
+                    memory.series_where(*meter, wanted, take);
+                }
                 room.map(|()| Picked::Windows(picked))
             }
             Selection::Notes(keys) => Ok(Picked::Notes(
@@ -194,26 +202,26 @@ impl Wanted {
 }
 
 /// The cells of some minutes, added up between `bounds`.
-fn cells<'m>(minutes: impl Iterator<Item = (&'m u32, &'m Cell)>, bounds: Option<&[u32]>) -> Vec<(u32, Cell)> {
+fn cells<'m>(minutes: impl Iterator<Item = (u32, &'m Cell)>, bounds: Option<&[u32]>) -> Vec<(u32, Cell)> {
     let Some(bounds) = bounds else {
-        return minutes.map(|(at, cell)| (*at, cell.clone())).collect();
+        return minutes.map(|(at, cell)| (at, cell.clone())).collect();
     };
     let mut cells: Vec<(u32, Cell)> = Vec::new();
     let mut next_bound = 0;
     for (at, cell) in minutes {
         match cells.last_mut() {
-            Some((_, sum)) if *at < next_bound => {
+            Some((_, sum)) if at < next_bound => {
                 // Cannot fail: cells of one series are of one kind.
                 let _ = sum.merge(cell);
             }
             _ => {
-                let behind = bounds.partition_point(|bound| bound <= at);
+                let behind = bounds.partition_point(|bound| *bound <= at);
                 next_bound = bounds.get(behind).copied().unwrap_or(u32::MAX);
                 if cells.is_empty() {
                     // Most series have one, and there may be millions of them.
                     cells.reserve_exact(1);
                 }
-                cells.push((*at, cell.clone()));
+                cells.push((at, cell.clone()));
             }
         }
     }

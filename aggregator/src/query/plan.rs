@@ -8,7 +8,7 @@ use turnpike_domain::port::usage::SubjectSpan;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
-use super::{Selection, Stop};
+use super::{Reach, Selection, Stop};
 use crate::rows::key::Level;
 use crate::windows::levels;
 
@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub windows: Vec<TimeRange>,
     /// Which subjects, each over which times, ascending without overlap; `None` for all.
     pub subjects: Option<BTreeMap<String, Vec<TimeRange>>>,
+    /// The series to read next.
+    pub reach: Reach,
     /// Index of a dimension → the values that are taken.
     pub filter: Vec<(usize, Vec<String>)>,
     /// Ends the reading.
@@ -47,11 +49,16 @@ impl Plan {
             .iter()
             .map(|(name, values)| Ok((filtered(&meter, name)?, values.clone())))
             .collect::<Result<_, Problem>>()?;
+        let subjects = subjects.map(by_subject);
         Ok(Self {
             tenant,
             meter,
             windows,
-            subjects: subjects.map(by_subject),
+            reach: match &subjects {
+                None => Reach::all(),
+                Some(all) => Reach::of(all.keys().cloned()),
+            },
+            subjects,
             filter,
             stop: Stop::default(),
         })
@@ -76,7 +83,7 @@ impl Plan {
         let carried = self.meter.aggregation == Aggregation::TimeWeightedSum;
         Selection::Windows {
             meter: self.meter.id,
-            subjects: self.subjects.as_ref().map(|all| all.keys().cloned().collect()),
+            reach: self.reach.clone(),
             minutes: if carried { 0 } else { minutes.start }..minutes.end,
             bounds: bounds.filter(|_| !carried),
         }

@@ -1,5 +1,6 @@
 //! Reading values at their times, for time-weighted sums: the points of the windows, and per series the last one before.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use turnpike_domain::meter::Aggregation;
@@ -11,12 +12,14 @@ use turnpike_domain::problem::Problem;
 use super::accumulate::{Accumulator, damaged};
 use super::cut::PickedSeries;
 use super::plan::Clip;
-use super::read::{from_subject, split_subject};
+use super::reach::{keys_of, series_of};
+use super::read::split_subject;
 use super::{Plan, Snapshot};
 use crate::rows::cell;
 use crate::rows::key::{self, Level};
-use crate::windows::Minutes;
 
+/// Minute → points.
+type Minutes = BTreeMap<u32, Cell>;
 /// Subject and texts of the dimensions.
 type Series = (String, Vec<u8>);
 
@@ -27,32 +30,60 @@ pub(super) fn add(
     snapshots: &[Snapshot],
     sums: &mut Accumulator<'_>,
 ) -> Result<(), Problem> {
-    let first = sums.first_subject().map(str::to_owned);
-    let mut sources = snapshots
-        .iter()
-        .map(|snapshot| Source::new(plan, first.as_deref(), snapshot, at))
-        .collect::<Result<Vec<_>, _>>()?;
+    let head = key::windows(plan.tenant, plan.meter.id, Level::Minute);
+    let sources = |memory: &dyn for<'s> Fn(&'s [PickedSeries]) -> &'s [PickedSeries],
+                   keys: &Range<Vec<u8>>| {
+        let source = |snapshot| Source::new(snapshot, memory(Snapshot::series(snapshot, at)), keys.clone());
+        snapshots.iter().map(source).collect::<Result<Vec<_>, _>>()
+    };
+    for subject in &plan.reach.first {
+        let mut sources = sources(&|all| series_of(all, subject), &keys_of(&head, subject))?;
+        while let Some(series) = sources.iter().filter_map(Source::next).min() {
+            add_series(plan, &series, &mut sources, sums)?;
+        }
+    }
+    let Some(then) = &plan.reach.then else {
+        return Ok(());
+    };
+    let mut sources = sources(&|all| then.of(all), &then.keys(&head))?;
     while let Some(series) = sources.iter().filter_map(Source::next).min() {
-        plan.stop.check()?;
-        let (subject, group) = &series;
-        if sums.is_full_before(subject) {
+        if plan.reach.in_order_of_groups && sums.is_full_before(&series.0) {
             return Ok(());
         }
-        let held = sources
-            .iter_mut()
-            .map(|source| Ok((source.rows, source.take(&series)?)))
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        let (Some(row), Some(clips)) = (sums.row(subject, group)?, plan.clips(subject)) else {
-            continue;
-        };
-        for (span, clip) in clips.iter().enumerate() {
-            let mut all = empty();
-            for (rows, minutes) in &held {
-                merge(&mut all, &points(plan, *rows, &series, clip, minutes)?)?;
-            }
-            if let Some(span) = plan.span(subject, span).filter(|_| !all.is_empty()) {
-                sums.integrate(row, span, &all)?;
-            }
+        if plan.reach.first.contains(&series.0) {
+            sources
+                .iter_mut()
+                .try_for_each(|source| source.take(&series).map(drop))?;
+        } else {
+            add_series(plan, &series, &mut sources, sums)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds all points of a series, and goes on behind it.
+fn add_series(
+    plan: &Plan,
+    series: &Series,
+    sources: &mut [Source<'_>],
+    sums: &mut Accumulator<'_>,
+) -> Result<(), Problem> {
+    plan.stop.check()?;
+    let (subject, group) = series;
+    let held = sources
+        .iter_mut()
+        .map(|source| Ok((source.rows, source.take(series)?)))
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    let (Some(row), Some(clips)) = (sums.row(subject, group)?, plan.clips(subject)) else {
+        return Ok(());
+    };
+    for (span, clip) in clips.iter().enumerate() {
+        let mut all = empty();
+        for (rows, minutes) in &held {
+            merge(&mut all, &points(plan, *rows, series, clip, minutes)?)?;
+        }
+        if let Some(span) = plan.span(subject, span).filter(|_| !all.is_empty()) {
+            sums.integrate(row, span, &all)?;
         }
     }
     Ok(())
@@ -62,31 +93,19 @@ pub(super) fn add(
 struct Source<'s> {
     memory: &'s [PickedSeries],
     rows: &'s dyn Rows,
-    /// The keys that are still to be looked through for stored series, the first last.
-    keys: Vec<Range<Vec<u8>>>,
+    /// The keys that are still to be looked through for stored series.
+    keys: Range<Vec<u8>>,
     stored: Option<Series>,
 }
 
 impl<'s> Source<'s> {
-    fn new(plan: &Plan, first: Option<&str>, snapshot: &'s Snapshot, at: usize) -> Result<Self, StoreError> {
-        let head = key::windows(plan.tenant, plan.meter.id, Level::Minute);
-        let of_subject = |subject: &str| {
-            let mut prefix = head.clone();
-            key::put_text(&mut prefix, subject);
-            prefix
-        };
-        let keys = match &plan.subjects {
-            None => {
-                let all = key::all(head.clone());
-                vec![first.map_or(all.start, of_subject)..all.end]
-            }
-            Some(subjects) => {
-                let ranges = subjects.keys().rev().map(|subject| key::all(of_subject(subject)));
-                ranges.collect()
-            }
-        };
+    fn new(
+        snapshot: &'s Snapshot,
+        memory: &'s [PickedSeries],
+        keys: Range<Vec<u8>>,
+    ) -> Result<Self, StoreError> {
         let mut source = Self {
-            memory: from_subject(snapshot.series(at), first),
+            memory,
             rows: snapshot.rows.as_ref(),
             keys,
             stored: None,
@@ -98,18 +117,13 @@ impl<'s> Source<'s> {
     /// Finds the next series that has rows. One look per series: behind its first row the scan begins anew behind its last.
     fn look_on(&mut self) -> Result<(), StoreError> {
         self.stored = None;
-        while let Some(range) = self.keys.last_mut() {
-            let Some(row) = self.rows.scan(range.clone()).next() else {
-                self.keys.pop();
-                continue;
-            };
+        if let Some(row) = self.rows.scan(self.keys.clone()).next() {
             let key = row?.key;
             let (series, _) = key::series_and_bucket(&key).ok_or_else(damaged)?;
             let (subject, group) = split_subject(series)?;
             self.stored = Some((subject, group.to_vec()));
-            range.start = key[..key.len() - 4].to_vec();
-            range.start.extend_from_slice(&[0xff; 5]);
-            break;
+            self.keys.start = key[..key.len() - 4].to_vec();
+            self.keys.start.extend_from_slice(&[0xff; 5]);
         }
         Ok(())
     }

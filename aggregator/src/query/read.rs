@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 
 use turnpike_domain::meter::Aggregation;
@@ -9,7 +8,8 @@ use turnpike_domain::problem::Problem;
 use super::accumulate::{Accumulator, damaged};
 use super::cut::PickedSeries;
 use super::plan::Clip;
-use super::{Part, Plan, Projection, Rows, Snapshot, points};
+use super::reach::{keys_of, series_of};
+use super::{Part, Plan, Projection, Reach, Rows, Snapshot, points};
 use crate::rows::cell;
 use crate::rows::key::{self, Level};
 
@@ -38,57 +38,65 @@ pub(crate) fn add_up(
 }
 
 fn add_memory(plan: &Plan, all: &[PickedSeries], sums: &mut Accumulator<'_>) -> Result<(), StoreError> {
-    let of_all = plan.subjects.is_none().then(|| plan.clips("")).flatten();
-    for series in from_subject(all, sums.first_subject()) {
-        plan.stop.check()?;
-        if sums.is_full_before(&series.subject) {
+    let Reach {
+        first,
+        then,
+        in_order_of_groups,
+    } = &plan.reach;
+    for series in first.iter().flat_map(|subject| series_of(all, subject)) {
+        let clips = plan.clips(&series.subject).unwrap_or_default();
+        add_series(plan, series, &clips, sums)?;
+    }
+    let clips = plan.clips("").unwrap_or_default();
+    for series in then.iter().flat_map(|then| then.of(all)) {
+        if *in_order_of_groups && sums.is_full_before(&series.subject) {
             return Ok(());
         }
-        let clips = match &of_all {
-            Some(clips) => Cow::Borrowed(clips),
-            None => Cow::Owned(plan.clips(&series.subject).unwrap_or_default()),
-        };
-        if !clips.iter().any(|clip| !series.range(clip.minutes()).is_empty()) {
-            continue;
-        }
-        let Some(row) = sums.row(&series.subject, &series.group)? else {
-            continue;
-        };
-        for clip in clips.iter() {
-            for (minute, cell) in series.range(clip.minutes()) {
-                if let Some(window) = clip.window_of(*minute) {
-                    sums.add(row, window, cell)?;
-                }
-            }
+        if !first.contains(&series.subject) {
+            add_series(plan, series, &clips, sums)?;
         }
     }
     Ok(())
 }
 
-/// The series of `first` and of the subjects behind it.
-pub(super) fn from_subject<'s>(all: &'s [PickedSeries], first: Option<&str>) -> &'s [PickedSeries] {
-    let before = |first: &str| all.partition_point(|series| *series.subject < *first);
-    &all[first.map_or(0, before)..]
+fn add_series(
+    plan: &Plan,
+    series: &PickedSeries,
+    clips: &[Clip],
+    sums: &mut Accumulator<'_>,
+) -> Result<(), StoreError> {
+    plan.stop.check()?;
+    if !clips.iter().any(|clip| !series.range(clip.minutes()).is_empty()) {
+        return Ok(());
+    }
+    let Some(row) = sums.row(&series.subject, &series.group)? else {
+        return Ok(());
+    };
+    for clip in clips {
+        for (minute, cell) in series.range(clip.minutes()) {
+            if let Some(window) = clip.window_of(*minute) {
+                sums.add(row, window, cell)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn add_rows(plan: &Plan, rows: &dyn StoredRows, sums: &mut Accumulator<'_>) -> Result<(), StoreError> {
-    match &plan.subjects {
-        None => {
-            for clip in plan.clips("").unwrap_or_default() {
-                add_clip(plan, rows, None, &clip, sums)?;
-            }
+    for subject in &plan.reach.first {
+        for clip in plan.clips(subject).unwrap_or_default() {
+            add_clip(plan, rows, Some(subject), &clip, sums)?;
         }
-        Some(subjects) => {
-            for subject in subjects.keys() {
-                for clip in plan.clips(subject).unwrap_or_default() {
-                    add_clip(plan, rows, Some(subject), &clip, sums)?;
-                }
-            }
+    }
+    if plan.reach.then.is_some() {
+        for clip in plan.clips("").unwrap_or_default() {
+            add_clip(plan, rows, None, &clip, sums)?;
         }
     }
     Ok(())
 }
 
+/// Adds the rows of a subject, or of the stretch of subjects that is read.
 fn add_clip(
     plan: &Plan,
     rows: &dyn StoredRows,
@@ -97,24 +105,26 @@ fn add_clip(
     sums: &mut Accumulator<'_>,
 ) -> Result<(), StoreError> {
     for (level, buckets) in clip.segments(plan.meter.aggregation) {
-        let mut prefix = key::windows(plan.tenant, plan.meter.id, level);
-        let mut keys = key::all(prefix.clone());
-        if let Some(subject) = subject {
-            key::put_text(&mut prefix, subject);
-            keys = key::all(prefix);
-        } else if let Some(first) = sums.first_subject() {
-            key::put_text(&mut prefix, first);
-            keys.start = prefix;
-        }
+        let head = key::windows(plan.tenant, plan.meter.id, level);
+        let keys = match (subject, &plan.reach.then) {
+            (Some(subject), _) => keys_of(&head, subject),
+            (None, Some(then)) => then.keys(&head),
+            (None, None) => continue,
+        };
         let mut current: Option<(Vec<u8>, Option<usize>)> = None;
         scan(rows, keys, buckets, |series, bucket, value| {
             if current.as_ref().is_none_or(|(known, _)| known != series) {
                 plan.stop.check()?;
-                let (subject, group) = split_subject(series)?;
-                if sums.is_full_before(&subject) {
-                    return Ok(ControlFlow::Break(()));
-                }
-                current = Some((series.to_vec(), sums.row(&subject, group)?));
+                let (found, group) = split_subject(series)?;
+                let row = match subject {
+                    Some(_) => sums.row(&found, group)?,
+                    None if plan.reach.in_order_of_groups && sums.is_full_before(&found) => {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    None if plan.reach.first.contains(&found) => None,
+                    None => sums.row(&found, group)?,
+                };
+                current = Some((series.to_vec(), row));
             }
             let row = current.as_ref().and_then(|(_, row)| *row);
             let window = clip.window_of(bucket * Level::minutes(level));

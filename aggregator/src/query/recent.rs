@@ -5,6 +5,7 @@
 //! read, the others are skipped by their headers.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -29,51 +30,38 @@ const KEPT_US: i64 = REACH_US + EVENT_FUTURE_US_MAX + MINUTE_US;
 /// Between marks of the timeline, in microseconds.
 const STEP_US: i64 = 10_000_000;
 
+/// How far before the end the log is first probed for what came earlier, in bytes; then twice as far each time.
+const PROBE_BYTES: u64 = 4 * 1024 * 1024;
+/// Blocks that are read at a place before it is said to tell nothing.
+const PROBED_BLOCKS: usize = 16;
+
 /// Where the log stood at moments of the last minutes.
 pub(crate) struct Timeline {
+    /// Never empty.
     marks: Mutex<VecDeque<(i64, Position)>>,
     next_us: AtomicI64,
 }
 
 impl Timeline {
-    /// Reads the tail of the log until a record that is old enough.
-    pub(crate) fn open(log: &dyn EventLog, directory: &dyn Directory, now_us: i64) -> Result<Self, Problem> {
-        let mut mark = (i64::MIN, log.first());
-        for block in log.read_back(log.end(), Only::ALL) {
-            let block = block?;
-            let mut received = None;
-            for bytes in block.block.records() {
-                let record = decode(bytes)?;
-                // The clock of a test tenant says nothing about when its events came.
-                if !is_test(directory, record.tenant()) {
-                    received = received.max(Some(received_us(&record)));
-                }
-            }
-            if received.is_some_and(|us| us < now_us - KEPT_US) {
-                mark = (now_us - KEPT_US, block.next);
-                break;
-            }
-        }
-        Ok(Self {
-            marks: Mutex::new(VecDeque::from([mark])),
+    /// Begins where the log stands. Where it stood before is looked for when it is first asked for, so that a start does not
+    /// wait for that.
+    pub(crate) fn open(log: &dyn EventLog, now_us: i64) -> Self {
+        Self {
+            marks: Mutex::new(VecDeque::from([(now_us, log.end())])),
             next_us: AtomicI64::new(0),
-        })
+        }
     }
 
     /// Notes where the log stands, now and then.
     pub(crate) fn touch(&self, log: &dyn EventLog, now_us: i64) {
-        if now_us < self.next_us.load(Ordering::Relaxed) {
+        let next_us = self.next_us.load(Ordering::Relaxed);
+        if (next_us - STEP_US..next_us).contains(&now_us) {
             return;
         }
         self.next_us.store(now_us + STEP_US, Ordering::Relaxed);
         let mut marks = self.marks.lock();
-        // A clock that was set back starts anew: what came since the oldest mark is still behind it.
-        if marks.back().is_some_and(|(us, _)| *us > now_us) {
-            marks.truncate(1);
-            if let Some(first) = marks.front_mut() {
-                first.0 = i64::MIN;
-            }
-        }
+        // Where the clock was set back, marks of times that are to come again say nothing.
+        marks.retain(|(us, _)| *us <= now_us);
         marks.push_back((now_us, log.end()));
         while marks.get(1).is_some_and(|(us, _)| *us <= now_us - KEPT_US) {
             marks.pop_front();
@@ -81,12 +69,77 @@ impl Timeline {
     }
 
     /// Everything that arrived in the last minutes is behind this position.
-    fn start(&self, now_us: i64) -> Position {
-        let marks = self.marks.lock();
-        let old = marks.iter().rev().find(|(us, _)| *us <= now_us - KEPT_US);
-        old.or_else(|| marks.front())
-            .map_or(Position::START, |(_, position)| *position)
+    fn start(
+        &self,
+        log: &dyn EventLog,
+        is_test: &dyn Fn(TenantId) -> bool,
+        now_us: i64,
+    ) -> Result<Position, Problem> {
+        let since_us = now_us - KEPT_US;
+        let earliest = {
+            let marks = self.marks.lock();
+            let old = marks.iter().rev().find(|(us, _)| *us <= since_us);
+            match (old, marks.front()) {
+                (Some((_, position)), _) => return Ok(*position),
+                (None, front) => front.map_or_else(|| log.end(), |(_, position)| *position),
+            }
+        };
+        let found = before(log, is_test, earliest, since_us)?;
+        let mut marks = self.marks.lock();
+        if marks.front().is_none_or(|(us, _)| *us > since_us) {
+            marks.push_front((since_us, found));
+        }
+        Ok(found)
     }
+}
+
+/// A position before `end` behind which everything stands that came since `since_us`. Probes a few places, each twice as far
+/// from the end as the one before.
+fn before(
+    log: &dyn EventLog,
+    is_test: &dyn Fn(TenantId) -> bool,
+    end: Position,
+    since_us: i64,
+) -> Result<Position, Problem> {
+    let first = log.first();
+    let mut back = PROBE_BYTES;
+    loop {
+        let offset = end.offset().saturating_sub(back);
+        if offset <= first.offset() {
+            return Ok(first);
+        }
+        if let Some(found) = old_at(log, is_test, Position::new(offset, 0)..end, since_us)? {
+            return Ok(found);
+        }
+        back = back.saturating_mul(2);
+    }
+}
+
+/// The position of a block at the beginning of `place` that came before `since_us`.
+fn old_at(
+    log: &dyn EventLog,
+    is_test: &dyn Fn(TenantId) -> bool,
+    place: Range<Position>,
+    since_us: i64,
+) -> Result<Option<Position>, Problem> {
+    for block in log.read(place.start, Only::ALL).take(PROBED_BLOCKS) {
+        let block = block?;
+        if block.position >= place.end {
+            break;
+        }
+        let mut received = None;
+        for bytes in block.block.records() {
+            let record = decode(bytes)?;
+            // The clock of a test tenant says nothing about when its events came.
+            if !is_test(record.tenant()) {
+                received = received.max(Some(received_us(&record)));
+            }
+        }
+        if let Some(received_us) = received {
+            return Ok((received_us < since_us).then_some(block.position));
+        }
+    }
+    Ok(None)
 }
 
 fn is_test(directory: &dyn Directory, tenant: TenantId) -> bool {
@@ -137,13 +190,16 @@ impl Aggregator {
             let detail = "a range that is not on whole minutes must lie in the last two minutes";
             return Err(Problem::new(Code::Invalid, detail));
         }
-        let from = if test {
-            self.shared.log.first()
-        } else {
-            self.timeline.start(self.shared.clock.machine_now().micros())
-        };
-        let (log, watermark) = (Arc::clone(&self.shared.log), Arc::new(watermark));
+        let (shared, timeline) = (Arc::clone(&self.shared), Arc::clone(&self.timeline));
+        let watermark = Arc::new(watermark);
         on_another_thread(move || {
+            let log = shared.log.as_ref();
+            let is_test = |tenant| is_test(shared.directory.as_ref(), tenant);
+            let from = if test {
+                log.first()
+            } else {
+                timeline.start(log, &is_test, shared.clock.machine_now().micros())?
+            };
             let only = Only {
                 times: Some(hull),
                 ..Only::ALL
@@ -156,8 +212,99 @@ impl Aggregator {
                     watermark: Arc::clone(&watermark),
                 })
                 .collect();
-            derive(log.as_ref(), from, only, &asked)
+            derive(log, from, only, &asked)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnpike_domain::port::log::Block;
+    use turnpike_domain::record::{EventRecord, encode};
+    use turnpike_stores::memory::MemoryLog;
+
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+    const TEST: TenantId = TenantId(9);
+
+    /// Appends blocks of a MiB each, of an event that came then. Answers where they begin.
+    fn append(log: &MemoryLog, mib: usize, (tenant, received_us): (TenantId, i64)) -> Position {
+        let begin = log.end();
+        let record = Record::Event(EventRecord {
+            tenant: tenant.0,
+            source: "s",
+            id: "e",
+            kind: "t",
+            subject: "a",
+            time_us: received_us,
+            time_sent: true,
+            received_us,
+            data: &"x".repeat(MIB),
+            extensions: "",
+            grant: None,
+        });
+        let mut bytes = Vec::new();
+        encode(&record, &mut bytes);
+        let mut block = Block::default();
+        block.push(&bytes);
+        for _ in 0..mib {
+            log.append(block.clone()).unwrap();
+        }
+        begin
+    }
+
+    fn start(timeline: &Timeline, log: &MemoryLog, now_us: i64) -> Result<Position, Problem> {
+        timeline.start(log, &|tenant| tenant == TEST, now_us)
+    }
+
+    #[test]
+    fn the_last_minutes_are_found_without_reading_the_whole_log() {
+        let (log, now) = (MemoryLog::new(), 100 * KEPT_US);
+        let mut unreadable = Block::default();
+        unreadable.push(&vec![0xff; MIB]);
+        for _ in 0..30 {
+            log.append(unreadable.clone()).unwrap();
+        }
+        let old = append(&log, 6, (TenantId(1), now - KEPT_US - 1));
+        let young = append(&log, 2, (TenantId(1), now - KEPT_US));
+        append(&log, 3, (TEST, 0));
+        // Blocks that cannot be read lie behind those that are old enough: a start reads none, and the search none of those.
+        let timeline = Timeline::open(&log, now);
+        let found = start(&timeline, &log, now).unwrap();
+        assert!(found >= old && found <= young, "{old:?} {found:?} {young:?}");
+        assert_eq!(start(&timeline, &log, now).unwrap(), found);
+        // Once the timeline itself reaches far enough nothing is looked for.
+        let later = now + KEPT_US;
+        let end = log.end();
+        append(&log, 1, (TenantId(1), later));
+        timeline.touch(&log, later);
+        assert_eq!(start(&timeline, &log, later).unwrap(), end);
+    }
+
+    #[test]
+    fn a_log_without_anything_old_is_read_from_its_first_block() {
+        let (log, now) = (MemoryLog::new(), 100 * KEPT_US);
+        append(&log, 20, (TEST, 0));
+        append(&log, 2, (TenantId(1), now));
+        let timeline = Timeline::open(&log, now);
+        assert_eq!(start(&timeline, &log, now).unwrap(), log.first());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_looks_for_what_came_at_that_time() {
+        let (log, now) = (MemoryLog::new(), 100 * KEPT_US);
+        let old = append(&log, 9, (TenantId(1), now - 9 * KEPT_US));
+        let timeline = Timeline::open(&log, now - 8 * KEPT_US);
+        let then = append(&log, 6, (TenantId(1), now - 4 * KEPT_US));
+        for passed in -30..=0 {
+            timeline.touch(&log, now + passed * KEPT_US / 4);
+        }
+        append(&log, 6, (TenantId(1), now));
+        let back = now - 4 * KEPT_US;
+        timeline.touch(&log, back);
+        let found = start(&timeline, &log, back).unwrap();
+        assert!(found >= old && found <= then, "{old:?} {found:?} {then:?}");
     }
 }

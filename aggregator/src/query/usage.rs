@@ -1,22 +1,19 @@
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::meter::Meter;
-use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::usage::SubjectSpan;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
-use super::accumulate::Place;
-use super::plan::{dimension, end_minute, filtered};
-use super::totals::empty_value;
-use super::{
-    CopiesFull, Part, Plan, RowSum, Rows, Slot, Slots, Snapshot, StopOnDrop, Wanted, Windows, add_up,
-    on_another_thread, settle,
-};
+use super::plan::{end_minute, filtered};
+use super::reach::Stretch;
+use super::scan::{Splits, UsageScan, customers_for};
+use super::{Plan, Selection, Slot, Slots, StopOnDrop, Wanted, Windows, on_another_thread};
 use crate::Aggregator;
 
 /// What rows are split by.
@@ -71,12 +68,11 @@ pub(crate) struct UsageRead {
     pub lacks_before: Option<Timestamp>,
 }
 
-/// Windows that are added up at once at the least at first; more while they give few rows, fewer while they give many.
-const STEP_WINDOWS: usize = 8;
-/// Windows that are added up at once at the most.
-const STEP_WINDOWS_MAX: usize = 20_000;
-/// Rows that a step should give.
-const STEP_ROWS: std::ops::Range<usize> = 2_000..PART_ROWS;
+/// A window's start, and from where on its groups are read.
+pub(super) type Onward = (Timestamp, Bound<Vec<String>>);
+
+/// Customers whose usage is looked for one by one for a page; where they give too few rows, all series are read.
+const CUSTOMERS_MAX: usize = 20_000;
 /// How long what has begun waits before it looks again for room.
 const ROOM_LOOK: Duration = Duration::from_secs(1);
 /// Rows of a part of an answer that is sent as it is read.
@@ -93,60 +89,58 @@ pub(crate) struct UsageReading {
     scan: Option<UsageScan>,
     /// What it rests on.
     pub read: UsageRead,
+    /// What is behind the groups that it holds; known behind the last rows.
+    rest: Option<Onward>,
     _stop: StopOnDrop,
-}
-
-/// What is read, without who waits for it.
-struct UsageScan {
-    plan: Plan,
-    splits: Splits,
-    /// Groups that are still to have a row without events.
-    always: Vec<Vec<String>>,
-    snapshots: Vec<Snapshot>,
-    /// Whether they are ready to be read.
-    settled: bool,
-    /// What the snapshots hold, and their share of the memory.
-    wanted: Arc<Wanted>,
-    directory: Arc<dyn Directory>,
-    /// The windows that have not been added up.
-    left: Windows,
-    /// Of the first of them only the groups behind this.
-    after: Option<Vec<String>>,
-    step: Option<usize>,
 }
 
 impl Aggregator {
     /// The usage of a meter behind `after` (a window's start and a group), at most `limit` rows; and whether there are more.
+    /// What it rests on is that of the first of its readings.
     pub(crate) async fn usage_page(
         &self,
-        (tenant, meter): (TenantId, Arc<Meter>),
+        of: (TenantId, Arc<Meter>),
         query: UsageQuery,
         after: Option<(Timestamp, Vec<String>)>,
         limit: usize,
     ) -> Result<(Vec<UsageRow>, UsageRead, bool), Problem> {
-        let mut reading = self.usage_reading((tenant, meter), query, after).await?;
+        let complete = self.filled(&of.1).await;
+        let mut from = after.map(|(start, group)| (start, Bound::Excluded(group)));
         let mut rows: Vec<UsageRow> = Vec::new();
-        while rows.len() <= limit
-            && let Some(more) = reading.next(limit + 1 - rows.len(), Ok).await?
-        {
-            rows.extend(more);
+        let mut customers = Some(customers_for(limit + 1));
+        let mut first = None;
+        loop {
+            let slot = self.slots.enter(of.0).await?;
+            let asked = (query.clone(), from.take(), customers);
+            let mut reading = self.reading_in(slot, of.clone(), complete, asked).await?;
+            while rows.len() <= limit
+                && let Some(more) = reading.next(limit + 1 - rows.len(), Ok).await?
+            {
+                rows.extend(more);
+            }
+            let read = *first.get_or_insert(reading.read);
+            from = reading.rest.take().filter(|_| rows.len() <= limit);
+            if from.is_none() {
+                let more = rows.len() > limit;
+                rows.truncate(limit);
+                return Ok((rows, read, more));
+            }
+            // Few of those customers have usage: of more of them, then of all at once.
+            customers = customers
+                .map(|customers| customers * 8)
+                .filter(|customers| *customers <= CUSTOMERS_MAX);
         }
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        Ok((rows, reading.read, more))
     }
 
-    /// Takes a cut for a query, to be read behind `after` part by part.
+    /// Takes a cut for a query, to be read part by part.
     pub(crate) async fn usage_reading(
         &self,
-        (tenant, meter): (TenantId, Arc<Meter>),
+        of: (TenantId, Arc<Meter>),
         query: UsageQuery,
-        after: Option<(Timestamp, Vec<String>)>,
     ) -> Result<UsageReading, Problem> {
-        let complete = self.filled(&meter).await;
-        let slot = self.slots.enter(tenant).await?;
-        self.reading_in(slot, (tenant, meter), complete, query, after)
-            .await
+        let complete = self.filled(&of.1).await;
+        let slot = self.slots.enter(of.0).await?;
+        self.reading_in(slot, of, complete, (query, None, None)).await
     }
 
     /// The same as a further part of an answer that has begun: waits until there is room for it, however long it takes.
@@ -160,7 +154,8 @@ impl Aggregator {
             let slot = self.slots.wait(tenant).await?;
             let of = (tenant, Arc::clone(&meter));
             let reading = async {
-                let mut reading = self.reading_in(slot, of, complete, query.clone(), None).await?;
+                let asked = (query.clone(), None, None);
+                let mut reading = self.reading_in(slot, of, complete, asked).await?;
                 reading.settle().await?;
                 Ok(reading)
             };
@@ -174,33 +169,40 @@ impl Aggregator {
         }
     }
 
+    /// Takes a cut in `slot` for a query from some place on: of all groups behind it, or of those of about so many customers.
     async fn reading_in(
         &self,
         slot: Slot,
         (tenant, meter): (TenantId, Arc<Meter>),
         complete: bool,
-        mut query: UsageQuery,
-        after: Option<(Timestamp, Vec<String>)>,
+        (mut query, from, customers): (UsageQuery, Option<Onward>, Option<usize>),
     ) -> Result<UsageReading, Problem> {
         let span = |subject: &String| SubjectSpan {
             subject: subject.clone(),
             span: TimeRange::ALL,
         };
         let subjects: Option<Vec<_>> = query.subjects.map(|all| all.iter().map(span).collect());
-        let plan = Plan::new(tenant, meter, Vec::new(), subjects.as_deref(), &query.filter)?;
+        let mut plan = Plan::new(tenant, meter, Vec::new(), subjects.as_deref(), &query.filter)?;
         let splits = Splits::new(&plan.meter, &query.split)?;
-        if let Some((start, _)) = &after {
+        if let Some((start, _)) = &from {
             query.windows.begin_at(*start);
         }
         let range = query.windows.range();
-        let after = after.filter(|(at, _)| range.is_some_and(|range| range.start == *at));
-        let lacks_before = self.extent_of(plan.meter.id).lacks_before;
-        let minutes = range.map_or(0..0, |range| range.start.minute()..end_minute(range.end));
+        let from = from.filter(|(at, _)| range.is_some_and(|range| range.start == *at));
+        let from = from.map_or(Bound::Unbounded, |(_, group)| group);
+        let of = (self.shared.directory.as_ref(), tenant);
+        let customers = customers.filter(|_| plan.subjects.is_none());
+        let held = customers.and_then(|number| splits.stretch(of, &from, number));
+        if let Some(held) = &held {
+            plan.reach = held.reach.clone();
+        }
+        let share = Some(parking_lot::Mutex::new(self.copies.share(tenant)));
         let wanted = Arc::new(Wanted {
-            selections: vec![plan.selection_between(minutes, query.windows.bounds())],
-            share: Some(parking_lot::Mutex::new(self.copies.share(tenant))),
+            selections: vec![selection(&plan, &query.windows, held.as_ref())],
+            share,
         });
         let snapshots = self.cut(&wanted, None).await?;
+        let lacks_before = self.extent_of(plan.meter.id).lacks_before;
         let read = UsageRead {
             as_of: self.shared.clock.now(tenant),
             complete,
@@ -211,6 +213,7 @@ impl Aggregator {
             tenant,
             slot: Some(slot),
             read,
+            rest: None,
             _stop: plan.stop.on_drop(),
             scan: Some(UsageScan {
                 plan,
@@ -221,11 +224,28 @@ impl Aggregator {
                 wanted,
                 directory: Arc::clone(&self.shared.directory),
                 left: query.windows,
-                after: after.map(|(_, group)| group),
+                from,
                 step: None,
+                held,
+                rest: None,
+                sparse: false,
             }),
         })
     }
+}
+
+/// What the partitions' memory is asked for: the first window where not all groups are read, else all.
+fn selection(plan: &Plan, windows: &Windows, held: Option<&Stretch>) -> Selection {
+    let first = held
+        .filter(|held| held.is_cut())
+        .and_then(|_| windows.first(1).pop());
+    let range = first.or(windows.range());
+    let minutes = range.map_or(0..0, |range| range.start.minute()..end_minute(range.end));
+    let bounds = match first {
+        Some(_) => Some([minutes.start, minutes.end].into()),
+        None => windows.bounds(),
+    };
+    plan.selection_between(minutes, bounds)
 }
 
 impl UsageReading {
@@ -266,137 +286,8 @@ impl UsageReading {
         let Some((written, scan)) = read.await? else {
             return Ok(None);
         };
+        self.rest.clone_from(&scan.rest);
         self.scan = Some(scan);
         Ok(Some(written))
-    }
-}
-
-impl UsageScan {
-    /// Makes the snapshots ready to be read, once.
-    fn settle(&mut self) -> Result<(), CopiesFull> {
-        if std::mem::replace(&mut self.settled, true) {
-            return Ok(());
-        }
-        settle(&mut self.snapshots, &self.wanted)
-    }
-
-    /// The rows of the next few windows; `None` behind the last. Reads the disk.
-    fn step(&mut self, rows_max: usize) -> Result<Option<Vec<UsageRow>>, Problem> {
-        // Behind a group, series are found at once where there is but one window.
-        let step = self.step.unwrap_or_else(|| self.first_step(rows_max));
-        self.plan.windows = self.left.first(if self.after.is_some() { 1 } else { step });
-        if self.plan.windows.is_empty() {
-            return Ok(None);
-        }
-        self.settle()?;
-        let part = Part {
-            after: self.after.take(),
-            rows_max: Some(rows_max),
-            by_subject: matches!(self.splits.0.first(), Some(SplitAt::Subject)),
-        };
-        let (splits, tenant) = (&self.splits, self.plan.tenant);
-        let directory = self.directory.as_ref();
-        let project = |subject: &str, group: &[String]| splits.of(directory, tenant, subject, group);
-        let Rows { mut rows, until } = add_up(&self.plan, part.clone(), (0, &self.snapshots), &project)?;
-        self.add_empty(&mut rows, part.after.as_ref(), until.as_ref())?;
-        self.step = Some(match rows.len() {
-            few if few < STEP_ROWS.start && until.is_none() => (step * 2).min(STEP_WINDOWS_MAX),
-            many if many >= STEP_ROWS.end || until.is_some() => (step / 2).max(1),
-            _ => step,
-        });
-        let row = |sum: RowSum| UsageRow {
-            window: self.plan.windows[sum.window],
-            group: sum.group,
-            value: sum.value,
-        };
-        let rows = rows.into_iter().map(row).collect();
-        self.go_on(until);
-        Ok(Some(rows))
-    }
-
-    /// As many windows as give about the rows that are wanted, where that is known beforehand.
-    fn first_step(&self, rows_max: usize) -> usize {
-        let of_dimension = self
-            .splits
-            .0
-            .iter()
-            .any(|split| matches!(split, SplitAt::Dimension(_)));
-        let rows_per_window = match &self.plan.subjects {
-            _ if self.splits.0.is_empty() => 1,
-            Some(subjects) if !of_dimension => subjects.len().max(1),
-            _ => return STEP_WINDOWS,
-        };
-        (rows_max.min(STEP_ROWS.start) / rows_per_window).max(STEP_WINDOWS)
-    }
-
-    /// Leaves out what was read.
-    fn go_on(&mut self, until: Option<Place>) {
-        let next = match &until {
-            Some((window, _)) => self.plan.windows[*window].start,
-            None => self.plan.windows.last().map_or(Timestamp::MAX, |last| last.end),
-        };
-        self.left.begin_at(next);
-        self.after = until.map(|(_, group)| group);
-    }
-
-    /// Adds a row without events for each group of `always` that has none. They belong to the first window.
-    fn add_empty(
-        &mut self,
-        rows: &mut Vec<RowSum>,
-        after: Option<&Vec<String>>,
-        until: Option<&Place>,
-    ) -> Result<(), Problem> {
-        if self.always.is_empty() {
-            return Ok(());
-        }
-        let value = empty_value(&self.plan)?;
-        let window = 0;
-        let behind = |group: &Vec<String>| until.is_some_and(|until| (window, group) > (until.0, &until.1));
-        let (later, now) = std::mem::take(&mut self.always).into_iter().partition(behind);
-        self.always = later;
-        for group in now {
-            let before = after.is_some_and(|after| group <= *after);
-            if !before && !rows.iter().any(|row| row.window == window && row.group == group) {
-                rows.push(RowSum { window, group, value });
-            }
-        }
-        rows.sort_unstable();
-        Ok(())
-    }
-}
-
-enum SplitAt {
-    Customer,
-    Subject,
-    Dimension(usize),
-}
-
-struct Splits(Vec<SplitAt>);
-
-impl Splits {
-    fn new(meter: &Meter, split: &[Split]) -> Result<Self, Problem> {
-        let at = |split: &Split| match split {
-            Split::Customer => Ok(SplitAt::Customer),
-            Split::Subject => Ok(SplitAt::Subject),
-            Split::Dimension(name) => Ok(SplitAt::Dimension(dimension(meter, "/group_by", name)?)),
-        };
-        split.iter().map(at).collect::<Result<_, Problem>>().map(Self)
-    }
-
-    fn of(
-        &self,
-        directory: &dyn Directory,
-        tenant: TenantId,
-        subject: &str,
-        group: &[String],
-    ) -> Vec<String> {
-        let text = |split: &SplitAt| match split {
-            SplitAt::Customer => directory
-                .customer_of_subject(tenant, subject)
-                .map_or_else(|| subject.to_owned(), |customer| customer.key.clone()),
-            SplitAt::Subject => subject.to_owned(),
-            SplitAt::Dimension(at) => group.get(*at).cloned().unwrap_or_default(),
-        };
-        self.0.iter().map(text).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Windows and notes in memory: what was added since the last checkpoint.
 
+mod minutes;
 mod size;
 
 use std::borrow::Cow;
@@ -17,12 +18,11 @@ use turnpike_domain::time::Timestamp;
 
 use crate::rows::key::{self, Level};
 use crate::rows::{Counts, add_counts};
+pub(crate) use minutes::Minutes;
 pub(crate) use size::cell_bytes;
 use size::{first_place, place, text_bytes, tree_growth, value_growth, values};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
-/// Minute → cell.
-pub(crate) type Minutes = BTreeMap<u32, Cell>;
 /// Texts of the dimensions → minutes.
 type Groups = Map<Vec<u8>, Minutes>;
 /// Subject, texts of the dimensions, minutes.
@@ -61,11 +61,8 @@ impl Memory {
         });
         let minutes = minutes(&mut windows.subjects, subject, group, &mut self.bytes);
         let minute = Timestamp::from_micros_clamped(sample.time_us).minute();
-        let cells = minutes.len();
-        let cell = minutes.entry(minute).or_insert_with(|| {
-            self.bytes += tree_growth::<u32, Cell>(cells);
-            Cell::new(meter.aggregation)
-        });
+        let (cell, more) = minutes.cell(minute, meter.aggregation);
+        self.bytes += more;
         let before = values(cell);
         cell.add(sample, taken_back)?;
         if values(cell) > before {
@@ -109,32 +106,28 @@ impl Memory {
         self.meters.remove(&meter);
     }
 
-    /// The series of a meter that have cells; only those of `subjects` where it is given.
-    pub(crate) fn series(
+    /// The series of a subject that have cells of a meter.
+    pub(crate) fn series_of(&self, meter: MeterId, subject: &str, mut take: impl FnMut(&[u8], &Minutes)) {
+        let windows = self.meters.get(&meter);
+        let groups = windows.and_then(|windows| windows.subjects.get(subject));
+        for (group, minutes) in groups.into_iter().flatten() {
+            take(group, minutes);
+        }
+    }
+
+    /// The series that have cells of a meter, of all subjects that are `wanted`, in no order.
+    pub(crate) fn series_where(
         &self,
         meter: MeterId,
-        subjects: Option<&[String]>,
+        wanted: impl Fn(&str) -> bool,
         mut take: impl FnMut(&str, &[u8], &Minutes),
     ) {
-        let Some(windows) = self.meters.get(&meter) else {
-            return;
-        };
-        let mut groups = |subject: &str, groups: &Groups| {
-            for (group, minutes) in groups {
-                take(subject, group, minutes);
-            }
-        };
-        match subjects {
-            None => windows
-                .subjects
-                .iter()
-                .for_each(|(subject, all)| groups(subject, all)),
-            Some(subjects) => {
-                for subject in subjects {
-                    if let Some(all) = windows.subjects.get(subject.as_str()) {
-                        groups(subject, all);
-                    }
-                }
+        let windows = self.meters.get(&meter);
+        for (subject, groups) in windows.into_iter().flat_map(|windows| &windows.subjects) {
+            if wanted(subject) {
+                groups
+                    .iter()
+                    .for_each(|(group, minutes)| take(subject, group, minutes));
             }
         }
     }
@@ -234,7 +227,7 @@ fn buckets(minutes: &Minutes, level: Level) -> impl Iterator<Item = (u32, Cow<'_
         let (minute, cell) = minutes.next()?;
         let bucket = minute / level.minutes();
         let mut sum = Cow::Borrowed(cell);
-        while let Some((_, cell)) = minutes.next_if(|(minute, _)| **minute / level.minutes() == bucket) {
+        while let Some((_, cell)) = minutes.next_if(|(minute, _)| *minute / level.minutes() == bucket) {
             // Cannot fail: cells of one series are of one kind.
             let _ = sum.to_mut().merge(cell);
         }

@@ -31,8 +31,25 @@ pub(super) const fn first_place<K, V>() -> usize {
 pub(super) fn tree_growth<K, V>(entries: usize) -> usize {
     let opens_node =
         entries == 0 || entries >= NODE_ENTRIES && (entries - NODE_ENTRIES).is_multiple_of(SPLIT_ENTRIES);
-    let node = NODE_ENTRIES * (size_of::<K>() + size_of::<V>()) + 2 * ALLOCATION_BYTES;
-    if opens_node { node } else { 0 }
+    if opens_node { node_bytes::<K, V>() } else { 0 }
+}
+
+/// Estimated bytes of a B-tree that was made of `entries` at once: its nodes are full.
+pub(super) const fn full_tree_bytes<K, V>(entries: usize) -> usize {
+    entries.div_ceil(NODE_ENTRIES) * node_bytes::<K, V>()
+}
+
+const fn node_bytes<K, V>() -> usize {
+    NODE_ENTRIES * (size_of::<K>() + size_of::<V>()) + 2 * ALLOCATION_BYTES
+}
+
+/// Bytes of an array with room for `places`.
+pub(super) const fn array_bytes<T>(places: usize) -> usize {
+    if places == 0 {
+        0
+    } else {
+        places * size_of::<T>() + ALLOCATION_BYTES
+    }
 }
 
 /// Estimated bytes of a text on the heap.

@@ -35,7 +35,9 @@ pub const KEY: NameKey = NameKey([7; 16]);
 #[derive(Default)]
 pub struct Declared {
     catalogs: RwLock<BTreeMap<TenantId, Arc<Catalog>>>,
-    customers: RwLock<Vec<Arc<Customer>>>,
+    customers: RwLock<BTreeMap<String, Arc<Customer>>>,
+    /// Subject → customer.
+    owners: RwLock<BTreeMap<String, String>>,
 }
 
 impl Declared {
@@ -53,9 +55,11 @@ impl Declared {
 
     pub fn add_customer(&self, key: &str, subjects: &[&str]) {
         let json = serde_json::json!({"key": key, "name": key, "subjects": subjects});
-        self.customers
-            .write()
-            .push(Arc::new(serde_json::from_value(json).unwrap()));
+        let customer = Arc::new(serde_json::from_value(json).unwrap());
+        self.customers.write().insert(key.to_owned(), customer);
+        for subject in subjects {
+            self.owners.write().insert((*subject).to_owned(), key.to_owned());
+        }
     }
 }
 
@@ -86,12 +90,18 @@ impl Directory for Declared {
     }
 
     fn customer(&self, _: TenantId, key: &str) -> Option<Arc<Customer>> {
-        self.customers.read().iter().find(|c| c.key == key).cloned()
+        self.customers.read().get(key).cloned()
     }
 
-    fn customer_of_subject(&self, _: TenantId, subject: &str) -> Option<Arc<Customer>> {
-        let owns = |c: &&Arc<Customer>| c.subjects.iter().any(|s| s == subject);
-        self.customers.read().iter().find(owns).cloned()
+    fn customers_from(&self, _: TenantId, from: &str, number: usize) -> Vec<Arc<Customer>> {
+        let customers = self.customers.read();
+        let behind = customers.range(from.to_owned()..).take(number);
+        behind.map(|(_, customer)| Arc::clone(customer)).collect()
+    }
+
+    fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>> {
+        let owner = self.owners.read().get(subject).cloned()?;
+        self.customer(tenant, &owner)
     }
 
     fn children(&self, _: TenantId, _: &str) -> Vec<Arc<Customer>> {

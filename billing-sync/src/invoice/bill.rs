@@ -11,7 +11,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use super::adjust::{DAY_US, days_before};
 use super::build::Scope;
 use super::charges::next_period;
-use super::close::{Asked, Step};
+use super::close::{Asked, Closed, Step};
 use super::engine::BillingSync;
 
 /// Periods of one subscription that are closed in one go; the next check goes on.
@@ -32,6 +32,8 @@ pub(super) struct Billed {
     pub(super) failure: Option<Problem>,
     /// When something is due next; at once where that is not known.
     pub(super) next: Timestamp,
+    /// How often the subscription was changed by that.
+    pub(super) changes: i64,
 }
 
 /// A subscription on its way.
@@ -124,10 +126,10 @@ impl BillingSync {
                 over: false,
             })
             .collect();
-        let steps = self.close(tenant, &scopes, asked).await?;
-        if let Some(steps) = steps {
-            for ((one, period), (step, late)) in due.iter_mut().zip(steps) {
-                one.take(*period, step, late);
+        let closed = self.close(tenant, &scopes, asked).await?;
+        if let Some(closed) = closed {
+            for ((one, period), closed) in due.iter_mut().zip(closed) {
+                one.take(*period, closed);
             }
             return Ok(());
         }
@@ -205,6 +207,7 @@ impl Going {
                 late: Vec::new(),
                 failure: None,
                 next: Timestamp::EPOCH,
+                changes: 0,
             },
         }
     }
@@ -218,9 +221,10 @@ impl Going {
         }
     }
 
-    fn take(&mut self, period: TimeRange, step: Step, late: Vec<LateUsage>) {
-        self.list(late);
-        match step {
+    fn take(&mut self, period: TimeRange, closed: Closed) {
+        self.list(closed.late);
+        self.billed.changes += closed.changes;
+        match closed.step {
             Step::Final => self.billed.invoices += 1,
             Step::Empty => self.billed.empty += 1,
             Step::Draft(locks_at) => {

@@ -48,8 +48,15 @@ enum Course {
     },
 }
 
-/// What became of each of several periods, and the late usage that is on no invoice.
-pub(super) type Steps = Vec<(Step, Vec<LateUsage>)>;
+/// What closing a period came to.
+pub(super) struct Closed {
+    /// What became of it.
+    pub(super) step: Step,
+    /// The late usage that is on no invoice.
+    pub(super) late: Vec<LateUsage>,
+    /// How often its subscription was changed by that.
+    pub(super) changes: i64,
+}
 
 /// What is to be written.
 struct Writing {
@@ -67,7 +74,7 @@ impl BillingSync {
         tenant: TenantId,
         scopes: &[Scope<'_>],
         asked: Asked<'_>,
-    ) -> Result<Option<Steps>, Problem> {
+    ) -> Result<Option<Vec<Closed>>, Problem> {
         let boundaries = scopes.iter().map(|scope| Boundary {
             subscription: scope.subscription.id.clone(),
             at: scope.period.end,
@@ -99,8 +106,18 @@ impl BillingSync {
                 }
             });
         }
-        let written = self.write(tenant, writing).await?;
-        Ok(written.then_some(steps))
+        let Some(changed) = self.write(tenant, writing).await? else {
+            return Ok(None);
+        };
+        let closed = scopes.iter().zip(steps).map(|(scope, (step, late))| {
+            let its = changed.iter().filter(|id| **id == scope.subscription.id);
+            Closed {
+                step,
+                late,
+                changes: i64::try_from(its.count()).unwrap_or(i64::MAX),
+            }
+        });
+        Ok(Some(closed.collect()))
     }
 
     fn course(&self, scope: &Scope<'_>, standing: Option<Invoice>, asked: Asked<'_>) -> Course {
@@ -157,15 +174,18 @@ impl BillingSync {
         Ok(Step::Draft(locks_at))
     }
 
-    /// Whether it was written: not, where a subscription was changed meanwhile.
-    async fn write(&self, tenant: TenantId, writing: Writing) -> Result<bool, Problem> {
-        let store = &self.parts.store;
-        let change = || self.own_change(tenant);
-        if !writing.closings.closings.is_empty() && !store.close(change(), writing.closings).await? {
-            return Ok(false);
+    /// The subscriptions that were changed by writing it; `None`, and nothing is written, where one was changed meanwhile.
+    async fn write(&self, tenant: TenantId, writing: Writing) -> Result<Option<Vec<String>>, Problem> {
+        let mut changed = Vec::new();
+        if !writing.closings.closings.is_empty() {
+            let change = self.own_change(tenant);
+            match self.parts.store.close(change, writing.closings).await? {
+                Some(by_it) => changed = by_it,
+                None => return Ok(None),
+            }
         }
         self.number(tenant, writing.locked).await?;
-        Ok(true)
+        Ok(Some(changed))
     }
 
     /// Goes on with what is locked, whether just now or before a crash: it gets its number.
@@ -239,7 +259,7 @@ impl BillingSync {
         let round = self.next_round(&scope).await?;
         let mut writing = Writing::of(&[scope], asked);
         writing.lock(self.draft(&scope, round, built)?);
-        Ok((late, self.write(scope.tenant, writing).await?))
+        Ok((late, self.write(scope.tenant, writing).await?.is_some()))
     }
 
     pub(super) async fn next_round(&self, scope: &Scope<'_>) -> Result<u32, Problem> {
@@ -293,7 +313,8 @@ impl BillingSync {
             seen: vec![Arc::clone(&subscription)],
             run: None,
         };
-        self.parts.store.close(self.own_change(tenant), closings).await
+        let closed = self.parts.store.close(self.own_change(tenant), closings).await?;
+        Ok(closed.is_some())
     }
 }
 

@@ -125,6 +125,7 @@ impl BillingSync {
                 match billed.failure {
                     None => again.push(Look {
                         at: billed.next,
+                        change: look.change + billed.changes,
                         ..look
                     }),
                     Some(problem) => {

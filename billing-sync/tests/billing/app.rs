@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use turnpike_billing_sync::{BillingOptions, BillingParts, BillingSync, Control, control_router, router};
 use turnpike_domain::catalog::Tenant;
 use turnpike_domain::identity::{Scope, TenantId};
-use turnpike_domain::port::control::{Change, ControlStore as _, Decision, Effect};
+use turnpike_domain::port::control::{Change, ControlStore as _, Decision, DueWork as _, Effect};
 use turnpike_domain::time::{Clock as _, Timestamp};
 use turnpike_http::{Caller, RequestId};
 use turnpike_stores::fault::FailPoints;
@@ -246,6 +246,14 @@ impl App {
         }
     }
 
+    /// The clock comes to `now`, and bills what is due.
+    pub(crate) async fn look(&self, now: &str) {
+        self.at(now);
+        let now = Timestamp::parse(now).unwrap();
+        let undone = self.billing.run_due(self.tenant, now).await.unwrap();
+        assert_eq!(undone.failed, 0, "{undone:?}");
+    }
+
     /// Runs billing and waits for its end.
     pub(crate) async fn run(&self, period_end: &str) -> Value {
         let run = self
@@ -294,6 +302,9 @@ impl App {
             "invoice_lines_stay",
             "invoice_lines_remain",
             "invoice_lines_end",
+            "invoice_history_stays",
+            "invoice_history_remains",
+            "invoices_follow_history",
         ] {
             let drop = format!("DROP TRIGGER IF EXISTS {trigger}");
             sqlx::query(sqlx::AssertSqlSafe(drop))

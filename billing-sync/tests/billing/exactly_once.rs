@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{App, amounts};
 
 const CUSTOMERS: usize = 5;
 
@@ -174,5 +174,35 @@ async fn a_step_that_fails_for_many_is_done_for_each() {
             assert_eq!(run["invoices"], CUSTOMERS * 2, "{point}:{at} {run}");
             assert_once(&app.invoices().await, 2);
         }
+    }
+}
+
+/// A voided invoice keeps its number, its period stays closed, and what comes late is the difference to what it says.
+#[tokio::test]
+async fn a_voided_invoice_keeps_its_number_and_its_period() {
+    let app = App::start().await;
+    with_customers(&app).await;
+    app.at("2026-02-02T00:00:00Z");
+    app.run("2026-02-01T00:00:00Z").await;
+    let before = app.invoices().await;
+    let voided = before.iter().find(|invoice| invoice["customer"] == "c3").unwrap();
+    let id = voided["id"].as_str().unwrap();
+    let now = app.post(&format!("/v1/invoices/{id}/void"), json!({})).await;
+    assert_eq!(
+        (&now["status"], &now["number"]),
+        (&json!("void"), &voided["number"])
+    );
+    assert_eq!((&now["hash"], &now["lines"]), (&voided["hash"], &voided["lines"]));
+    app.usage.add("c3", "2026-01-20T00:00:00Z", "4");
+    app.run("2026-02-01T00:00:00Z").await;
+    assert_once(&app.invoices().await, 1);
+    app.at("2026-03-02T00:00:00Z");
+    app.run("2026-03-01T00:00:00Z").await;
+    let after = app.invoices().await;
+    assert_once(&after, 2);
+    let next = after.iter().rfind(|invoice| invoice["customer"] == "c3").unwrap();
+    assert_eq!(amounts(next, "adjustment"), ["2.00"], "{next}");
+    for invoice in &after {
+        assert_eq!(app.verify(invoice).await["verified"], true, "{invoice}");
     }
 }

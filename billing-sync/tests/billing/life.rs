@@ -1,7 +1,5 @@
 use serde_json::{Value, json};
 use turnpike_domain::identity::Scope;
-use turnpike_domain::port::control::DueWork as _;
-use turnpike_domain::time::Timestamp;
 
 use crate::app::{App, amounts, minor};
 
@@ -21,6 +19,19 @@ async fn january() -> App {
     app.usage.add_in("acme", "2026-01-11T00:00:00Z", "1500.5", "eu");
     app.usage.add("somebody", "2026-01-11T00:00:00Z", "99999");
     app.usage.add("acme", "2026-02-01T00:00:00Z", "7");
+    app
+}
+
+/// The same, cancelled when half of January is over.
+async fn cancelled_in_january() -> App {
+    let app = january().await;
+    let id = app.get("/v1/subscriptions").await["data"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    app.at("2026-01-16T12:00:00Z");
+    app.post(&format!("/v1/subscriptions/{id}/cancel"), json!({"at": "now"}))
+        .await;
     app
 }
 
@@ -145,14 +156,7 @@ async fn what_comes_late_is_adjusted_on_the_next_invoice_and_the_final_one_stays
 
 #[tokio::test]
 async fn a_subscription_that_is_over_gets_a_closing_invoice() {
-    let app = january().await;
-    let id = app.get("/v1/subscriptions").await["data"][0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    app.at("2026-01-16T12:00:00Z");
-    app.post(&format!("/v1/subscriptions/{id}/cancel"), json!({"at": "now"}))
-        .await;
+    let app = cancelled_in_january().await;
     app.at("2026-02-02T00:00:00Z");
     app.run("2026-02-01T00:00:00Z").await;
     let first = app.invoices().await.remove(0);
@@ -187,18 +191,9 @@ async fn a_subscription_that_is_over_gets_a_closing_invoice() {
 
 #[tokio::test]
 async fn the_clock_finds_late_usage_of_a_subscription_that_is_over() {
-    let app = january().await;
-    let id = app.get("/v1/subscriptions").await["data"][0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    app.at("2026-01-16T12:00:00Z");
-    app.post(&format!("/v1/subscriptions/{id}/cancel"), json!({"at": "now"}))
-        .await;
+    let app = cancelled_in_january().await;
     let look = async |now: &str| {
-        app.at(now);
-        let now = Timestamp::parse(now).unwrap();
-        app.billing.run_due(app.tenant, now).await.unwrap();
+        app.look(now).await;
         app.invoices().await.len()
     };
     assert_eq!(look("2026-01-16T12:00:00Z").await, 1, "a draft");
@@ -219,14 +214,7 @@ async fn the_clock_finds_late_usage_of_a_subscription_that_is_over() {
 
 #[tokio::test]
 async fn what_came_late_for_a_subscription_that_is_over_comes_before_a_period_that_runs() {
-    let app = january().await;
-    let id = app.get("/v1/subscriptions").await["data"][0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    app.at("2026-01-16T12:00:00Z");
-    app.post(&format!("/v1/subscriptions/{id}/cancel"), json!({"at": "now"}))
-        .await;
+    let app = cancelled_in_january().await;
     app.at("2026-01-16T14:00:00Z");
     app.run("2026-01-16T12:00:00Z").await;
     app.subscribe(json!({})).await;
@@ -251,9 +239,7 @@ async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
     }
     // For January, which lies beyond the look-back time when March is closed.
     app.usage.add("acme", "2026-01-25T00:00:00Z", "100000");
-    app.at("2026-04-02T00:00:00Z");
-    let now = Timestamp::parse("2026-04-02T00:00:00Z").unwrap();
-    app.billing.run_due(app.tenant, now).await.unwrap();
+    app.look("2026-04-02T00:00:00Z").await;
     let runs = app.get("/v1/billing/runs").await;
     assert_eq!(runs["data"].as_array().unwrap().len(), 3, "{runs}");
     let listed = &runs["data"][0];
@@ -265,17 +251,13 @@ async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
     assert_eq!(listed["late_usage"][0]["amount"], "40.00", "{runs}");
     // The same is not listed again by the next checks.
     for later in ["2026-04-02T02:00:00Z", "2026-05-02T00:00:00Z"] {
-        app.at(later);
-        let now = Timestamp::parse(later).unwrap();
-        app.billing.run_due(app.tenant, now).await.unwrap();
+        app.look(later).await;
     }
     let runs = app.get("/v1/billing/runs").await;
     assert_eq!(runs["data"].as_array().unwrap().len(), 3, "{runs}");
     // What comes late beside it is listed alone.
     app.usage.add("other", "2026-02-25T00:00:00Z", "50000");
-    app.at("2026-06-02T00:00:00Z");
-    let now = Timestamp::parse("2026-06-02T00:00:00Z").unwrap();
-    app.billing.run_due(app.tenant, now).await.unwrap();
+    app.look("2026-06-02T00:00:00Z").await;
     let runs = app.get("/v1/billing/runs").await;
     assert_eq!(runs["data"].as_array().unwrap().len(), 4, "{runs}");
     let listed = &runs["data"][0];

@@ -11,5 +11,6 @@ mod oracle;
 mod page;
 mod periods;
 mod steps;
+mod unreadable;
 mod usage;
 mod verification;

@@ -169,13 +169,8 @@ async fn a_subscription_that_begins_in_the_past_leaves_time_to_send_its_usage() 
     let app = App::start().await;
     app.catalog(flat("arrears"), "UTC").await;
     app.subscribe(json!({"start": "2025-11-01T00:00:00Z"})).await;
-    let tenant = app.tenant;
     let due = async |now: &str| {
-        app.at(now);
-        app.billing
-            .run_due(tenant, Timestamp::parse(now).unwrap())
-            .await
-            .unwrap();
+        app.look(now).await;
         app.invoices()
             .await
             .iter()
@@ -272,14 +267,9 @@ async fn only_subscriptions_that_are_due_are_looked_at() {
         .await;
     let at = |text: &str| Timestamp::parse(text).unwrap();
     let due = async |now: &str| app.store.looks(app.tenant, at(now), None, 10).await.unwrap();
-    let look = async |now: &str| {
-        app.at(now);
-        let undone = app.billing.run_due(app.tenant, at(now)).await.unwrap();
-        assert_eq!(undone.failed, 0);
-    };
     let before = due("2026-01-01T00:00:00Z").await;
     assert_eq!(before.len(), 2, "a new one is due at once");
-    look("2026-01-01T00:00:00Z").await;
+    app.look("2026-01-01T00:00:00Z").await;
     assert_eq!(due("2026-01-31T23:59:59Z").await, []);
     assert_eq!(due("2026-02-01T00:00:00Z").await.len(), 1);
     assert_eq!(due("2026-02-20T00:00:00Z").await.len(), 2);
@@ -299,7 +289,7 @@ async fn only_subscriptions_that_are_due_are_looked_at() {
     );
     assert_eq!(due_now[0].subscription.id, id);
 
-    look("2026-02-25T00:00:00Z").await;
+    app.look("2026-02-25T00:00:00Z").await;
     let drafts = app.invoices().await.len();
     assert_eq!(drafts, 1, "the other one; the cancelled one had no time");
     assert_eq!(
@@ -307,8 +297,17 @@ async fn only_subscriptions_that_are_due_are_looked_at() {
         0,
         "a draft waits for its grace time"
     );
-    look("2026-02-25T01:00:00Z").await;
+    app.look("2026-02-25T01:00:00Z").await;
     assert_eq!(app.invoices().await[0]["status"], "open");
+    assert_eq!(
+        due("2026-02-25T23:59:59Z").await,
+        [],
+        "closing a period is no change that asks for another look"
+    );
+    let over = due("2026-02-26T00:00:00Z").await;
+    assert_eq!(over.len(), 1, "late usage of the one that is over");
+    assert_eq!(over[0].subscription.id, id);
+    assert_eq!(due("2026-03-20T00:00:00Z").await.len(), 2);
 }
 
 /// One look and one run bill all with a few transactions, of which none is for one subscription alone.

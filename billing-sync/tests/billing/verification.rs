@@ -6,7 +6,7 @@ use turnpike_domain::port::billing::BillingStore as _;
 
 use crate::app::App;
 
-async fn two_invoices() -> (App, Vec<Value>) {
+pub(crate) async fn two_invoices() -> (App, Vec<Value>) {
     let app = App::start().await;
     let plan = json!({"currency": "USD", "prices": [
         {"key": "base", "model": "flat", "amount": "10", "timing": "arrears"},
@@ -111,117 +111,12 @@ async fn every_change_behind_the_engines_back_is_found_and_named() {
 }
 
 /// All numbers that were given, and what came of each.
-async fn verify_all(app: &App) -> Vec<(String, Value)> {
+pub(crate) async fn verify_all(app: &App) -> Vec<(String, Value)> {
     let found = app.post("/v1/invoices/verify", json!({})).await;
     assert_eq!(found["next_cursor"], Value::Null);
     let told = found["data"].as_array().unwrap().iter();
     told.map(|one| (one["invoice"].as_str().unwrap().to_owned(), one.clone()))
         .collect()
-}
-
-/// A value that cannot even be read is named like any other, and keeps no other invoice from being verified.
-#[tokio::test]
-async fn what_cannot_be_read_is_named_and_the_others_are_verified() {
-    let line = "line = 4 AND invoice = (SELECT id FROM invoices WHERE number = 2)";
-    let mut tried = 0;
-    for (table, which) in [("invoices", "number = 2"), ("invoice_lines", line)] {
-        for column in two_invoices().await.0.columns(table).await {
-            // Whose it is, and the place of the last line, say nothing of the invoice.
-            if ["tenant", "line"].contains(&column.as_str()) {
-                continue;
-            }
-            let (app, _) = two_invoices().await;
-            let sql = format!("UPDATE {table} SET {column} = x'ff' WHERE {which}");
-            app.tamper(&sql).await;
-            let told = verify_all(&app).await;
-            let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
-            assert_eq!(names, ["INV-000001", "INV-000002"], "{sql}");
-            assert_eq!(told[0].1["verified"], true, "{sql} {told:?}");
-            assert_eq!(told[1].1["verified"], false, "{sql} {told:?}");
-            let pointer = told[1].1["differences"][0]["pointer"].as_str();
-            assert!(
-                pointer.is_some_and(|pointer| pointer.starts_with('/')),
-                "{told:?}"
-            );
-            tried += 1;
-        }
-    }
-    assert_eq!(tried, TAMPERED.len() + TAMPERED_LINE.len() - 1);
-}
-
-/// Asked for, such an invoice is told with what is damaged, and lists and exports show the others beside it.
-#[tokio::test]
-async fn an_invoice_that_cannot_be_read_is_named_and_the_others_are_shown() {
-    let line = "line = 4 AND invoice = (SELECT id FROM invoices WHERE number = 2)";
-    for (table, which, column, pointer) in [
-        ("invoices", "number = 2", "total", "/total"),
-        ("invoices", "number = 2", "status", "/status"),
-        ("invoices", "number = 2", "period_end_us", "/period/end"),
-        ("invoice_lines", line, "quantity", "/lines/4/quantity"),
-    ] {
-        let (app, invoices) = two_invoices().await;
-        app.tamper(&format!("UPDATE {table} SET {column} = 'many' WHERE {which}"))
-            .await;
-        let id = invoices[1]["id"].as_str().unwrap();
-        let field = json!({"pointer": pointer, "expected": "a value that can be read", "found": "many"});
-        let calls = [
-            ("GET", format!("/v1/invoices/{id}")),
-            ("GET", "/v1/invoices/INV-000002".to_owned()),
-            ("GET", format!("/v1/invoices/{id}.html")),
-            ("POST", format!("/v1/invoices/{id}/pay")),
-            ("POST", format!("/v1/invoices/{id}/finalize")),
-        ];
-        for (method, path) in calls {
-            let (status, problem) = app.call(method, &path, Value::Null).await;
-            assert_eq!(
-                (status, &problem["code"]),
-                (500, &json!("damaged")),
-                "{path} {problem}"
-            );
-            assert_eq!(problem["retryable"], false);
-            assert!(
-                problem["detail"].as_str().unwrap().contains(id),
-                "{path} {problem}"
-            );
-            assert_eq!(problem["errors"][0]["pointer"], pointer, "{path} {problem}");
-        }
-        let page = app.get("/v1/invoices").await;
-        let damaged = json!([{"id": id, "number": "INV-000002", "field": field}]);
-        assert_eq!(
-            (&page["data"], &page["damaged"]),
-            (&json!([invoices[0]]), &damaged)
-        );
-        let first = app.get("/v1/invoices?limit=1").await;
-        assert_eq!((&first["data"], &first["damaged"]), (&json!([]), &damaged));
-        let cursor = first["next_cursor"].as_str().unwrap();
-        let second = app.get(&format!("/v1/invoices?limit=1&cursor={cursor}")).await;
-        assert_eq!(second, json!({"data": [invoices[0]], "next_cursor": null}));
-        let (_, text) = app
-            .call("GET", "/v1/export/invoices?format=ndjson", Value::Null)
-            .await;
-        let rows: Vec<Value> = text
-            .as_str()
-            .unwrap()
-            .lines()
-            .map(|row| serde_json::from_str(row).unwrap())
-            .collect();
-        assert_eq!(rows, [json!({"damaged": damaged[0]}), invoices[0].clone()]);
-        let (_, csv) = app.call("GET", "/v1/export/invoices", Value::Null).await;
-        let told = format!("{id},INV-000002,,,,,,,,damaged,,,{pointer} cannot be read,,,,");
-        assert_eq!(csv.as_str().unwrap().lines().nth(1), Some(told.as_str()));
-    }
-}
-
-#[tokio::test]
-async fn a_line_that_cannot_be_read_is_told_by_the_invoice_that_corrects_it_too() {
-    let (app, _) = two_invoices().await;
-    app.tamper("UPDATE invoice_lines SET quantity = 'many' WHERE line = 1 AND invoice = (SELECT id FROM invoices WHERE number = 1)").await;
-    let told = verify_all(&app).await;
-    let quantity =
-        json!({"pointer": "/lines/1/quantity", "expected": "a value that can be read", "found": "many"});
-    assert_eq!(told[0].1["differences"], json!([quantity]), "{told:?}");
-    let second = told[1].1["differences"].as_array().unwrap();
-    assert!(second.iter().any(|one| one["pointer"] == "/lines"), "{told:?}");
 }
 
 /// The series knows its last number: no invoice at its end is gone without a word, nor is one put behind it.
@@ -407,6 +302,9 @@ async fn the_database_itself_refuses_to_change_what_is_final() {
     for sql in [
         "UPDATE invoices SET total = 0",
         "UPDATE invoices SET status = 'draft'",
+        "UPDATE invoices SET status = 'paid'",
+        "UPDATE invoice_history SET status = 'paid'",
+        "DELETE FROM invoice_history",
         "UPDATE invoices SET number = 7 WHERE number = 1",
         "UPDATE invoices SET parties = NULL WHERE number = 1",
         "DELETE FROM invoices",
@@ -424,6 +322,61 @@ async fn the_database_itself_refuses_to_change_what_is_final() {
             "{sql}: {words}"
         );
     }
+}
+
+/// What became of an invoice is none of its hash: its history says it, and neither can be changed without the other.
+#[tokio::test]
+async fn a_status_that_nobody_gave_is_found() {
+    let history = "FROM invoice_history WHERE invoice = (SELECT id FROM invoices WHERE number = 2)";
+    for sql in [
+        "UPDATE invoices SET status = 'open' WHERE number = 2".to_owned(),
+        "UPDATE invoices SET status = 'void' WHERE number = 2".to_owned(),
+        "UPDATE invoice_history SET status = 'void' WHERE status = 'uncollectible'".to_owned(),
+        "UPDATE invoice_history SET at_us = at_us + 1 WHERE status = 'uncollectible'".to_owned(),
+        "UPDATE invoice_history SET status = x'ff' WHERE status = 'uncollectible'".to_owned(),
+        format!("DELETE {history} AND step = 0"),
+        format!("DELETE {history} AND step = 2"),
+        format!("DELETE {history}"),
+    ] {
+        let (app, invoices) = two_invoices().await;
+        for step in ["uncollectible", "pay"] {
+            let id = invoices[1]["id"].as_str().unwrap();
+            app.post(&format!("/v1/invoices/{id}/{step}"), json!({})).await;
+        }
+        for (_, told) in verify_all(&app).await {
+            assert_eq!(told["verified"], true, "{told}");
+        }
+        app.tamper(&sql).await;
+        let told = verify_all(&app).await;
+        assert_eq!(told[0].1["verified"], true, "{sql} {told:?}");
+        let differences = told[1].1["differences"].as_array().unwrap();
+        let places: Vec<_> = differences.iter().map(|one| &one["pointer"]).collect();
+        assert_eq!(places, ["/status"], "{sql} {told:?}");
+    }
+}
+
+/// Invoices that an earlier build made final have a history from their status of that day on.
+#[tokio::test]
+async fn invoices_from_before_there_were_histories_get_one() {
+    let (app, invoices) = two_invoices().await;
+    app.tamper("DELETE FROM _sqlx_migrations WHERE version = 7").await;
+    sqlx::query("DROP TABLE invoice_history")
+        .execute(&mut app.database().await)
+        .await
+        .unwrap();
+    let app = app.restarted("").await;
+    let id = invoices[1]["id"].as_str().unwrap();
+    app.post(&format!("/v1/invoices/{id}/pay"), json!({})).await;
+    for (_, told) in verify_all(&app).await {
+        assert_eq!(told["verified"], true, "{told}");
+    }
+    app.tamper("UPDATE invoices SET status = 'paid'").await;
+    let told = verify_all(&app).await;
+    let paid = json!([{"pointer": "/status", "expected": "open", "found": "paid"}]);
+    assert_eq!(
+        (&told[0].1["differences"], &told[1].1["verified"]),
+        (&paid, &json!(true))
+    );
 }
 
 #[tokio::test]

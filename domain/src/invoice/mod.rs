@@ -1,6 +1,7 @@
 //! Invoices: their lines, states, hashes, and the runs that make them.
 
 mod billed;
+mod history;
 mod line;
 mod run;
 mod seal;
@@ -8,6 +9,7 @@ mod status;
 mod view;
 
 pub use billed::{BilledUsage, sum_billed};
+pub use history::{StatusEntry, compare_history};
 pub use line::{Basis, Counted, Line, LineKind, SubjectTime};
 pub use run::{BillingRun, LateUsage, RunFailure, RunStatus};
 pub use seal::{Difference, compare_seals, number_text};

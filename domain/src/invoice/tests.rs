@@ -238,3 +238,38 @@ fn the_view_is_the_contracts_shape() {
     assert_eq!(view["lines"][1]["kind"], "minimum");
     assert_eq!(view["period"]["end"], "2026-02-01T00:00:00Z");
 }
+
+#[test]
+fn a_history_says_the_status_and_is_sealed() {
+    let at = |us| Timestamp::from_micros_clamped(us);
+    let mut history = Vec::new();
+    for (us, status) in [
+        (1, InvoiceStatus::Open),
+        (2, InvoiceStatus::Uncollectible),
+        (3, InvoiceStatus::Paid),
+    ] {
+        let next = StatusEntry::next("a", &history, status, at(us));
+        history.push(next);
+    }
+    let with = |id: &str, status| Invoice {
+        id: id.to_owned(),
+        status,
+        ..invoice()
+    };
+    let paid = with("a", InvoiceStatus::Paid);
+    assert_eq!(compare_history(&paid, &history), None);
+    assert!(compare_history(&with("b", InvoiceStatus::Paid), &history).is_some());
+    assert!(compare_history(&with("a", InvoiceStatus::Void), &history).is_some());
+    assert!(
+        compare_history(&paid, &history[..2]).is_some() && compare_history(&paid, &history[1..]).is_some()
+    );
+    assert!(compare_history(&paid, &[]).is_some());
+    // From before histories were kept: only the first entry may be without a seal.
+    history[0].hash.clear();
+    assert!(compare_history(&paid, &history).is_some());
+    let mut later = vec![history[0].clone()];
+    later.push(StatusEntry::next("a", &later, InvoiceStatus::Paid, at(9)));
+    assert_eq!(compare_history(&paid, &later), None);
+    later[1].hash.clear();
+    assert!(compare_history(&paid, &later).is_some());
+}

@@ -7,7 +7,7 @@ use super::control::{Answer, Change, PageAfter};
 use crate::catalog::Subscription;
 use crate::identity::TenantId;
 use crate::invoice::{
-    BillingRun, Difference, Invoice, InvoiceStatus, InvoiceStep, LateUsage, Line, number_text,
+    BillingRun, Difference, Invoice, InvoiceStatus, InvoiceStep, LateUsage, Line, StatusEntry, number_text,
 };
 use crate::problem::{Code, FieldError, Problem};
 use crate::time::{TimeRange, Timestamp};
@@ -210,9 +210,10 @@ pub trait BillingStore: Send + Sync {
     ) -> Stored<'_, Vec<Option<Timestamp>>>;
 
     /// Closes periods, all in one transaction, in which their run counts the invoices that it locked and the periods
-    /// without one. Where an invoice is locked already nothing changes. `false`, and nothing is written, where a
-    /// subscription is no longer as it was seen: what it owes may be something else now.
-    fn close(&self, change: Change, closings: Closings) -> Stored<'_, bool>;
+    /// without one. Where an invoice is locked already nothing changes. `None`, and nothing is written, where a
+    /// subscription is no longer as it was seen: what it owes may be something else now. Else the subscriptions that
+    /// learnt by it until when they are billed, which counts as one change of each ([`Look::change`]).
+    fn close(&self, change: Change, closings: Closings) -> Stored<'_, Option<Vec<String>>>;
 
     /// Gives `finalizing` invoices their numbers, in this order and in one transaction, as [`BillingStore::finish`] does.
     /// Others stay as they are. Answers how many got one.
@@ -234,6 +235,9 @@ pub trait BillingStore: Send + Sync {
 
     /// The tenant's series of numbers.
     fn series(&self, tenant: TenantId) -> Stored<'_, NumberSeries>;
+
+    /// The statuses of a final invoice, oldest first; none for one that is not final.
+    fn history(&self, tenant: TenantId, id: String) -> Stored<'_, Result<Vec<StatusEntry>, Broken>>;
 
     /// Invoices, newest first, before the id `page.after`. One that cannot be read stands in its place. It is not among those of a
     /// `filter` by what cannot be read.

@@ -19,6 +19,9 @@ pub trait Directory: Send + Sync {
     /// A customer by key. One that was erased is still there, without its personal data.
     fn customer(&self, tenant: TenantId, key: &str) -> Option<Arc<Customer>>;
 
+    /// The customers whose keys are at or behind `from`, at most `number` of them, in the order of their keys as bytes.
+    fn customers_from(&self, tenant: TenantId, from: &str, number: usize) -> Vec<Arc<Customer>>;
+
     /// The customer that a subject belongs to.
     fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>>;
 

@@ -152,7 +152,7 @@ pub struct Matrix {
 }
 
 /// The unit price of one combination of dimension values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct MatrixRate {
     /// The price of one unit.
     #[schema(value_type = String)]

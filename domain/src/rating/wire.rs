@@ -1,7 +1,9 @@
 //! The shape of a price in JSON and TOML: one flat object whose fields depend on `model`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::decimal::Decimal;
@@ -155,6 +157,39 @@ pub(super) struct TierWire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     flat_amount: Option<Decimal>,
+}
+
+/// Field by field, for serde's `flatten` forgets where in the text a wrong one stood.
+impl<'de> Deserialize<'de> for MatrixRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RateVisitor)
+    }
+}
+
+struct RateVisitor;
+
+impl<'de> Visitor<'de> for RateVisitor {
+    type Value = MatrixRate;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<MatrixRate, A::Error> {
+        let (mut unit_amount, mut values) = (None, BTreeMap::new());
+        while let Some(name) = fields.next_key::<String>()? {
+            let twice = if name == "unit_amount" {
+                unit_amount.replace(fields.next_value()?).is_some()
+            } else {
+                values.insert(name.clone(), fields.next_value()?).is_some()
+            };
+            if twice {
+                return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+            }
+        }
+        let unit_amount = unit_amount.ok_or_else(|| A::Error::missing_field("unit_amount"))?;
+        Ok(MatrixRate { unit_amount, values })
+    }
 }
 
 /// Why a price cannot be read.

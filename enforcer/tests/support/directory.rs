@@ -200,6 +200,15 @@ impl Directory for FakeDirectory {
         self.0.read().customers.get(key).cloned()
     }
 
+    fn customers_from(&self, _: TenantId, from: &str, number: usize) -> Vec<Arc<Customer>> {
+        let state = self.0.read();
+        let behind = state.customers.values().filter(|one| one.key.as_str() >= from);
+        let mut behind: Vec<_> = behind.cloned().collect();
+        behind.sort_by(|one, other| one.key.cmp(&other.key));
+        behind.truncate(number);
+        behind
+    }
+
     fn customer_of_subject(&self, _: TenantId, subject: &str) -> Option<Arc<Customer>> {
         let state = self.0.read();
         let own = |customer: &&Arc<Customer>| customer.subjects.iter().any(|one| one == subject);

@@ -61,6 +61,34 @@ fn wrong_fields_are_pointed_to() {
 }
 
 #[test]
+fn a_whole_number_is_one_however_it_is_written() {
+    #[derive(Debug, Deserialize)]
+    struct Numbers {
+        small: Option<u32>,
+        #[serde(default)]
+        large: i64,
+    }
+    let read = |text: &str| read_json::<Numbers>(text.as_bytes());
+    for (text, small, large) in [
+        (r#"{"small":5.0,"large":-7.0}"#, 5, -7),
+        (r#"{"small":12e2}"#, 1_200, 0),
+        (
+            r#"{"small":0,"large":9007199254740992.0}"#,
+            0,
+            9_007_199_254_740_992,
+        ),
+        (r#"{"small":-0.0}"#, 0, 0),
+    ] {
+        let numbers = read(text).unwrap();
+        assert_eq!((numbers.small, numbers.large), (Some(small), large), "{text}");
+    }
+    for number in ["5.5", "-1.0", "4294967296.0", "1e300", "true", "\"5\"", "[]"] {
+        let (pointer, _) = wrong_in::<Numbers>(&format!(r#"{{"small":{number}}}"#));
+        assert_eq!(pointer, "/small", "{number}");
+    }
+}
+
+#[test]
 fn broken_json_is_another_matter() {
     for text in [
         "",
@@ -94,34 +122,90 @@ struct Fixed {
 
 #[test]
 fn a_value_that_is_none_of_the_fixed_words_is_pointed_to() {
-    for (value, words) in [
-        ("5", WORD),
-        ("-1.5e3", WORD),
-        ("1e999", WORD),
-        ("true", WORD),
-        ("[]", WORD),
-        (r#"["metered"]"#, WORD),
-        ("{}", WORD),
-        (
-            r#""other""#,
-            "unknown variant `other`, expected `metered` or `boolean`",
-        ),
+    for (value, what) in [
+        ("5", "integer `5`"),
+        ("-1.5e3", "floating point `-1500.0`"),
+        ("true", "boolean `true`"),
+        ("[]", "sequence"),
+        (r#"["metered"]"#, "sequence"),
+        ("{}", "map"),
+        (r#"{"metered":null}"#, "map"),
+        (r#"{"metered":{}}"#, "map"),
     ] {
+        let words = format!("invalid type: {what}, expected one of its words, as a string");
+        assert_no_word(value, &words);
+    }
+    assert_no_word("1e999", "number out of range");
+    assert_no_word(
+        r#""other""#,
+        "unknown variant `other`, expected `metered` or `boolean`",
+    );
+    let (pointer, words) = wrong_in::<Fixed>(r#"{"_kinds":[null]}"#);
+    assert_eq!(
+        (&*pointer, &*words),
+        (
+            "/_kinds/0",
+            "invalid type: null, expected one of its words, as a string"
+        )
+    );
+}
+
+/// Alone and in a list, `value` is pointed to with these words.
+fn assert_no_word(value: &str, words: &str) {
+    for (text, pointer) in [
+        (format!(r#"{{"_kind":{value}}}"#), "/_kind"),
+        (format!(r#"{{"_kinds":["metered",{value}]}}"#), "/_kinds/1"),
+    ] {
+        let expected = (pointer.to_owned(), words.to_owned());
+        assert_eq!(wrong_in::<Fixed>(&text), expected, "{text}");
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deep {
+    #[serde(default)]
+    _maybe: Option<Pair>,
+    #[serde(default)]
+    _named: std::collections::BTreeMap<String, Vec<Pair>>,
+    #[serde(default)]
+    _one: Box<Option<Newtype>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Newtype(#[expect(dead_code, reason = "only its shape matters")] Pair);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    #[serde(default)]
+    _first: u32,
+    #[serde(default)]
+    _second: Option<Kind>,
+}
+
+#[test]
+fn a_list_is_never_taken_for_the_fields_of_an_object_in_their_order() {
+    let words = "invalid type: sequence, expected an object";
+    for list in ["[]", "[1]", r#"[1,"metered"]"#] {
         for (text, pointer) in [
-            (format!(r#"{{"_kind":{value}}}"#), "/_kind"),
-            (format!(r#"{{"_kinds":["metered",{value}]}}"#), "/_kinds/1"),
+            (list.to_owned(), ""),
+            (format!(r#"{{"_maybe":{list}}}"#), "/_maybe"),
+            (format!(r#"{{"_one":{list}}}"#), "/_one"),
+            (
+                format!(r#"{{"_named":{{"a":[{{"_first":1}},{list}]}}}}"#),
+                "/_named/a/1",
+            ),
         ] {
             assert_eq!(
-                wrong_in::<Fixed>(&text),
+                wrong_in::<Deep>(&text),
                 (pointer.to_owned(), words.to_owned()),
                 "{text}"
             );
         }
     }
-    assert_eq!(
-        wrong_in::<Fixed>(r#"{"_kinds":[null]}"#),
-        ("/_kinds/0".to_owned(), WORD.to_owned())
-    );
+    let good = r#"{"_maybe":{"_second":"metered"},"_named":{"a":[{}]},"_one":{"_first":1}}"#;
+    read_json::<Deep>(good.as_bytes()).unwrap();
 }
 
 #[test]

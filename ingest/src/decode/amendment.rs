@@ -15,10 +15,7 @@ pub(crate) fn read_amendment(body: &[u8], now: Timestamp) -> Result<Correction, 
     let text = utf8(body, "the body")?;
     let members = members(text).map_err(|error| not_json("the body", &error))?;
     let Some(members) = members else {
-        return Err(Problem::new(
-            Code::Invalid,
-            "send an object with data, time, or both",
-        ));
+        return Err(Problem::invalid("", "send an object with data, time, or both"));
     };
     let (mut data, mut time) = (None, None);
     for (key, value) in members {

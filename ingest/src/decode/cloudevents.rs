@@ -98,7 +98,7 @@ impl EventReader {
             behind(scanner)?;
             let detail = format!("an event must be a JSON object, not {}", kind.words());
             return Ok(Err(Refusal {
-                problem: Problem::new(Code::Invalid, detail),
+                problem: Problem::invalid("", detail),
                 id: String::new(),
             }));
         }

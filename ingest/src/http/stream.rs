@@ -66,6 +66,8 @@ impl Flow<'_> {
                 assembler.line(&line);
                 if assembler.is_full() {
                     self.send(assembler.take()).await?;
+                    // A chunk may be a whole body, which never waits.
+                    tokio::task::yield_now().await;
                 }
             }
         }

@@ -104,8 +104,32 @@ impl Whole<'_> {
     }
 }
 
+impl IngestState {
+    /// The body of a request of `tenant` as it was sent, whole: at most [`IngestOptions::body_bytes_max`], and what has
+    /// come of it counts as in flight until all has. Whoever takes the events out of it counts it from then on.
+    ///
+    /// [`IngestOptions::body_bytes_max`]: crate::IngestOptions::body_bytes_max
+    pub async fn arrived(&self, tenant: TenantId, request: Request) -> Result<Bytes, Problem> {
+        let mut ticket = self.admission().ticket(tenant);
+        let bound = self.options.body_bytes_max;
+        arrive(self, request, Encoding::Identity, bound, &mut ticket).await
+    }
+}
+
 /// The whole of a body of at most `bound` bytes, held by `ticket`, within the time that a body may take.
 pub(crate) async fn read(
+    state: &IngestState,
+    request: Request,
+    encoding: Encoding,
+    bound: usize,
+    ticket: &mut Ticket,
+) -> Result<Bytes, Problem> {
+    let body = arrive(state, request, encoding, bound, ticket).await?;
+    state.counters().bytes.increment(body.len() as u64);
+    Ok(body)
+}
+
+async fn arrive(
     state: &IngestState,
     request: Request,
     encoding: Encoding,
@@ -125,9 +149,6 @@ pub(crate) async fn read(
         let detail = format!("the body took more than {} seconds to arrive", total.as_secs());
         return Err(Problem::new(Code::RequestTimeout, detail));
     };
-    if let Ok(body) = &read {
-        state.counters().bytes.increment(body.len() as u64);
-    }
     read
 }
 

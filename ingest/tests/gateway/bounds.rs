@@ -12,7 +12,8 @@ use serde_json::json;
 use turnpike_domain::identity::Scope;
 use turnpike_ingest::IngestOptions;
 
-use crate::rig::{Gateway, MemoryIntake, event_with, lines_of};
+use crate::memory::MemoryIntake;
+use crate::rig::{Gateway, event_with, lines_of};
 
 fn limited(options: IngestOptions) -> Gateway {
     Gateway::with(options, MemoryIntake::default())

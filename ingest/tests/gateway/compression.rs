@@ -7,7 +7,8 @@ use axum::body::Body;
 use axum::http::Request;
 use turnpike_ingest::IngestOptions;
 
-use crate::rig::{Answer, Gateway, MemoryIntake, event_with, lines_of};
+use crate::memory::MemoryIntake;
+use crate::rig::{Answer, Gateway, event_with, lines_of};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -10,6 +10,7 @@ mod bad_input;
 mod bounds;
 mod compression;
 mod looking;
+mod memory;
 mod openmeter;
 mod rig;
 mod sending;

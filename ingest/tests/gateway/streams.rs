@@ -11,7 +11,8 @@ use turnpike_domain::limits::{STREAM_PIECE_BYTES, STREAM_PIECES_MAX};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_ingest::IngestOptions;
 
-use crate::rig::{Gateway, MemoryIntake, event_with, lines_of};
+use crate::memory::MemoryIntake;
+use crate::rig::{Gateway, event_with, lines_of};
 
 #[tokio::test]
 async fn chunks_of_any_size_read_the_same() {

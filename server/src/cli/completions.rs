@@ -7,7 +7,8 @@ use super::{Cli, CommandError, output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   turnpike completions bash > ~/.local/share/bash-completion/completions/turnpike
-  turnpike completions zsh > \"${fpath[1]}/_turnpike\"")]
+  turnpike completions zsh > \"${fpath[1]}/_turnpike\"
+  turnpike completions fish > ~/.config/fish/completions/turnpike.fish")]
 pub(crate) struct Completions {
     /// The shell.
     shell: Shell,

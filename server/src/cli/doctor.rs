@@ -111,7 +111,8 @@ impl Doctor {
                 };
                 vec![one.check.to_owned(), verdict.to_owned(), one.detail.clone()]
             });
-            output::line(&output::table(&["check", "verdict", "detail"], rows))?;
+            let titles = ["check", "verdict", "detail"];
+            output::line(&output::prose(&titles, rows, output::terminal_columns()))?;
         }
         let bad: Vec<&str> = found
             .iter()

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -78,6 +78,39 @@ fn escaped<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
 
 /// An aligned table. Columns whose title begins with `#` hold numbers and stand at the right.
 pub(crate) fn table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let table = filled(titles, rows);
+    trimmed(&table)
+}
+
+/// The same with sentences in its last column, which go on in the next line where the terminal ends. What is no terminal
+/// gets each sentence in one line, to be searched.
+pub(crate) fn prose(
+    titles: &[&str],
+    rows: impl IntoIterator<Item = Vec<String>>,
+    columns: Option<usize>,
+) -> String {
+    let mut table = filled(titles, rows);
+    let Some(columns) = columns.and_then(|columns| u16::try_from(columns).ok()) else {
+        return trimmed(&table);
+    };
+    table
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(columns);
+    for at in 0..titles.len().saturating_sub(1) {
+        if let Some(column) = table.column_mut(at) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    trimmed(&table)
+}
+
+/// Columns of the terminal that standard output is, if it is one.
+pub(crate) fn terminal_columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+fn filled(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -98,6 +131,10 @@ pub(crate) fn table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>
             }
         }
     }
+    table
+}
+
+fn trimmed(table: &Table) -> String {
     let text = table.to_string();
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
@@ -245,6 +282,24 @@ mod tests {
             "what is JSON stays the same JSON"
         );
         assert_eq!(cell(&json!(["a\n", {"\u{9b}": 1}])), "a\\n, {\"\\u009b\":1}");
+    }
+
+    #[test]
+    fn sentences_go_on_in_the_next_line_of_a_terminal() {
+        let rows = || {
+            [
+                vec!["log".to_owned(), "one two three four five".to_owned()],
+                vec!["data directory".to_owned(), "six".to_owned()],
+            ]
+        };
+        let wrapped = prose(&["check", "detail"], rows(), Some(32));
+        assert_eq!(
+            wrapped,
+            "CHECK           DETAIL\nlog             one two three\n                four five\ndata directory  six"
+        );
+        assert!(
+            prose(&["check", "detail"], rows(), None).contains("log             one two three four five\n")
+        );
     }
 
     #[test]

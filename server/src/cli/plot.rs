@@ -1,6 +1,6 @@
 //! Bars beside a table, as wide as the terminal lets them be.
 
-use super::output::millionths;
+use super::output::{millionths, terminal_columns};
 
 /// Cells of all bars together at the most.
 const CELLS_MAX: usize = 60;
@@ -15,12 +15,7 @@ const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"]
 /// Columns of the terminal that standard output is, else of `COLUMNS`, else 100.
 pub(super) fn columns() -> usize {
     let said = || std::env::var("COLUMNS").ok()?.parse().ok();
-    rustix::termios::tcgetwinsize(std::io::stdout())
-        .ok()
-        .map(|size| usize::from(size.ws_col))
-        .filter(|columns| *columns > 0)
-        .or_else(said)
-        .unwrap_or(COLUMNS)
+    terminal_columns().or_else(said).unwrap_or(COLUMNS)
 }
 
 /// A bar for each of `values`, decimals as they are answered, in `room` cells. What is no number has none. Empty texts

@@ -39,7 +39,10 @@ const MONTH: &str = "from=2023-11-01T00:00:00Z&to=2023-12-01T00:00:00Z";
 #[command(after_help = "Examples:
   turnpike demo
   turnpike demo --serve
-  turnpike demo --data-dir ./demo --json")]
+  turnpike demo --data-dir ./demo --json
+
+Its temporary directory is removed at its end, also when it is stopped with Ctrl-C or SIGTERM. Only a demo that is killed
+(kill -9, a closed terminal) leaves turnpike-demo-… behind, under $TMPDIR or /tmp.")]
 pub(crate) struct Demo {
     /// An empty directory for the data, which is kept; a temporary one unless said.
     #[arg(long, value_name = "DIR")]

@@ -11,29 +11,50 @@ use super::pace::{Pace, Pacer};
 
 /// Bytes of a refused body that are still read and thrown away.
 const LINGER_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// The same for a sender who showed no valid key: whoever likes may send these.
+const LINGER_STRANGER_BYTES_MAX: u64 = 1024 * 1024;
 /// How long they may take.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// How much of a body that nobody reads is read on, for a while, and thrown away: a client that sends all before it looks
+/// for an answer would see a broken connection instead of the refusal. Source: RFC 9112, section 9.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Linger {
+    /// Nothing: the client asked before it sent anything, and reads the refusal first.
+    Asked,
+    /// A little: nobody knows who sends it. Behind that the connection is closed.
+    Stranger,
+    /// The largest body that any call takes.
+    Known,
+}
+
+impl Linger {
+    const fn bytes_max(self) -> u64 {
+        match self {
+            Self::Asked => 0,
+            Self::Stranger => LINGER_STRANGER_BYTES_MAX,
+            Self::Known => LINGER_BYTES_MAX,
+        }
+    }
+}
+
 /// A body that ends with an error when its sender is too slow. It sets no timer while bytes are there already.
-///
-/// Where `lingers`, what nobody reads of it is read on for a while and thrown away: a client that sends all before it
-/// looks for an answer would see a broken connection instead of the refusal. Source: RFC 9112, section 9.6.
-pub(crate) fn paced(body: Body, pace: Pace, lingers: bool) -> Body {
+pub(crate) fn paced(body: Body, pace: Pace, linger: Linger) -> Body {
     if body.is_end_stream() {
         return body;
     }
     Body::new(PacedBody {
         inner: body,
         pacer: Pacer::new(pace),
-        lingers,
+        linger_bytes_max: linger.bytes_max(),
     })
 }
 
 struct PacedBody {
     inner: Body,
     pacer: Pacer,
-    /// Whether there may be bytes that are still to be read when nobody wants them any more.
-    lingers: bool,
+    /// Bytes that are still to be read when nobody wants them any more; 0 when there are none.
+    linger_bytes_max: u64,
 }
 
 impl HttpBody for PacedBody {
@@ -49,14 +70,14 @@ impl HttpBody for PacedBody {
             let bytes = if let Some(Ok(frame)) = &frame {
                 frame.data_ref().map_or(0, Bytes::len)
             } else {
-                this.lingers = false;
+                this.linger_bytes_max = 0;
                 0
             };
             this.pacer.moved(bytes);
             return Poll::Ready(frame);
         }
         ready!(this.pacer.poll_late(cx));
-        this.lingers = false;
+        this.linger_bytes_max = 0;
         Poll::Ready(Some(Err(axum::Error::new(Problem::new(
             Code::RequestTimeout,
             "the body came too slowly",
@@ -74,22 +95,23 @@ impl HttpBody for PacedBody {
 
 impl Drop for PacedBody {
     fn drop(&mut self) {
-        if !self.lingers || self.inner.is_end_stream() {
+        if self.linger_bytes_max == 0 || self.inner.is_end_stream() {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let rest = std::mem::take(&mut self.inner);
-            runtime.spawn(tokio::time::timeout(LINGER, throw_away(rest)));
+            let thrown = throw_away(rest, self.linger_bytes_max);
+            runtime.spawn(tokio::time::timeout(LINGER, thrown));
         }
     }
 }
 
-async fn throw_away(body: Body) {
+async fn throw_away(body: Body, bytes_max: u64) {
     let mut chunks = body.into_data_stream();
     let mut read = 0;
     while let Some(Ok(chunk)) = chunks.next().await {
         read += chunk.len() as u64;
-        if read > LINGER_BYTES_MAX {
+        if read > bytes_max {
             return;
         }
     }
@@ -125,14 +147,18 @@ mod tests {
         let body = paced(
             dripping(50, &[b'x'; 100], Duration::from_millis(90)),
             pace(100, 1_000),
-            false,
+            Linger::Asked,
         );
         assert_eq!(body.collect().await.unwrap().to_bytes().len(), 5_000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_it() {
-        let body = paced(dripping(3, b"x", Duration::from_millis(150)), pace(100, 0), false);
+        let body = paced(
+            dripping(3, b"x", Duration::from_millis(150)),
+            pace(100, 0),
+            Linger::Asked,
+        );
         let error = body.collect().await.unwrap_err();
         assert!(error.to_string().contains("too slowly"), "{error}");
     }
@@ -141,15 +167,20 @@ mod tests {
     async fn dripping_ends_it_too() {
         let drip = || dripping(500, b"x", Duration::from_millis(90));
         assert!(
-            paced(drip(), pace(100, 0), false).collect().await.is_ok(),
+            paced(drip(), pace(100, 0), Linger::Asked).collect().await.is_ok(),
             "without a rate it may drip for ever"
         );
-        assert!(paced(drip(), pace(100, 1_000), false).collect().await.is_err());
+        assert!(
+            paced(drip(), pace(100, 1_000), Linger::Asked)
+                .collect()
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
     async fn what_is_there_needs_no_timer() {
-        let body = paced(Body::from("abc"), pace(1, 1_000_000), false);
+        let body = paced(Body::from("abc"), pace(1, 1_000_000), Linger::Asked);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
     }
 
@@ -162,9 +193,9 @@ mod tests {
         }))
     }
 
-    async fn read_after_refusal(pieces: usize, lingers: bool) -> usize {
+    async fn read_after_refusal(pieces: usize, linger: Linger) -> usize {
         let read = Arc::new(AtomicUsize::new(0));
-        let mut body = paced(counted(pieces, Arc::clone(&read)), pace(100, 0), lingers);
+        let mut body = paced(counted(pieces, Arc::clone(&read)), pace(100, 0), linger);
         assert!(body.frame().await.unwrap().is_ok());
         drop(body);
         tokio::time::sleep(2 * LINGER).await;
@@ -173,12 +204,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_body_is_read_on_for_a_while() {
-        assert_eq!(read_after_refusal(65, true).await, 65);
+        assert_eq!(read_after_refusal(65, Linger::Known).await, 65);
         assert_eq!(
-            read_after_refusal(1_000, true).await,
+            read_after_refusal(1_000, Linger::Known).await,
             130,
             "the first, and one beyond the bound"
         );
-        assert_eq!(read_after_refusal(65, false).await, 1);
+        assert_eq!(read_after_refusal(1_000, Linger::Stranger).await, 3);
+        assert_eq!(read_after_refusal(65, Linger::Asked).await, 1);
     }
 }

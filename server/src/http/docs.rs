@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
-use turnpike_domain::limits::{IDEMPOTENCY_KEY_CHARS_MAX, IDEMPOTENT_ANSWER_DAYS};
+use turnpike_domain::limits::{BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, IDEMPOTENT_ANSWER_DAYS};
 use turnpike_http::ProblemBody;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
@@ -128,7 +128,8 @@ fn take_idempotency_key(operation: &mut Operation) {
         "Makes the call happen once: the same key with the same call is answered as it was first, marked by \
          `idempotent-replayed: true`; with another call it is 409. 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible characters. \
          Answers of events and quotas are kept {IDEMPOTENT_ANSWER_DAYS} days, all others for good, with the \
-         `RateLimit` headers of a quota call's limits."
+         `RateLimit` headers of a quota call's limits. Events under a key, a stream of them too, arrive whole before any is \
+         taken: at most {BODY_BYTES_MAX} bytes as sent. Their own ids tell repeats without one."
     );
     let text = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -235,7 +236,7 @@ pub(crate) fn router(document: &OpenApi) -> Router {
 }
 
 /// This document.
-#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses(
+#[utoipa::path(get, path = "/openapi.json", tag = "Operations", responses(
     (status = 200, description = "OpenAPI 3.1, made from the handlers themselves", body = serde_json::Value, content_type = "application/json"),
 ))]
 async fn openapi_json(State(pages): State<Pages>) -> impl IntoResponse {
@@ -246,7 +247,7 @@ async fn openapi_json(State(pages): State<Pages>) -> impl IntoResponse {
 }
 
 /// The same as a page to read, without scripts.
-#[utoipa::path(get, path = "/docs", tag = "operations", responses(
+#[utoipa::path(get, path = "/docs", tag = "Operations", responses(
     (status = 200, description = "HTML", body = String, content_type = "text/html"),
 ))]
 async fn readable_page(State(pages): State<Pages>) -> Html<String> {

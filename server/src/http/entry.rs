@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
+use turnpike_domain::catalog::{ApiKey, Tenant};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{ApiKeys, KeyRefusal, SecurityEvent};
 use turnpike_domain::port::directory::Directory;
@@ -18,7 +19,7 @@ use turnpike_domain::time::{Clock, Randomness};
 use turnpike_http::{Caller, Failure, Rates, RequestId, without_body};
 
 use super::auth::{KeyFault, NoteSecurity, authenticate};
-use super::body::paced;
+use super::body::{Linger, paced};
 use super::call_limits::{CallLimits, Standing};
 use super::finish::finish;
 use super::operations::Operations;
@@ -70,6 +71,9 @@ pub(crate) struct Gate {
     pub(crate) operations: Operations,
     pub(crate) failures: Rates<Option<IpAddr>>,
 }
+
+/// A valid key, and its tenant, which is not suspended.
+type Known = (Arc<ApiKey>, Arc<Tenant>);
 
 /// What is known of a request before its handler runs.
 struct Arrival {
@@ -191,32 +195,33 @@ impl Gate {
     }
 
     async fn handle(&self, arrival: &Arrival, request: Request, next: Next) -> Response {
-        let public = arrival
-            .route
-            .as_ref()
-            .is_some_and(|route| PUBLIC.contains(&route.as_str()));
-        let pace = self.pace;
-        // Who asks before sending a body reads the refusal first.
-        let lingers = !request.headers().contains_key(header::EXPECT);
-        // Before anything can be refused: a refusal must not break the connection for the calls after it.
-        let mut request = request.map(|body| paced(body, pace, lingers));
-        if let Err(problem) = arrival.check_host(&request) {
-            return Failure(problem).into_response();
-        }
-        let mut who = None;
+        let known = self.known(arrival, &request);
+        let linger = match &known {
+            _ if request.headers().contains_key(header::EXPECT) => Linger::Asked,
+            Ok(Some(_)) => Linger::Known,
+            Ok(None) | Err(_) => Linger::Stranger,
+        };
+        // Before anything is refused: a refusal must not break the connection for the calls after it.
+        let mut request = request.map(|body| paced(body, self.pace, linger));
         let mut standing = Standing::default();
-        if !public {
-            match self.admit(arrival, &request, &mut standing) {
-                Ok(caller) => {
-                    who = Some((caller.tenant, Arc::clone(&caller.key_id)));
-                    request.extensions_mut().insert(caller);
-                }
-                Err(problem) => {
-                    let mut refused = Failure(problem).into_response();
-                    standing.set_headers(refused.headers_mut());
-                    return refused;
-                }
+        let admitted = known.and_then(|known| {
+            let admit = |known| self.admit(arrival, known, &mut standing);
+            known.map(admit).transpose()
+        });
+        let caller = match admitted {
+            Ok(caller) => caller,
+            Err(problem) => {
+                let mut refused = Failure(problem).into_response();
+                standing.set_headers(refused.headers_mut());
+                return refused;
             }
+        };
+        let public = caller.is_none();
+        let who = caller
+            .as_ref()
+            .map(|caller| (caller.tenant, Arc::clone(&caller.key_id)));
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
         }
         request.extensions_mut().insert(arrival.id.clone());
         let mut response = match self.as_documented(arrival, public, request).await {
@@ -254,13 +259,12 @@ impl Gate {
         without_body(request).await
     }
 
-    /// Who calls, unless there is no valid key, the tenant is suspended, or there are too many calls.
-    fn admit(
-        &self,
-        arrival: &Arrival,
-        request: &Request,
-        standing: &mut Standing,
-    ) -> Result<Caller, Problem> {
+    /// Whose key it is, none on a public path; a problem where there is no valid one, or its tenant is suspended.
+    fn known(&self, arrival: &Arrival, request: &Request) -> Result<Option<Known>, Problem> {
+        arrival.check_host(request)?;
+        if PUBLIC.contains(&arrival.route()) {
+            return Ok(None);
+        }
         let key = authenticate(self.keys.as_ref(), request.headers())
             .map_err(|fault| self.refuse(arrival, fault))?;
         let Some(tenant) = self.directory.tenant(key.tenant) else {
@@ -271,6 +275,16 @@ impl Gate {
             let detail = "this tenant is suspended; ask the operator of this server";
             return Err(Problem::new(Code::TenantSuspended, detail));
         }
+        Ok(Some((key, tenant)))
+    }
+
+    /// Who calls, unless there are too many calls or the key lacks the scope.
+    fn admit(
+        &self,
+        arrival: &Arrival,
+        (key, tenant): Known,
+        standing: &mut Standing,
+    ) -> Result<Caller, Problem> {
         self.calls
             .take((&key, &tenant), self.clock.monotonic_us(), standing)?;
         if let Err(problem) = self.scopes.require(arrival.route(), &arrival.method, &key.scopes) {

@@ -17,19 +17,19 @@ pub(crate) fn router() -> Router {
 }
 
 /// All error codes.
-#[utoipa::path(get, path = "/docs/errors", tag = "operations", operation_id = "error_codes", responses(
+#[utoipa::path(get, path = "/docs/errors", tag = "Operations", operation_id = "error_codes", responses(
     (status = 200, description = "HTML: each code with its status, whether a retry helps, and its meaning", body = String, content_type = "text/html"),
 ))]
 pub(super) async fn all() -> Html<String> {
     let mut rows = String::new();
     for code in Code::ALL {
-        let (slug, first) = (code.slug(), code.meaning().lines().next().unwrap_or("").trim());
+        let slug = code.slug();
         let _ = write!(
             rows,
             "<tr><td><a href=\"/docs/errors/{slug}\"><code>{slug}</code></a></td><td>{}</td><td>{}</td><td>{}</td></tr>",
             code.status(),
             if code.retryable() { "yes" } else { "no" },
-            prose(first),
+            meaning(*code),
         );
     }
     Html(page(
@@ -41,8 +41,14 @@ pub(super) async fn all() -> Html<String> {
     ))
 }
 
+/// What a code means, in one line of HTML.
+fn meaning(code: Code) -> String {
+    let words: Vec<&str> = code.meaning().split_whitespace().collect();
+    prose(&words.join(" "))
+}
+
 /// What an error code means and what to do: the page that a problem's `type` refers to.
-#[utoipa::path(get, path = "/docs/errors/{code}", tag = "operations", operation_id = "error_code",
+#[utoipa::path(get, path = "/docs/errors/{code}", tag = "Operations", operation_id = "error_code",
     params(("code" = String, Path, description = "The code")), responses(
     (status = 200, description = "HTML", body = String, content_type = "text/html"),
     (status = 404, description = "No such code", body = ProblemBody),
@@ -56,11 +62,10 @@ pub(super) async fn one(Path(slug): Path<String>) -> Response {
     } else {
         "The same call will fail again: change the request first."
     };
-    let meaning = prose(code.meaning()).replace('\n', " ");
     let body = format!(
         "<h1><code>{slug}</code></h1><p>HTTP status {}.</p><p>{}</p><p>{retry}</p><p><a href=\"/docs/errors\">All codes</a></p>",
         code.status(),
-        meaning.trim(),
+        meaning(*code),
     );
     Html(page(&slug, &body)).into_response()
 }
@@ -77,10 +82,13 @@ mod tests {
         }
         assert_eq!(one(Path("no_such".to_owned())).await.status(), 404);
         let Html(list) = all().await;
-        assert!(
-            Code::ALL
-                .iter()
-                .all(|code| list.contains(&format!("/docs/errors/{}\"", code.slug())))
-        );
+        for code in Code::ALL {
+            assert!(
+                list.contains(&format!("/docs/errors/{}\"", code.slug())),
+                "{code:?}"
+            );
+            assert!(list.contains(&format!("<td>{}</td>", meaning(*code))), "{code:?}");
+        }
+        assert!(list.contains("from this address: wait"), "all lines of a meaning");
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct GateParts {
     pub(crate) directory: Arc<dyn turnpike_domain::port::directory::Directory>,
     /// Where answers are kept for repeats.
     pub(crate) store: Arc<dyn turnpike_domain::port::control::ControlStore>,
+    /// The gateway of events, whose bound on bytes in flight holds for bodies that are kept back too.
+    pub(crate) ingest: turnpike_ingest::IngestState,
     /// Where security events are kept.
     pub(crate) security: super::auth::NoteSecurity,
 }
@@ -58,6 +60,7 @@ pub(crate) fn mount(
         store: parts.store,
         clock: Arc::clone(&parts.clock),
         running: Arc::default(),
+        ingest: parts.ingest,
     });
     let gate = Arc::new(Gate {
         clock: parts.clock,

@@ -17,6 +17,7 @@ use turnpike_domain::port::control::{Answer, Claim, ControlStore, Idempotent};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Clock;
 use turnpike_http::{Answered, Changing, Failure, told};
+use turnpike_ingest::IngestState;
 
 /// Changing calls that go past the control store; the others keep their answer there together with their effect.
 const OUTSIDE: &[&str] = &[
@@ -31,6 +32,9 @@ const OUTSIDE: &[&str] = &[
     "/api/v1/events",
 ];
 
+/// Those of them whose body may be as large as that of any request of events.
+const EVENTS: &[&str] = &["/v1/events", "/api/v1/events"];
+
 /// Keeps the answers to changing calls with an `Idempotency-Key` whose effect is not in the control store, for
 /// [`turnpike_domain::limits::IDEMPOTENT_ANSWER_DAYS`]. The key is claimed before the effect and the answer kept behind
 /// it: after a crash in between another request under the key is still a conflict, and the same one runs again, which
@@ -42,6 +46,8 @@ pub(crate) struct Repeats {
     pub(crate) clock: Arc<dyn Clock>,
     /// Keys whose call runs now.
     pub(crate) running: Arc<Running>,
+    /// The gateway of events.
+    pub(crate) ingest: IngestState,
 }
 
 /// Keys whose call runs now; as many as there are connections at the most.
@@ -74,11 +80,10 @@ impl Drop for Held {
 
 /// Answers a repeat as the call was answered first; lets all others through.
 pub(crate) async fn repeats(State(repeats): State<Arc<Repeats>>, request: Request, next: Next) -> Response {
-    let outside = request
-        .extensions()
-        .get::<MatchedPath>()
-        .is_some_and(|route| OUTSIDE.contains(&route.as_str()));
-    if !outside || *request.method() != Method::POST || !request.headers().contains_key("idempotency-key") {
+    if !is_of(&request, OUTSIDE)
+        || *request.method() != Method::POST
+        || !request.headers().contains_key("idempotency-key")
+    {
         return next.run(request).await;
     }
     match repeats.run(request, next).await {
@@ -87,39 +92,64 @@ pub(crate) async fn repeats(State(repeats): State<Arc<Repeats>>, request: Reques
     }
 }
 
-/// Headers that tell of a decision as its body does. Those of keys and tenants come later and tell of each call.
-const KEPT_HEADERS: [&str; 2] = ["ratelimit-policy", "ratelimit"];
+fn is_of(request: &Request, routes: &[&str]) -> bool {
+    let route = request.extensions().get::<MatchedPath>();
+    route.is_some_and(|route| routes.contains(&route.as_str()))
+}
 
-/// An answer as it is kept for repeats.
+/// Headers that tell of the answer as its body does. Those of keys and tenants come later and tell of each call.
+const KEPT_HEADERS: [&str; 4] = [
+    "content-type",
+    "ratelimit-policy",
+    "ratelimit",
+    "turnpike-events-without-id",
+];
+
+/// An answer as it is kept for repeats. The body is a text, not JSON: numbers stay as they were written, and so do keys
+/// that an event has twice.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
+    text: String,
+    headers: BTreeMap<String, String>,
+}
+
+/// An answer as it was kept formerly.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Former {
     body: Value,
     headers: BTreeMap<String, String>,
 }
 
 impl Kept {
-    fn of(headers: &HeaderMap, body: &[u8]) -> Value {
+    fn of(headers: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
         let kept = KEPT_HEADERS.iter().filter_map(|name| {
             let value = headers.get(*name)?.to_str().ok()?;
             Some(((*name).to_owned(), value.to_owned()))
         });
         let headers: BTreeMap<_, _> = kept.collect();
-        json!({ "body": serde_json::from_slice::<Value>(body).unwrap_or_default(), "headers": headers })
+        let text = str::from_utf8(body)
+            .map_err(|error| Problem::new(Code::Internal, format!("an answer is no text: {error}")))?;
+        Ok(json!({ "text": text, "headers": headers }))
     }
 
-    fn again(first: Answer) -> Response {
-        // Answers that were kept without headers are their body alone.
-        let kept = Self::deserialize(&first.body).unwrap_or_else(|_| Self {
-            body: first.body.clone(),
-            headers: BTreeMap::new(),
-        });
-        let mut response = Answered(Answer {
-            body: kept.body,
-            ..first
-        })
-        .into_response();
-        for (name, value) in kept.headers {
+    fn again(mut first: Answer) -> Response {
+        let (text, headers) = if let Ok(kept) = Self::deserialize(&first.body) {
+            first.body = Value::Null;
+            (kept.text, kept.headers)
+        } else if let Ok(former) = Former::deserialize(&first.body) {
+            first.body = former.body;
+            (String::new(), former.headers)
+        } else {
+            // Before headers were kept, an answer was its body alone.
+            (String::new(), BTreeMap::new())
+        };
+        let mut response = Answered(first).into_response();
+        if !text.is_empty() {
+            *response.body_mut() = text.into();
+        }
+        for (name, value) in headers {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 response.headers_mut().insert(name, value);
             }
@@ -128,8 +158,11 @@ impl Kept {
     }
 }
 
+/// Bytes that are hashed before other requests have their turn.
+const HASHED_AT_ONCE_BYTES: usize = 256 * 1024;
+
 /// What makes a call another one under the same key: its body, and the headers that say how it is read or are a part of it.
-fn fingerprint(headers: &HeaderMap, body: &[u8]) -> String {
+async fn fingerprint(headers: &HeaderMap, body: &[u8]) -> String {
     let meant = |name: &str| matches!(name, "content-type" | "content-encoding") || name.starts_with("ce-");
     let mut said: Vec<_> = headers
         .iter()
@@ -141,7 +174,11 @@ fn fingerprint(headers: &HeaderMap, body: &[u8]) -> String {
     for part in said.iter().flat_map(|(name, value)| [name.as_bytes(), *value]) {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
-    hasher.update(&[0xFF; 8]).update(body);
+    hasher.update(&[0xFF; 8]);
+    for piece in body.chunks(HASHED_AT_ONCE_BYTES) {
+        hasher.update(piece);
+        tokio::task::yield_now().await;
+    }
     hasher.finalize().to_hex().to_string()
 }
 
@@ -149,8 +186,9 @@ impl Repeats {
     async fn run(self: Arc<Self>, request: Request, next: Next) -> Result<Response, Failure> {
         let (mut parts, body) = request.into_parts();
         let changing = Changing::from_request_parts(&mut parts, &()).await?;
-        let bytes = whole(body).await?;
-        let asked = fingerprint(&parts.headers, &bytes);
+        let request = Request::from_parts(parts.clone(), body);
+        let bytes = self.whole(changing.tenant(), request).await?;
+        let asked = fingerprint(&parts.headers, &bytes).await;
         let Some(call) = changing.change(self.clock.as_ref(), &asked).idempotency else {
             return Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await);
         };
@@ -190,10 +228,30 @@ impl Repeats {
         let bytes = to_bytes(body, BODY_BYTES_MAX)
             .await
             .map_err(|error| Problem::new(Code::Internal, format!("an answer: {error}")))?;
-        let kept = Kept::of(&parts.headers, &bytes);
+        let kept = Kept::of(&parts.headers, &bytes)?;
         self.settle(tenant, key, Some((parts.status.as_u16(), kept)))
             .await;
         Ok(Response::from_parts(parts, Body::from(bytes)))
+    }
+
+    /// The whole body, within the bounds of what its route reads.
+    async fn whole(&self, tenant: TenantId, request: Request) -> Result<Bytes, Problem> {
+        let beyond = |bound: usize| {
+            let detail = format!(
+                "the body of this call has at most {bound} bytes as sent under an Idempotency-Key, as it arrives whole; \
+                 events need no such key: their own ids tell repeats"
+            );
+            Problem::new(Code::TooLarge, detail)
+        };
+        if is_of(&request, EVENTS) {
+            let arrived = self.ingest.arrived(tenant, request).await;
+            return arrived.map_err(|problem| match problem.code {
+                Code::TooLarge => beyond(BODY_BYTES_MAX),
+                _ => problem,
+            });
+        }
+        let read = to_bytes(request.into_body(), CONTROL_BODY_BYTES_MAX).await;
+        read.map_err(|error| told(&error).unwrap_or_else(|| beyond(CONTROL_BODY_BYTES_MAX)))
     }
 
     async fn settle(&self, tenant: TenantId, key: String, answer: Option<(u16, Value)>) {
@@ -203,39 +261,51 @@ impl Repeats {
     }
 }
 
-async fn whole(body: Body) -> Result<Bytes, Problem> {
-    to_bytes(body, CONTROL_BODY_BYTES_MAX).await.map_err(|error| {
-        told(&error).unwrap_or_else(|| {
-            let detail = format!(
-                "the body of a call with an Idempotency-Key has at most {CONTROL_BODY_BYTES_MAX} bytes and arrives whole; \
-                 events need no such key: their own ids tell repeats"
-            );
-            Problem::new(Code::TooLarge, detail)
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_kept_without_headers_is_a_body() {
-        let body = json!({"accepted": 1});
-        let first = Answer {
+    async fn repeat_of(kept: Value) -> (HeaderMap, String) {
+        let response = Kept::again(Answer {
             status: 200,
-            body: body.clone(),
+            body: kept,
             repeated: true,
-        };
-        let again = Kept::again(first.clone());
-        assert_eq!(again.headers()["idempotent-replayed"], "true");
-        let headers = HeaderMap::from_iter([(
-            HeaderName::from_static("ratelimit"),
-            HeaderValue::from_static("\"month-hard\";r=1"),
-        )]);
-        let kept = Kept::of(&headers, body.to_string().as_bytes());
-        let again = Kept::again(Answer { body: kept, ..first });
-        assert_eq!(again.headers()["ratelimit"], "\"month-hard\";r=1");
+        });
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 10_000).await.unwrap();
+        (parts.headers, String::from_utf8(body.into()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_is_answered_whichever_way_it_was_kept() {
+        let text = r#"{"v":0.12345678901234567890123,"e":1e400,"d":1,"d":2}"#;
+        let headers = HeaderMap::from_iter([
+            (
+                HeaderName::from_static("ratelimit"),
+                HeaderValue::from_static("\"month-hard\";r=1"),
+            ),
+            (
+                HeaderName::from_static("content-type"),
+                HeaderValue::from_static("application/json"),
+            ),
+        ]);
+        let (again, body) = repeat_of(Kept::of(&headers, text.as_bytes()).unwrap()).await;
+        assert_eq!(body, text);
+        assert_eq!(again["ratelimit"], "\"month-hard\";r=1");
+        assert_eq!(again["content-type"], "application/json");
+        assert_eq!(again["idempotent-replayed"], "true");
+        let (again, body) = repeat_of(Kept::of(&HeaderMap::new(), b"").unwrap()).await;
+        assert!(
+            body.is_empty() && !again.contains_key("content-type"),
+            "{again:?}"
+        );
+        let former = json!({"body": {"accepted": 1}, "headers": {"ratelimit": "x"}});
+        for (former, limit) in [(former, true), (json!({"accepted": 1}), false)] {
+            let (again, body) = repeat_of(former).await;
+            assert_eq!(body, r#"{"accepted":1}"#);
+            assert_eq!(again["content-type"], "application/json");
+            assert_eq!(again.contains_key("ratelimit"), limit);
+        }
     }
 
     #[test]

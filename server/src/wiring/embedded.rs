@@ -10,6 +10,7 @@ use turnpike_domain::port::control::ControlStore as _;
 use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
+use turnpike_ingest::IngestState;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
 use turnpike_stores::sql::SqlStore;
@@ -124,9 +125,10 @@ impl Engine {
         let metrics = PrometheusPage::new(Arc::new(move || {
             gauges::refresh(log.as_ref(), &views, &aggregator);
         }));
-        let router = services.router(config, &stores, &clock, &parts.randomness);
         let metrics_router = metrics_only(metrics.clone(), Arc::clone(&parts.randomness));
-        let gate = gate(&stores.sql, clock, parts.randomness);
+        let ingest = services.ingest(config, &stores, &clock, &parts.randomness);
+        let router = services.router(ingest.clone(), &stores, &clock, &parts.randomness);
+        let gate = gate(&stores.sql, clock, parts.randomness, ingest);
         Ok(Self {
             router: mount(config, gate, router, state.clone(), metrics),
             metrics_router,
@@ -156,7 +158,12 @@ impl Engine {
     }
 }
 
-fn gate(sql: &SqlStore, clock: Arc<TenantClock>, randomness: Arc<dyn Randomness>) -> GateParts {
+fn gate(
+    sql: &SqlStore,
+    clock: Arc<TenantClock>,
+    randomness: Arc<dyn Randomness>,
+    ingest: IngestState,
+) -> GateParts {
     let noted = sql.clone();
     GateParts {
         clock,
@@ -164,6 +171,7 @@ fn gate(sql: &SqlStore, clock: Arc<TenantClock>, randomness: Arc<dyn Randomness>
         keys: Arc::new(sql.clone()),
         directory: Arc::new(sql.clone()),
         store: Arc::new(sql.clone()),
+        ingest,
         security: Arc::new(move |event| noted.note_security(event)),
     }
 }

@@ -56,10 +56,30 @@ impl Services {
         })
     }
 
+    /// The gateway of events.
+    pub(crate) fn ingest(
+        &self,
+        config: &Config,
+        stores: &Stores,
+        clock: &Arc<TenantClock>,
+        randomness: &Arc<dyn Randomness>,
+    ) -> IngestState {
+        let sql = Arc::new(stores.sql.clone());
+        IngestState::new(IngestParts {
+            intake: self.aggregator.clone(),
+            history: self.aggregator.clone(),
+            directory: sql.clone(),
+            clock: clock.clone(),
+            randomness: Arc::clone(randomness),
+            key: sql.name_key(),
+            options: ingest_options(config),
+        })
+    }
+
     /// The routers of all services.
     pub(crate) fn router(
         &self,
-        config: &Config,
+        ingest: IngestState,
         stores: &Stores,
         clock: &Arc<TenantClock>,
         randomness: &Arc<dyn Randomness>,
@@ -81,15 +101,6 @@ impl Services {
             randomness: Arc::clone(randomness),
             due,
             advancing: AdvanceLocks::default(),
-        });
-        let ingest = IngestState::new(IngestParts {
-            intake: self.aggregator.clone(),
-            history: self.aggregator.clone(),
-            directory: sql.clone(),
-            clock: clock.clone(),
-            randomness: Arc::clone(randomness),
-            key: sql.name_key(),
-            options: ingest_options(config),
         });
         OpenApiRouter::new()
             .merge(turnpike_ingest::router(ingest))

@@ -6,7 +6,7 @@ use turnpike_domain::port::log::EventLog as _;
 use turnpike_domain::port::views::Views;
 use turnpike_domain::record::Position;
 use turnpike_stores::disk::{Disk, RealDisk};
-use turnpike_stores::embedded::log::{self, ControlMark, Expected, Known};
+use turnpike_stores::embedded::log::{self as event_log, ControlMark, Expected, Known};
 use turnpike_stores::embedded::{EmbeddedViews, LogOptions, SegmentedLog, ViewsOptions, views};
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::TenantClock;
@@ -67,7 +67,7 @@ impl Stores {
         let database = look(&SqlPlace::File(data_dir.database())).await?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let expected = expected(data_dir, &database, &disk)?;
-        Ok(log::check(&*disk, &data_dir.log(), expected)?)
+        Ok(event_log::check(&*disk, &data_dir.log(), expected)?)
     }
 
     /// Ends the log and then the database, which keeps how far the log came.
@@ -118,6 +118,7 @@ fn expected(data_dir: &DataDir, database: &Looked, disk: &Arc<dyn Disk>) -> Resu
         views_to,
         database_to: database.log_end,
         generation: database.generation,
+        branch: database.branch,
     }))
 }
 
@@ -142,7 +143,10 @@ async fn open_database(
         })
         .await?;
     }
-    let mark = ControlMark::open(&RealDisk, &data_dir.log(), log.identity(), sql.generation())?;
+    let marked = event_log::branch(&RealDisk, &data_dir.log())?;
+    let branch = sql.next_branch(marked).await?;
+    let age = (sql.generation(), branch);
+    let mark = ControlMark::open(&RealDisk, &data_dir.log(), log.identity(), age)?;
     sql.mark_in(mark);
     Ok(sql)
 }

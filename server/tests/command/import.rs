@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{Server, wait_until};
 
-const CSV: [&str; 5] = ["--type", "call", "--subject-column", "who", "--json"];
+const CSV: [&str; 6] = ["--type", "call", "--subject-column", "who", "--now", "--json"];
 
 fn csv_lines(numbers: std::ops::Range<u32>) -> String {
     numbers.fold(String::new(), |mut lines, number| {
@@ -27,7 +27,7 @@ fn a_byte_order_mark_is_no_part_of_the_first_line() {
         ("a.ndjson", event, &[][..]),
         ("access.log", log, &[]),
         // A title in quotes, as spreadsheets write it.
-        ("a.csv", "\"who\",n\na,4\n", &CSV[..4]),
+        ("a.csv", "\"who\",n\na,4\n", &CSV[..5]),
     ] {
         let file = server.file(name, format!("\u{feff}{text}\n"));
         let ended = server.call(&[&["import", &file, "--json"], more].concat());
@@ -82,6 +82,7 @@ fn what_is_packed_is_told_by_its_first_bytes() {
         "call",
         "--subject",
         "a",
+        "--now",
     ]);
     assert!(
         error.error.contains("xz -dc a.csv | turnpike import -"),
@@ -198,7 +199,7 @@ fn the_file_that_is_read_is_not_written() {
     let file = server.file("a.csv", "who,n\n,1\n");
     std::os::unix::fs::symlink(server.path("a.csv"), server.path("same.csv")).expect("linked");
     for refused in ["a.csv", "same.csv"] {
-        let error = server.call(&[&["import", &file, "--refused", refused], &CSV[..4]].concat());
+        let error = server.call(&[&["import", &file, "--refused", refused], &CSV[..5]].concat());
         assert!(error.failed(2).contains("would overwrite a.csv"), "{refused}");
     }
     assert_eq!(
@@ -208,12 +209,41 @@ fn the_file_that_is_read_is_not_written() {
 }
 
 #[test]
+fn rows_without_a_time_count_once_and_only_where_that_is_said() {
+    let server = Server::start();
+    let file = server.file("a.csv", "who,n\na,1\n");
+    let without = [
+        "import",
+        &file,
+        "--type",
+        "call",
+        "--subject-column",
+        "who",
+        "--json",
+    ];
+    let error = server.call(&without).failed(2);
+    assert!(
+        error.contains("--time-column") && error.contains("--now"),
+        "{error}"
+    );
+    let now = [&without[..], &["--now"]].concat();
+    assert_eq!(server.call(&now).json()["accepted"], 1);
+    // The time of the first arrival stays: the same file is the same usage, whenever it comes again.
+    let again = server.call(&now).json();
+    assert_eq!(
+        (&again["duplicates"], &again["conflicts"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(server.total(), "1");
+}
+
+#[test]
 fn conflicts_of_made_ids_are_explained() {
     let server = Server::start();
     let file = server.file("a.csv", "who,n\na,1\n");
     server.call(&[&["import", &file], &CSV[..]].concat()).succeeded();
     let other = ["import", &file, "--type", "other", "--subject-column", "who"];
-    let error = server.call(&other).failed(5);
+    let error = server.call(&[&other[..], &["--now"]].concat()).failed(5);
     assert!(
         error.contains("another --type") && error.contains("--source"),
         "{error}"

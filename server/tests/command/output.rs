@@ -168,7 +168,7 @@ fn a_billing_run_shows_its_invoices() {
 fn an_import_ends_with_its_counts() {
     let server = Server::start();
     let file = server.file("a.csv", "who,n\na,1\n,2\na,1\n");
-    let flags = ["--type", "call", "--subject-column", "who"];
+    let flags = ["--type", "call", "--subject-column", "who", "--now"];
     let ended = server.call(&[&["import", &file], &flags[..]].concat());
     assert_snapshot!(ended.out, @"
     ROWS        COUNT

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::rig::{Server, alone, bare, wait_until};
@@ -94,7 +95,15 @@ fn every_command_says_as_json_that_nobody_listens() {
     let file = server.file("a.csv", "who,n\na,1\n");
     for command in [
         &["apply", "catalog.toml", "--yes"][..],
-        &["import", &file, "--type", "call", "--subject-column", "who"],
+        &[
+            "import",
+            &file,
+            "--type",
+            "call",
+            "--subject-column",
+            "who",
+            "--now",
+        ],
         &["usage", "tokens"],
         &["check", "acme", "tokens"],
         &["invoice", "list"],
@@ -139,10 +148,41 @@ fn a_reader_of_errors_that_went_away_changes_no_exit_code() {
 }
 
 #[test]
+fn a_demo_that_is_stopped_leaves_nothing_behind() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let mut demo = bare(temporary.path(), env!("CARGO_BIN_EXE_turnpike"))
+            .arg("demo")
+            .env("TMPDIR", temporary.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let mut told = BufReader::new(demo.stdout.take().expect("its story")).lines();
+        let ready = told.any(|line| line.is_ok_and(|line| line.contains("is ready after")));
+        assert!(ready, "it told of no server");
+        let left = || std::fs::read_dir(temporary.path()).expect("a directory").count();
+        assert_eq!(left(), 1);
+        rustix::process::kill_process(Pid::from_child(&demo), signal).expect("stopped");
+        told.for_each(drop);
+        assert_eq!(demo.wait().expect("it ends").code(), Some(code));
+        assert_eq!(left(), 0);
+    }
+}
+
+#[test]
 fn what_is_written_with_json_is_json() {
     let server = Server::start();
     let file = server.file("a.csv", "who,n\nacme,1\nacme,2\n");
-    let import = ["import", &file, "--type", "call", "--subject-column", "who"];
+    let import = [
+        "import",
+        &file,
+        "--type",
+        "call",
+        "--subject-column",
+        "who",
+        "--now",
+    ];
     server.call(&import).succeeded();
     let catalog = server.call(&["export", "catalog", "--json"]).json();
     assert_eq!(catalog["plans"][0]["key"], "pro");

@@ -296,6 +296,14 @@ pub async fn pages_are_stable<S: ControlStore + Directory>(store: &S, tenant: Te
             .map(|key| Effect::Subscription(subscription(&format!("s-{key}"), key, "p", start))),
     );
     put(store, tenant, effects).await;
+    let found = |from: &str, number| -> Vec<String> {
+        let found = store.customers_from(tenant, from, number).into_iter();
+        found.map(|customer| customer.key.clone()).collect()
+    };
+    assert_eq!(found("page-03", 4), keys[3..7], "itself is the first");
+    assert_eq!(found("page-030", 2), keys[4..6]);
+    assert_eq!(found("page-00", 25), keys);
+    assert_eq!(found("page-24", 0), [""; 0]);
     let mut seen = Vec::new();
     let mut after = Some("page-".to_owned());
     for round in 0.. {

@@ -2,27 +2,28 @@
 
 use std::sync::Arc;
 
-use sqlx::Row as _;
+use serde_json::Value;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::catalog::Subscription;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, LateUsage, Line};
+use turnpike_domain::invoice::{BillingRun, Invoice, InvoiceStep, LateUsage, Line, StatusEntry};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::billing::{
     BilledFilter, BillingStore, Boundary, Broken, Closings, InvoiceFilter, InvoiceName, Kept, Look,
     NumberSeries, Stored,
 };
-use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter};
+use turnpike_domain::port::control::{Answer, Change, ControlState, Decision, Effect, PageAfter, answer_of};
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
 
-use super::connect::lost;
-use super::{SqlStore, Work, billing_read as read, billing_write as write, looks, number, read_body};
-use crate::width::integer;
+use super::{
+    SqlStore, Work, billing_read as read, billing_runs as runs, billing_write as write, invoice_history,
+    looks,
+};
 
 /// A change that the engine makes by itself needs no answer.
 fn silent() -> Decision {
-    Decision::unchanged(serde_json::Value::Null)
+    Decision::unchanged(Value::Null)
 }
 
 /// The subscription learns, in the same transaction, until when it is billed.
@@ -61,7 +62,7 @@ impl BillingStore for SqlStore {
         })
     }
 
-    fn close(&self, change: Change, closings: Closings) -> Stored<'_, bool> {
+    fn close(&self, change: Change, closings: Closings) -> Stored<'_, Option<Vec<String>>> {
         Box::pin(async move {
             let (tenant, at) = (change.tenant, change.at);
             let work: Work = Box::new(move |c, state| {
@@ -72,20 +73,26 @@ impl BillingStore for SqlStore {
                         now.is_some_and(|now| now.is_as(seen))
                     };
                     if !closings.seen.iter().all(stands) {
-                        return Ok(Decision::unchanged(false.into()));
+                        return Ok(Decision::unchanged(Value::Null));
                     }
                     let billed = write::close_all(c, tenant, &closings, at).await?;
-                    let effects = billed
-                        .into_iter()
-                        .filter_map(|(subscription, until)| billed_until(state, tenant, subscription, until));
+                    let (mut effects, mut changed) = (Vec::new(), Vec::new());
+                    for (subscription, until) in billed {
+                        if let Some(effect) = billed_until(state, tenant, subscription, until) {
+                            effects.push(effect);
+                            changed.push(subscription);
+                        }
+                    }
                     Ok(Decision {
-                        effects: effects.collect(),
-                        ..Decision::unchanged(true.into())
+                        effects,
+                        ..Decision::unchanged(answer_of(&changed)?)
                     })
                 })
             });
             let answer = self.write(change, work).await?;
-            Ok(answer.body == true)
+            let ids = answer.body.as_array();
+            let text = |id: &Value| id.as_str().map(str::to_owned);
+            Ok(ids.map(|ids| ids.iter().filter_map(text).collect()))
         })
     }
 
@@ -109,18 +116,16 @@ impl BillingStore for SqlStore {
     }
 
     fn step(&self, change: Change, id: String, step: InvoiceStep) -> Stored<'_, Answer> {
-        let tenant = change.tenant;
+        let (tenant, at) = (change.tenant, change.at);
         Box::pin(self.work(change, move |c| {
-            Box::pin(async move { write::step(c, tenant, &id, step).await })
+            Box::pin(async move { write::step(c, tenant, &id, (step, at)).await })
         }))
     }
 
     fn invoice(&self, tenant: TenantId, id: String) -> Stored<'_, Option<Invoice>> {
         Box::pin(async move {
-            let found = self
-                .read(move |c| Box::pin(async move { Ok(read::by_id(c, tenant, &id).await) }))
-                .await?;
-            found
+            self.read(move |c| Box::pin(async move { Ok(read::by_id(c, tenant, &id).await) }))
+                .await?
         })
     }
 
@@ -142,6 +147,15 @@ impl BillingStore for SqlStore {
         })
     }
 
+    fn history(&self, tenant: TenantId, id: String) -> Stored<'_, Result<Vec<StatusEntry>, Broken>> {
+        Box::pin(async move {
+            let found = self
+                .read(move |c| Box::pin(async move { Ok(invoice_history::read(c, tenant, &id).await) }))
+                .await?;
+            Ok(found?)
+        })
+    }
+
     fn invoices(
         &self,
         tenant: TenantId,
@@ -158,10 +172,8 @@ impl BillingStore for SqlStore {
 
     fn invoices_of(&self, tenant: TenantId, boundaries: Vec<Boundary>) -> Stored<'_, Vec<Option<Invoice>>> {
         Box::pin(async move {
-            let found = self
-                .read(move |c| Box::pin(async move { Ok(read::of_boundaries(c, tenant, &boundaries).await) }))
-                .await?;
-            found
+            self.read(move |c| Box::pin(async move { Ok(read::of_boundaries(c, tenant, &boundaries).await) }))
+                .await?
         })
     }
 
@@ -218,7 +230,7 @@ impl BillingStore for SqlStore {
     fn begin_run(&self, change: Change, run: BillingRun) -> Stored<'_, Answer> {
         let tenant = change.tenant;
         Box::pin(self.work(change, move |c| {
-            Box::pin(async move { write::begin_run(c, tenant, &run).await })
+            Box::pin(async move { runs::begin(c, tenant, &run).await })
         }))
     }
 
@@ -233,7 +245,7 @@ impl BillingStore for SqlStore {
             };
             self.work(change, move |c| {
                 Box::pin(async move {
-                    write::put_run(c, tenant, &run).await?;
+                    runs::put(c, tenant, &run).await?;
                     Ok(silent())
                 })
             })
@@ -245,7 +257,7 @@ impl BillingStore for SqlStore {
     fn unlisted(&self, tenant: TenantId, late: Vec<LateUsage>) -> Stored<'_, Vec<LateUsage>> {
         Box::pin(async move {
             let unlisted = self
-                .read(move |c| Box::pin(async move { read::unlisted(c, tenant, late).await }))
+                .read(move |c| Box::pin(async move { runs::unlisted(c, tenant, late).await }))
                 .await?;
             Ok(unlisted)
         })
@@ -253,71 +265,22 @@ impl BillingStore for SqlStore {
 
     fn run(&self, tenant: TenantId, id: String) -> Stored<'_, Option<BillingRun>> {
         Box::pin(async move {
-            let bodies = self
-                .read(move |c| {
-                    Box::pin(async move {
-                        sqlx::query("SELECT id, body, invoices, empty_periods FROM billing_runs WHERE tenant = $1 AND id = $2")
-                            .bind(i64::from(tenant.0))
-                            .bind(&id)
-                            .fetch_all(c)
-                            .await
-                    })
-                })
-                .await?;
-            Ok(runs_of(&bodies)?.pop())
+            self.read(move |c| Box::pin(async move { Ok(runs::by_id(c, tenant, &id).await) }))
+                .await?
         })
     }
 
     fn runs(&self, tenant: TenantId, page: PageAfter) -> Stored<'_, Vec<BillingRun>> {
         Box::pin(async move {
-            let rows = self
-                .read(move |c| {
-                    Box::pin(async move {
-                        sqlx::query(
-                            "SELECT id, body, invoices, empty_periods FROM billing_runs WHERE tenant = $1 AND ($2 IS NULL OR id < $2) \
-                             ORDER BY id DESC LIMIT $3",
-                        )
-                        .bind(i64::from(tenant.0))
-                        .bind(page.after.as_deref())
-                        .bind(integer(page.rows))
-                        .fetch_all(c)
-                        .await
-                    })
-                })
-                .await?;
-            runs_of(&rows)
+            self.read(move |c| Box::pin(async move { Ok(runs::list(c, tenant, &page).await) }))
+                .await?
         })
     }
 
     fn next_run(&self, tenant: TenantId) -> Stored<'_, Option<BillingRun>> {
         Box::pin(async move {
-            let rows = self
-                .read(move |c| {
-                    Box::pin(async move {
-                        sqlx::query(
-                            "SELECT id, body, invoices, empty_periods FROM billing_runs \
-                             WHERE tenant = $1 AND status IN ('queued', 'running') ORDER BY id LIMIT 1",
-                        )
-                        .bind(i64::from(tenant.0))
-                        .fetch_all(c)
-                        .await
-                    })
-                })
-                .await?;
-            Ok(runs_of(&rows)?.pop())
+            self.read(move |c| Box::pin(async move { Ok(runs::next(c, tenant).await) }))
+                .await?
         })
     }
-}
-
-fn runs_of(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<BillingRun>, Problem> {
-    let run = |row: &sqlx::sqlite::SqliteRow| -> Result<BillingRun, Problem> {
-        let (id, body): (&str, &str) = (row.try_get(0).map_err(lost)?, row.try_get(1).map_err(lost)?);
-        let run: BillingRun = read_body("billing_runs", id, body)?;
-        Ok(BillingRun {
-            invoices: number("billing_runs", id, row.try_get(2).map_err(lost)?)?,
-            empty_periods: number("billing_runs", id, row.try_get(3).map_err(lost)?)?,
-            ..run
-        })
-    };
-    rows.iter().map(run).collect()
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Difference, Invoice, InvoiceStatus, LateUsage, Line, LineKind, Totals};
+use turnpike_domain::invoice::{Difference, Invoice, InvoiceStatus, Line, LineKind, Totals};
 use turnpike_domain::money::Currency;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::billing::{
@@ -451,23 +451,4 @@ pub(super) async fn finalizing(
         .bind(i64::from(tenant.0))
         .fetch_all(connection)
         .await
-}
-
-pub(super) async fn unlisted(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    late: Vec<LateUsage>,
-) -> Result<Vec<LateUsage>, sqlx::Error> {
-    let mut unlisted = Vec::new();
-    for one in late {
-        let listed = sqlx::query("SELECT 1 FROM late_listed WHERE tenant = $1 AND late = $2")
-            .bind(i64::from(tenant.0))
-            .bind(write_body(&one)?)
-            .fetch_optional(&mut *connection)
-            .await?;
-        if listed.is_none() {
-            unlisted.push(one);
-        }
-    }
-    Ok(unlisted)
 }

@@ -4,10 +4,7 @@ use serde_json::json;
 use sqlx::QueryBuilder;
 use sqlx::sqlite::{Sqlite, SqliteConnection};
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{
-    BillingRun, Invoice, InvoiceStatus, InvoiceStep, InvoiceView, Line, number_text,
-};
-use turnpike_domain::limits::BILLING_RUNS_QUEUED_MAX;
+use turnpike_domain::invoice::{Invoice, InvoiceStatus, InvoiceStep, InvoiceView, Line, number_text};
 use turnpike_domain::port::billing::{Boundary, Closing, Closings};
 use turnpike_domain::port::control::{AuditNote, Decision, answer_of};
 use turnpike_domain::problem::{Code, Problem};
@@ -15,7 +12,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 
 use super::billing_read as read;
 use super::connect::lost;
-use super::{read_body, settings, write_body};
+use super::{invoice_history, settings, write_body};
 use crate::width::integer;
 
 /// Lines written with one statement: SQLite takes 32,766 parameters in one.
@@ -225,6 +222,17 @@ async fn update(
     Ok(())
 }
 
+/// Writes an invoice that is final, with a status that it gets now.
+async fn move_on(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    invoice: &Invoice,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    invoice_history::add(connection, tenant, invoice, at).await?;
+    update(connection, tenant, invoice).await
+}
+
 async fn remove_lines(connection: &mut SqliteConnection, tenant: TenantId, id: &str) -> Result<(), Problem> {
     sqlx::query("DELETE FROM invoice_lines WHERE tenant = $1 AND invoice = $2")
         .bind(i64::from(tenant.0))
@@ -294,7 +302,7 @@ pub(super) async fn finish(
     }
     let mut series = Series::read(connection, tenant).await?;
     let invoice = series.number(invoice, at);
-    update(connection, tenant, &invoice).await?;
+    move_on(connection, tenant, &invoice, at).await?;
     series.keep(connection, tenant).await?;
     let answer = answer_of(&InvoiceView::from(&invoice))?;
     Ok(Decision::changed(
@@ -317,7 +325,7 @@ pub(super) async fn finish_all(
     let found = read::by_ids(connection, tenant, ids).await?.into_iter();
     for invoice in found.filter(|found| found.status == InvoiceStatus::Finalizing) {
         let invoice = series.number(invoice, at);
-        update(connection, tenant, &invoice).await?;
+        move_on(connection, tenant, &invoice, at).await?;
         notes.push(noted("invoice.finalize", &invoice));
     }
     series.keep(connection, tenant).await?;
@@ -391,12 +399,12 @@ pub(super) async fn step(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     id: &str,
-    step: InvoiceStep,
+    (step, at): (InvoiceStep, Timestamp),
 ) -> Result<Decision, Problem> {
     let invoice = find(connection, tenant, id).await?;
     let status = invoice.status.after(step)?;
     let invoice = Invoice { status, ..invoice };
-    update(connection, tenant, &invoice).await?;
+    move_on(connection, tenant, &invoice, at).await?;
     let action = match step {
         InvoiceStep::Pay => "invoice.pay",
         InvoiceStep::Void => "invoice.void",
@@ -409,74 +417,4 @@ pub(super) async fn step(
         200,
         answer,
     ))
-}
-
-pub(super) async fn begin_run(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    run: &BillingRun,
-) -> Result<Decision, Problem> {
-    let waiting: Vec<(String, String)> = sqlx::query_as(
-        "SELECT id, body FROM billing_runs WHERE tenant = $1 AND status = 'queued' ORDER BY id",
-    )
-    .bind(i64::from(tenant.0))
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(lost)?;
-    if integer(waiting.len()) >= BILLING_RUNS_QUEUED_MAX {
-        return Err(Problem::new(
-            Code::Overloaded,
-            "too many billing runs of this tenant are waiting",
-        ));
-    }
-    for (id, body) in waiting {
-        let waiting: BillingRun = read_body("billing_runs", &id, &body)?;
-        if waiting.period_end == run.period_end {
-            return run_answer(&waiting, Vec::new());
-        }
-    }
-    put_run(connection, tenant, run).await?;
-    let note = AuditNote::new("billing.run", format!("billing_run/{}", run.id))
-        .with_detail(json!({ "period_end": run.period_end }));
-    run_answer(run, vec![note])
-}
-
-fn run_answer(run: &BillingRun, audit: Vec<AuditNote>) -> Result<Decision, Problem> {
-    Ok(Decision {
-        audit,
-        status: 202,
-        ..Decision::unchanged(answer_of(run)?)
-    })
-}
-
-pub(super) async fn put_run(
-    connection: &mut SqliteConnection,
-    tenant: TenantId,
-    run: &BillingRun,
-) -> Result<(), Problem> {
-    let status = serde_json::to_value(run.status).unwrap_or_default();
-    sqlx::query(
-        "INSERT INTO billing_runs (tenant, id, status, period_end_us, body, invoices, empty_periods) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) \
-         ON CONFLICT (tenant, id) DO UPDATE SET status = excluded.status, body = excluded.body",
-    )
-    .bind(i64::from(tenant.0))
-    .bind(&run.id)
-    .bind(status.as_str())
-    .bind(run.period_end.micros())
-    .bind(write_body(run).map_err(lost)?)
-    .bind(integer(run.invoices))
-    .bind(integer(run.empty_periods))
-    .execute(&mut *connection)
-    .await
-    .map_err(lost)?;
-    for late in &run.late_usage {
-        sqlx::query("INSERT INTO late_listed (tenant, late) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(i64::from(tenant.0))
-            .bind(write_body(late).map_err(lost)?)
-            .execute(&mut *connection)
-            .await
-            .map_err(lost)?;
-    }
-    Ok(())
 }

@@ -59,6 +59,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0006_invoice_parties.sql"),
     ),
     (
+        7,
+        "invoice_history",
+        include_str!("../../migrations/sqlite/0007_invoice_history.sql"),
+    ),
+    (
         8,
         "key_successor",
         include_str!("../../migrations/sqlite/0008_key_successor.sql"),

@@ -9,6 +9,7 @@ use turnpike_domain::port::StoreError;
 use super::SqlPlace;
 use super::connect::{check_schema, lost, reader};
 use super::settings::{self, Installation};
+use crate::embedded::log::Branch;
 
 /// Refuses a database of which SQLite's quick check finds a page that is damaged: one with invoices is not written to
 /// before somebody has looked.
@@ -73,6 +74,8 @@ pub struct Looked {
     pub generation: u64,
     /// The highest offset of the event log that it has seen durable.
     pub log_end: u64,
+    /// The branch of its history that it is on, where it keeps that.
+    pub branch: Option<Branch>,
 }
 
 /// What a database knows of the data directory that it lies in; nothing where there is none, or one whose making was
@@ -103,6 +106,7 @@ async fn looked(place: &SqlPlace) -> Result<Looked, StoreError> {
         installation: settings::installation(&mut connection).await?,
         generation: settings::generation(&mut connection).await?,
         log_end: settings::log_end(&mut connection).await?,
+        branch: settings::branch(&mut connection).await?,
     })
 }
 

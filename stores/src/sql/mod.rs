@@ -7,6 +7,7 @@
 mod audit;
 mod billing;
 mod billing_read;
+mod billing_runs;
 mod billing_write;
 mod catalog;
 mod connect;
@@ -15,6 +16,7 @@ mod directory;
 mod first_start;
 mod idempotency;
 mod integrity;
+mod invoice_history;
 mod key;
 mod looks;
 mod settings;
@@ -126,6 +128,13 @@ impl SqlStore {
     /// Changes that were kept so far.
     pub fn generation(&self) -> u64 {
         self.inner.generation.load(Ordering::Acquire)
+    }
+
+    /// Goes on with a branch of the database's history that no copy of it has, where the mark beside the log names the one that
+    /// it is `marked` with.
+    pub async fn next_branch(&self, marked: Option<u64>) -> Result<u64, StoreError> {
+        let mut connection = self.inner.writer().await?;
+        settings::next_branch(&mut connection, marked, self.inner.randomness.as_ref()).await
     }
 
     /// Notes from now on in `mark` how far the database has come, behind each change and before its answer.

@@ -9,6 +9,7 @@ use turnpike_domain::time::{Randomness, Timestamp};
 use super::connect::lost;
 use super::directory::MemoryDirectory;
 use super::number;
+use crate::embedded::log::Branch;
 
 /// The format of bodies in this store.
 const FORMAT: &str = "1";
@@ -78,6 +79,7 @@ pub struct Installation {
 const INSTALLATION: &str = "installation";
 const GENERATION: &str = "generation";
 const LOG_END: &str = "log_end";
+const BRANCH: &str = "branch";
 const PROBED: &str = "probed";
 
 /// Writes what nobody reads, to see whether anything can be written. A value that stays the same would not be.
@@ -127,6 +129,43 @@ async fn whole_number(connection: &mut SqliteConnection, name: &str) -> Result<u
     };
     let damaged = |_| StoreError::Damaged(format!("table settings, row {name}: {text:?}"));
     text.parse().map_err(damaged)
+}
+
+/// The branch of its history that the database is on; `None` where none was kept yet.
+pub(super) async fn branch(connection: &mut SqliteConnection) -> Result<Option<Branch>, StoreError> {
+    let Some(text) = get(connection, BRANCH).await.map_err(lost)? else {
+        return Ok(None);
+    };
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let read = text.split_once(' ').and_then(|(now, before)| {
+        Some(Branch {
+            now: number(now)?,
+            before: number(before)?,
+        })
+    });
+    let damaged = || StoreError::Damaged(format!("table settings, row {BRANCH}: {text:?}"));
+    read.ok_or_else(damaged).map(Some)
+}
+
+/// Goes on with a branch of its own, unless the mark beside the log does not name yet the one that the database is on: then the
+/// start that drew it was interrupted.
+pub(super) async fn next_branch(
+    connection: &mut SqliteConnection,
+    marked: Option<u64>,
+    randomness: &dyn Randomness,
+) -> Result<u64, StoreError> {
+    let known = branch(connection).await?;
+    if let Some(known) = known
+        && marked != Some(known.now)
+    {
+        return Ok(known.now);
+    }
+    let mut drawn = [0; 8];
+    randomness.fill(&mut drawn);
+    let now = u64::from_le_bytes(drawn);
+    let text = format!("{now:016x} {:016x}", known.map_or(0, |known| known.now));
+    set(connection, BRANCH, &text).await.map_err(lost)?;
+    Ok(now)
 }
 
 /// `None` where none was kept yet.

@@ -187,6 +187,10 @@ impl Directory for SqlStore {
         self.inner.directory.customer(tenant, key)
     }
 
+    fn customers_from(&self, tenant: TenantId, from: &str, number: usize) -> Vec<Arc<Customer>> {
+        self.inner.directory.customers_from(tenant, from, number)
+    }
+
     fn customer_of_subject(&self, tenant: TenantId, subject: &str) -> Option<Arc<Customer>> {
         self.inner.directory.customer_of_subject(tenant, subject)
     }

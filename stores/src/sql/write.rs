@@ -113,10 +113,9 @@ impl Inner {
         let Some(mark) = self.mark.get().cloned() else {
             return;
         };
-        match tokio::task::spawn_blocking(move || mark.keep(generation)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the mark of the control store's age was not kept"),
-            Err(error) => tracing::error!(%error, "the mark of the control store's age was not kept"),
+        let kept = tokio::task::spawn_blocking(move || mark.keep(generation)).await;
+        if let Err(error) = kept.unwrap_or_else(|ended| Err(StoreError::Failed(ended.to_string()))) {
+            tracing::error!(%error, "the mark of the control store's age was not kept");
         }
     }
 

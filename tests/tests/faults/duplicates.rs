@@ -55,7 +55,7 @@ async fn r12_a_storm_of_duplicates_counts_once() {
         let lines = ndjson(&events);
         chunks.push(Chunk { events, lines });
     }
-    let mut peak = 0;
+    let (mut peak, mut restarts) = (0, 0);
     for round in 1..repeats {
         chunks.shuffle(&mut random);
         for chunk in &chunks {
@@ -64,8 +64,10 @@ async fn r12_a_storm_of_duplicates_counts_once() {
         if round % 7 == 3 {
             peak = peak.max(app.peak_bytes());
             app.restart().await;
+            restarts += 1;
         }
     }
+    assert!(restarts > 0, "vacuous: it was never restarted");
     assert_eq!(injected.duplicates, (events * (repeats - 1)) as u64);
     // The same ids with other content: every one a conflict, and the first one stands.
     for chunk in &chunks {
@@ -78,7 +80,10 @@ async fn r12_a_storm_of_duplicates_counts_once() {
     assert_eq!((injected.accepted, injected.conflicts), (0, events as u64));
     verify(&app.admin(), &oracle).await;
     peak = peak.max(app.peak_bytes());
-    println!("injected {injected:?}; {} MiB at the most", peak >> 20);
+    println!(
+        "injected {injected:?}, {restarts} restarts; {} MiB at the most",
+        peak >> 20
+    );
     assert!(peak <= MEMORY_BYTES_MAX, "{peak} bytes");
     beside.assert_at_most(2, &normal);
 }

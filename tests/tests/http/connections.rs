@@ -191,6 +191,39 @@ async fn a_refusal_before_the_body_leaves_the_connection_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_sends_little_that_is_thrown_away_and_a_known_one_a_whole_body() {
+    const MIB: usize = 1024 * 1024;
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let send = async |key: &str, path: &str, pieces: usize| {
+        let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+             content-type: text/plain\r\ncontent-length: {}\r\n\r\n",
+            pieces * MIB
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let refused = statuses(&mut stream, &mut String::new(), 1).await;
+        let piece = vec![b' '; MIB];
+        let mut taken = 0;
+        while taken < pieces && stream.write_all(&piece).await.is_ok() {
+            taken += 1;
+        }
+        (refused, taken)
+    };
+    for (key, path, status) in [("wrong", "/v1/events", "401"), (ADMIN_KEY, "/healthz", "405")] {
+        let (refused, taken) = send(key, path, 127).await;
+        assert_eq!(refused, [status], "{path}");
+        // What the kernel holds of a connection comes on top.
+        assert!(taken < 127, "{path}: {taken} MiB");
+    }
+    assert_eq!(
+        send(ADMIN_KEY, "/v1/events", 64).await,
+        (vec!["415".to_owned()], 64)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_address_has_a_bound_on_its_connections() {
     let directory = tempfile::tempdir().expect("a directory");
     // The app itself may keep one open.

@@ -24,6 +24,12 @@ async fn the_documents_are_whole() {
     for outside in ["http://", "src=", "<script", "@import", "<link"] {
         assert!(!page.contains(outside), "the page loads something: {outside}");
     }
+    let tags = document["tags"].as_array().expect("tags").iter();
+    let tags: Vec<_> = tags
+        .map(|tag| tag["name"].as_str().expect("a name").to_lowercase())
+        .collect();
+    let distinct: BTreeSet<_> = tags.iter().collect();
+    assert_eq!(distinct.len(), tags.len(), "{tags:?}");
     // Every reference of the document leads somewhere.
     let text = document.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {
@@ -94,7 +100,7 @@ async fn every_schema_can_be_fitted() {
 }
 
 /// Path with its parameters filled in, and its operations.
-fn operations(document: &Value) -> Vec<(String, Method, Value)> {
+pub(super) fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
         let filled: Vec<&str> = path
@@ -109,8 +115,15 @@ fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     all
 }
 
+/// Whether the document says that an operation may answer this.
+pub(super) fn declares(operation: &Value, status: u16) -> bool {
+    let responses = &operation["responses"];
+    let class = format!("{}XX", status / 100);
+    responses[status.to_string()].is_object() || responses[class].is_object()
+}
+
 /// A schema with its references followed, and without the null of what may be left out.
-fn meant<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
+pub(super) fn meant<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     let schema = match schema["$ref"].as_str() {
         Some(reference) => document.pointer(&reference[1..]).expect("a schema"),
         None => schema,
@@ -204,11 +217,11 @@ async fn every_operation_refuses_what_it_does_not_take() {
             continue;
         }
         let call = async |query: &str, body: Option<&Value>| {
-            let answer = app
-                .admin()
-                .send(method.clone(), &format!("{path}{query}"), body)
-                .await;
-            answer.expect("an answer")
+            let target = format!("{path}{query}");
+            let answer = app.admin().send(method.clone(), &target, body).await;
+            let (status, body) = answer.expect("an answer");
+            assert!(declares(&operation, status), "{method} {target}: {status} {body}");
+            (status, body)
         };
         let (status, body) = call("?bogus=1", None).await;
         assert_eq!(

@@ -5,6 +5,7 @@ mod calls;
 mod connections;
 mod document;
 mod repeats;
+mod shapes;
 
 use turnpike_tests::app::{App, AppOptions};
 

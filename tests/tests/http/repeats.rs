@@ -204,3 +204,82 @@ async fn a_repeat_has_the_headers_of_the_first_answer() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_has_the_bytes_of_the_first_answer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let data = concat!(
+        r#"{"v":0.12345678901234567890123,"w":12345678901234567890123456,"#,
+        r#""x":1e2,"e":1e400,"dup":1,"dup":2}"#
+    );
+    let event = format!(r#"{{"id":"1","source":"s","type":"t","subject":"x","data":{data}}}"#);
+    let calls = [
+        ("/v1/events", event),
+        ("/v1/events/s/1/amend", format!(r#"{{"data":{data}}}"#)),
+        ("/v1/events/s/1/void", "{}".to_owned()),
+        ("/api/v1/events", r#"{"type":"t","subject":"x"}"#.to_owned()),
+    ];
+    for (path, body) in calls {
+        let send = async || {
+            let request = reqwest::Client::new().post(app.url(path)).bearer_auth(ADMIN_KEY);
+            let request = request
+                .header("idempotency-key", path)
+                .header("content-type", "application/json");
+            let answer = request.body(body.clone()).send().await.expect("an answer");
+            assert!(answer.status().is_success(), "{path}: {}", answer.status());
+            let mut headers = answer.headers().clone();
+            for each in ["date", "x-request-id"] {
+                headers.remove(each);
+            }
+            let again = headers.remove("idempotent-replayed").is_some();
+            (again, headers, answer.text().await.expect("a text"))
+        };
+        let first = send().await;
+        let again = send().await;
+        assert_eq!((first.0, again.0), (false, true), "{path}");
+        assert_eq!((again.1, &again.2), (first.1, &first.2), "{path}");
+        if path.ends_with("amend") {
+            assert!(first.2.contains(data), "{path}: {}", first.2);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_under_a_key_may_be_as_many_as_without_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let event = |id: usize| {
+        let filling = "x".repeat(1_000);
+        json!({"id": id.to_string(), "source": "s", "type": "t", "subject": "x", "data": {"f": filling}})
+            .to_string()
+    };
+    let many: Vec<_> = (0..5_000).map(event).collect();
+    let bodies = [
+        ("application/json", format!("[{}]", many.join(","))),
+        ("application/x-ndjson", many.join("\n")),
+    ];
+    let send = async |media: &'static str, body: String| {
+        let request = reqwest::Client::new()
+            .post(app.url("/v1/events"))
+            .bearer_auth(ADMIN_KEY);
+        let request = request
+            .header("idempotency-key", media)
+            .header("content-type", media);
+        let answer = request.body(body).send().await.expect("an answer");
+        let again = answer.headers().contains_key("idempotent-replayed");
+        let status = answer.status().as_u16();
+        (status, again, answer.json::<Value>().await.expect("JSON"))
+    };
+    for ((media, body), outcome) in bodies.into_iter().zip(["accepted", "duplicates"]) {
+        for again in [false, true] {
+            let answer = send(media, body.clone()).await;
+            assert_eq!((answer.0, answer.1), (200, again), "{media} {}", answer.2);
+            assert_eq!(answer.2[outcome], 5_000, "{media}");
+        }
+        let other = send(media, body + " ").await;
+        assert_eq!((other.0, &other.2["code"]), (409, &json!("idempotency_conflict")));
+    }
+    let beyond = send("text/plain", " ".repeat(64 * 1024 * 1024 + 1)).await;
+    assert_eq!((beyond.0, &beyond.2["code"]), (413, &json!("too_large")));
+}

@@ -8,6 +8,8 @@ struct Ages {
     old: PathBuf,
     /// The same directory later: with another tenant, other meters and more events.
     new: PathBuf,
+    /// The earlier day's copy, gone on with elsewhere, with more changes.
+    elsewhere: PathBuf,
     /// One that has nothing to do with them.
     other: PathBuf,
     /// The newest, whose process was killed.
@@ -33,6 +35,13 @@ impl Ages {
         assert_eq!((status, answer["accepted"].as_u64()), (200, Some(77)), "{answer}");
         assert_eq!(app.terminate().0, Some(0));
         stopped(&other).await;
+        let elsewhere = place("elsewhere");
+        copy(&old, &elsewhere);
+        let mut app = App::start_with(AppOptions::small(BINARY, &elsewhere)).await;
+        for n in 0..30 {
+            app.admin().put(&format!("/v1/meters/else-{n}"), &secret).await;
+        }
+        assert_eq!(app.terminate().0, Some(0));
         let killed = place("killed");
         copy(&new, &killed);
         let mut app = App::start_with(AppOptions::small(BINARY, &killed)).await;
@@ -44,6 +53,7 @@ impl Ages {
         Self {
             old,
             new,
+            elsewhere,
             other,
             killed,
             deleted,
@@ -124,6 +134,13 @@ const MIXES: &[Mix] = &[
         |ages| &ages.killed,
         |_, _| {},
         "newer database",
+        ALL,
+    ),
+    (
+        "a database that went on elsewhere, with more changes",
+        |ages| &ages.new,
+        |ages, data| put("turnpike.db", &ages.elsewhere, data),
+        "another copy of the database",
         ALL,
     ),
     (
@@ -233,7 +250,7 @@ async fn parts_of_different_ages_or_installations_are_refused_and_left_as_they_a
     }
     println!("{} mixtures, each refused", MIXES.len());
     // Each by itself is good.
-    for whole in [&ages.old, &ages.new, &ages.other, &ages.deleted] {
+    for whole in [&ages.old, &ages.new, &ages.elsewhere, &ages.other, &ages.deleted] {
         let (code, told) = run(&["doctor", "--data-dir", &whole.display().to_string()]);
         assert_eq!(code, Some(0), "{told}");
     }

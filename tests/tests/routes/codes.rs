@@ -21,13 +21,17 @@ const ELSEWHERE: [(Code, &str, &str); 9] = [
     ),
     (Code::TooOld, "tests/tests/crash.rs", "too_old"),
     (Code::Overloaded, "ingest/tests/gateway/bounds.rs", "overloaded"),
-    (Code::StorageFull, "tests/tests/storage.rs", "storage_full"),
+    (Code::StorageFull, "tests/tests/storage/full.rs", "storage_full"),
     (
         Code::StoragePoisoned,
         "aggregator/tests/intake/decisions.rs",
         "Code::StoragePoisoned",
     ),
-    (Code::Unavailable, "server/tests/administration.rs", "unavailable"),
+    (
+        Code::Unavailable,
+        "server/tests/administration/tenants.rs",
+        "unavailable",
+    ),
     (
         Code::ShuttingDown,
         "aggregator/tests/stress.rs",
@@ -35,7 +39,7 @@ const ELSEWHERE: [(Code, &str, &str); 9] = [
     ),
     (
         Code::Damaged,
-        "billing-sync/tests/billing/verification.rs",
+        "billing-sync/tests/billing/unreadable.rs",
         "\"damaged\"",
     ),
     (Code::Internal, "server/src/http/finish.rs", "\"internal\""),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::invoice::{Difference, Invoice, compare_seals, number_text};
+use turnpike_domain::invoice::{Difference, Invoice, compare_history, compare_seals, number_text};
 use turnpike_domain::port::billing::{BillingStore, Kept};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::port::usage::{Derivation, GroupTotal, Totals, Underivable, UsageReader};
@@ -133,6 +133,10 @@ impl Verifier {
             return Err(Problem::new(Code::IllegalTransition, detail));
         }
         let mut differences = compare_seals(invoice);
+        differences.extend(match self.store.history(tenant, invoice.id.clone()).await? {
+            Ok(history) => compare_history(invoice, &history),
+            Err(broken) => Some(broken.field),
+        });
         differences.extend(self.compare_series(tenant, invoice).await?);
         differences.extend(self.compare_chain(tenant, invoice).await?);
         differences.extend(self.compare_earlier(tenant, invoice).await?);

@@ -86,3 +86,23 @@ fn fields_of_other_models_and_unknown_ones_are_refused() {
         assert!(error.contains(words), "{shape}: {error}");
     }
 }
+
+#[test]
+fn a_rate_names_each_dimension_once() {
+    for (rate, words) in [
+        (r#"{"region": "eu"}"#, "missing field `unit_amount`"),
+        (
+            r#"{"region": 1, "unit_amount": 1}"#,
+            "invalid type: integer `1`, expected a string",
+        ),
+        (r#"{"a": "x", "a": "y", "unit_amount": 1}"#, "duplicate field `a`"),
+        (
+            r#"{"unit_amount": 1, "unit_amount": 1}"#,
+            "duplicate field `unit_amount`",
+        ),
+        (r#"["1", "eu"]"#, "invalid type: sequence, expected an object"),
+    ] {
+        let error = serde_json::from_str::<MatrixRate>(rate).unwrap_err().to_string();
+        assert!(error.starts_with(words), "{rate}: {error}");
+    }
+}

@@ -42,9 +42,12 @@ pub(crate) struct Mapping {
     /// The column with the `id`; without one, ids are made from each row's content and how often it came before.
     #[arg(long, value_name = "COLUMN")]
     pub(super) id_column: Option<String>,
-    /// The column with the time; without one, events get the time of their arrival.
+    /// The column with the time at which each row happened.
     #[arg(long, value_name = "COLUMN")]
     pub(super) time_column: Option<String>,
+    /// The rows of a CSV have no time: each counts for the time at which it first arrives.
+    #[arg(long)]
+    pub(super) now: bool,
     /// How times are written, as strptime has it, such as "%d.%m.%Y %H:%M:%S".
     #[arg(long, value_name = "FORMAT")]
     pub(super) time_format: Option<String>,
@@ -106,19 +109,19 @@ impl Mapping {
         })?;
         let below: Self = toml::from_str(&text)
             .map_err(|error| CommandError::usage(format!("the mapping {}: {error}", path.display())))?;
-        let (subject, subject_column) = if self.subject.is_some() || self.subject_column.is_some() {
-            (self.subject, self.subject_column)
-        } else {
-            (below.subject, below.subject_column)
-        };
+        let says_when = self.now || self.time_column.is_some();
+        let when = if says_when { &self } else { &below };
+        let says_whose = self.subject.is_some() || self.subject_column.is_some();
+        let whose = if says_whose { &self } else { &below };
         Ok(Self {
+            now: when.now,
+            time_column: when.time_column.clone(),
+            subject: whose.subject.clone(),
+            subject_column: whose.subject_column.clone(),
             format: self.format.or(below.format),
             source: self.source.or(below.source),
             kind: self.kind.or(below.kind),
-            subject,
-            subject_column,
             id_column: self.id_column.or(below.id_column),
-            time_column: self.time_column.or(below.time_column),
             time_format: self.time_format.or(below.time_format),
             time_zone: self.time_zone.or(below.time_zone),
             data: if self.data.is_empty() {
@@ -173,6 +176,7 @@ impl Mapping {
                 "--delimiter and --decimal-comma are for CSV; other formats say themselves how they are written",
             ));
         }
+        self.check_time(format)?;
         let of_columns = [
             ("--subject-column", self.subject_column.is_some()),
             ("--id-column", self.id_column.is_some()),
@@ -189,6 +193,27 @@ impl Mapping {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// An error unless it is plain which times rows of `format` count for. A time that somebody forgot to name would move
+    /// old usage into the bill of today.
+    fn check_time(&self, format: Format) -> Result<(), CommandError> {
+        let wrong = match (format, self.now) {
+            (Format::Csv, false) if self.time_column.is_none() => {
+                "give --time-column (when each row happened), or --now if the rows have no time and are to count for the \
+                 time at which they arrive"
+            }
+            (Format::Csv, true)
+                if self.time_column.is_some() || self.time_format.is_some() || self.time_zone.is_some() =>
+            {
+                "--now goes without --time-column, --time-format and --time-zone: it is for rows that have no time"
+            }
+            (Format::Ndjson | Format::AccessLog, true) => {
+                "--now is for CSV; other formats have times of their own"
+            }
+            _ => return Ok(()),
+        };
+        Err(CommandError::usage(wrong))
     }
 
     /// The rules for rows of `format`, complete.
@@ -324,6 +349,43 @@ mod tests {
             (both.subject.as_deref(), both.subject_column),
             (Some("fix"), None)
         );
+    }
+
+    #[test]
+    fn a_csv_says_which_times_its_rows_count_for() {
+        let rules = |format: Format, toml: &str| {
+            let both = format!("type = \"call\"\nsubject = \"a\"\n{toml}");
+            let mapping: Mapping = toml::from_str(&both).unwrap();
+            mapping.rules(format).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(rules(Format::Csv, "now = true"), Ok(()));
+        assert_eq!(rules(Format::Csv, "time_column = \"at\""), Ok(()));
+        for (format, toml, words) in [
+            (Format::Csv, "", "give --time-column"),
+            (
+                Format::Csv,
+                "now = true\ntime_column = \"at\"",
+                "--now goes without",
+            ),
+            (
+                Format::Csv,
+                "now = true\ntime_zone = \"UTC\"",
+                "--now goes without",
+            ),
+            (Format::Ndjson, "now = true", "--now is for CSV"),
+            (Format::AccessLog, "now = true", "--now is for CSV"),
+        ] {
+            let refused = rules(format, toml).unwrap_err();
+            assert!(refused.starts_with(words), "{toml}: {refused}");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "time_column = \"at\"").unwrap();
+        let flags = Mapping {
+            now: true,
+            ..Mapping::default()
+        };
+        let both = flags.beneath(Some(&file.path().to_owned())).unwrap();
+        assert_eq!((both.now, both.time_column), (true, None), "flags go first");
     }
 
     #[test]

@@ -52,7 +52,10 @@ const GO_ON: &str = "run the same command again to go on: nothing is counted twi
 
 Rows without an id get one from their content and how often it came before. A row that is the same in another file is
 therefore the same event; give files of different origin their own --source. A row that was sent again because the answer
-to it was lost is told as a duplicate.")]
+to it was lost is told as a duplicate.
+
+A row counts for the time in its --time-column. With --now it counts for the time at which it first arrives: the same file
+sent again is duplicates, and moves nothing.")]
 pub(crate) struct Import {
     /// The file; what is packed with gzip or zstd is unpacked; `-` is standard input.
     file: PathBuf,

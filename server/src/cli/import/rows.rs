@@ -265,7 +265,7 @@ mod tests {
     }
 
     const CSV: &str = "who,n\na,1\na,1\nb,1\na,1\n";
-    const WHO: &str = "type = \"t\"\nsubject_column = \"who\"";
+    const WHO: &str = "now = true\ntype = \"t\"\nsubject_column = \"who\"";
 
     #[test]
     fn equal_rows_are_different_events_and_the_same_in_the_next_run() {

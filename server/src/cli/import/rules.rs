@@ -251,6 +251,7 @@ mod tests {
         Mapping {
             kind: Some("t".to_owned()),
             subject_column: Some("who".to_owned()),
+            now: mapping.time_column.is_none(),
             ..mapping
         }
         .rules(Format::Csv)

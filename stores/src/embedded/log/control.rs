@@ -1,5 +1,6 @@
-//! How far the database beside the log has come: a small file among the segments, so that an older copy of the database
-//! is noticed. It would give numbers of tenants and meters a second time, and so one's usage to another.
+//! How far the database beside the log has come, and on which branch of its history: a small file among the segments, so
+//! that an older copy of the database is noticed, and one that went another way. Either would give numbers of tenants and
+//! meters a second time, and so one's usage to another.
 //!
 //! The file has two slots of one size. A mark is written over the older of them, in one step behind each commit of the
 //! database: a stop in between leaves a mark that is too low, which refuses nothing, and the next start raises it.
@@ -16,10 +17,13 @@ use crate::disk::{Disk, DiskFile};
 /// The file's name.
 const NAME: &str = "control";
 /// The last byte is the version as a digit.
-const MAGIC: [u8; 8] = *b"TPCTROL1";
+const MAGIC: [u8; 8] = *b"TPCTROL2";
+/// Version 1 had no branch.
+const MAGIC_V1: [u8; 8] = *b"TPCTROL1";
 /// Bytes from one slot to the next: no disk writes a part of so many that lie in a row.
 const SLOT: usize = 512;
-const LEN: usize = 28;
+const LEN: usize = 36;
+const LEN_V1: usize = 28;
 
 /// The generation that the database beside a log had reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,27 +32,45 @@ pub(super) struct Mark {
     pub(super) log: u64,
     /// Changes that the database had kept.
     pub(super) generation: u64,
+    /// The branch of its history that it was on; unknown where version 1 of the file was written.
+    pub(super) branch: Option<u64>,
 }
 
 impl Mark {
-    fn encode(self) -> [u8; LEN] {
-        let mut bytes = [0; LEN];
-        bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..16].copy_from_slice(&self.log.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.generation.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..24]);
-        bytes[24..].copy_from_slice(&crc.to_le_bytes());
+    /// The bytes of a slot: those of version 1 where the branch is unknown.
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = if self.branch.is_some() { MAGIC } else { MAGIC_V1 }.to_vec();
+        for word in [Some(self.log), Some(self.generation), self.branch]
+            .into_iter()
+            .flatten()
+        {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let (branch, len) = match bytes.strip_prefix(&MAGIC_V1) {
+            Some(_) => (None, LEN_V1),
+            None => (Some(word(24)?), LEN),
+        };
         let mark = Self {
             log: word(8)?,
             generation: word(16)?,
+            branch,
         };
-        (mark.encode() == *bytes.get(..LEN)?).then_some(mark)
+        (mark.encode() == bytes.get(..len)?).then_some(mark)
     }
+}
+
+/// The branch that the file beside the log in `directory` names; `None` where there is none, or one without.
+///
+/// # Errors
+/// As [`read`].
+pub fn branch(disk: &dyn Disk, directory: &Path) -> Result<Option<u64>, StoreError> {
+    Ok(read(disk, directory)?.and_then(|mark| mark.branch))
 }
 
 /// The mark beside the log in `directory`; `None` where none was ever made.
@@ -67,20 +89,31 @@ pub(super) fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Mark>, St
 /// The mark of an open database.
 pub struct ControlMark {
     log: u64,
+    branch: u64,
     path: PathBuf,
     /// The file, and the slot that is written next.
     next: Mutex<(Box<dyn DiskFile>, usize)>,
 }
 
 impl ControlMark {
-    /// Brings the mark beside the log with identity `log` to the `generation` of the database that is open, and keeps it
-    /// to be moved on. [`super::Expected`] has refused a database that is older than its mark.
-    pub fn open(disk: &dyn Disk, directory: &Path, log: u64, generation: u64) -> Result<Self, StoreError> {
-        let mark = Mark { log, generation };
+    /// Brings the mark beside the log with identity `log` to the `generation` and the `branch` of the database that is open,
+    /// and keeps it to be moved on. [`super::Expected`] has refused a database that is older than its mark.
+    pub fn open(
+        disk: &dyn Disk,
+        directory: &Path,
+        log: u64,
+        (generation, branch): (u64, u64),
+    ) -> Result<Self, StoreError> {
+        let mark = Mark {
+            log,
+            generation,
+            branch: Some(branch),
+        };
         if read(disk, directory)? != Some(mark) {
             let mut bytes = vec![0; 2 * SLOT];
-            bytes[..LEN].copy_from_slice(&mark.encode());
-            bytes[SLOT..SLOT + LEN].copy_from_slice(&mark.encode());
+            for slot in bytes.chunks_mut(SLOT) {
+                slot[..LEN].copy_from_slice(&mark.encode());
+            }
             replace(disk, directory, NAME, &bytes, || Ok(()))?;
         }
         let path = directory.join(NAME);
@@ -93,6 +126,7 @@ impl ControlMark {
         let next = usize::from(Mark::decode(&first) == Some(mark));
         Ok(Self {
             log,
+            branch,
             path,
             next: Mutex::new((file, next)),
         })
@@ -103,6 +137,7 @@ impl ControlMark {
         let mark = Mark {
             log: self.log,
             generation,
+            branch: Some(self.branch),
         };
         let mut next = self.next.lock();
         let (file, slot) = &mut *next;
@@ -130,12 +165,12 @@ mod tests {
     }
 
     fn open(disk: &FaultDisk, generation: u64) -> Result<ControlMark, StoreError> {
-        ControlMark::open(disk, Path::new(DIRECTORY), 7, generation)
+        ControlMark::open(disk, Path::new(DIRECTORY), 7, (generation, 11))
     }
 
     fn kept(disk: &FaultDisk) -> Option<u64> {
         let mark = read(disk, Path::new(DIRECTORY)).unwrap()?;
-        assert_eq!(mark.log, 7);
+        assert_eq!((mark.log, mark.branch), (7, Some(11)));
         Some(mark.generation)
     }
 
@@ -167,6 +202,22 @@ mod tests {
             matches!(&refused, StoreError::Damaged(text) if text.contains("/log/control")),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn the_first_version_is_read_and_written_over() {
+        let disk = disk(0);
+        // As version 1 wrote it: magic, identity, generation, checksum.
+        let mut bytes = b"TPCTROL1".to_vec();
+        bytes.extend_from_slice(&7_u64.to_le_bytes());
+        bytes.extend_from_slice(&5_u64.to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.resize(2 * SLOT, 0);
+        disk.put(&Path::new(DIRECTORY).join(NAME), &bytes);
+        let first = read(&disk, Path::new(DIRECTORY)).unwrap().unwrap();
+        assert_eq!((first.log, first.generation, first.branch), (7, 5, None));
+        open(&disk, 5).unwrap().keep(6).unwrap();
+        assert_eq!(kept(&disk), Some(6));
     }
 
     #[test]

@@ -37,6 +37,18 @@ pub struct Known {
     pub database_to: u64,
     /// Changes that the database has kept.
     pub generation: u64,
+    /// The branch of its history that the database is on, where it keeps that.
+    pub branch: Option<Branch>,
+}
+
+/// Where a database stands in its history. Each start goes on with a branch that it draws at random, so that two copies of one
+/// database that were both gone on with are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Branch {
+    /// The one that it is on.
+    pub now: u64,
+    /// The one before: the mark beside the log names it still where a start was interrupted.
+    pub before: u64,
 }
 
 /// The small files among the segments.
@@ -132,6 +144,18 @@ impl Known {
             return Some(
                 "has lost its file `control`, which says how far the database beside it had come: restore log/ and \
                  turnpike.db from the same backup"
+                    .to_owned(),
+            );
+        }
+        let marked = beside.mark.and_then(|mark| mark.branch);
+        let goes_on = |marked| {
+            self.branch
+                .is_some_and(|branch| [branch.now, branch.before].contains(&marked))
+        };
+        if marked.is_some_and(|marked| !goes_on(marked)) {
+            return Some(
+                "was written with another copy of the database: the one beside it is older, went on elsewhere, or has lost its turnpike.db-wal. Restore \
+                 turnpike.db, log/ and views/ from the same backup"
                     .to_owned(),
             );
         }

@@ -36,8 +36,8 @@ use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
 
-pub use self::control::ControlMark;
-pub use self::expected::{Expected, Known};
+pub use self::control::{ControlMark, branch};
+pub use self::expected::{Branch, Expected, Known};
 
 pub use self::horizon::{Horizon, read as horizon};
 pub use self::maintain::{Verified, check, verify};

@@ -1,6 +1,7 @@
 //! The ports that read the directory.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -34,6 +35,17 @@ impl Directory for MemoryDirectory {
     fn customer(&self, tenant: TenantId, key: &str) -> Option<Arc<Customer>> {
         self.with(tenant, |room| {
             room.customers.get(key).map(|customer| customer.clone())
+        })
+    }
+
+    fn customers_from(&self, tenant: TenantId, from: &str, number: usize) -> Vec<Arc<Customer>> {
+        self.with(tenant, |room| {
+            let keys = room.keys.read();
+            let keys = keys
+                .range::<str, _>((Bound::Included(from), Bound::Unbounded))
+                .take(number);
+            keys.filter_map(|key| room.customers.get(key).map(|customer| customer.clone()))
+                .collect()
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use parking_lot::RwLock;
 use turnpike_domain::catalog::{Catalog, Customer, Grant, Override, Subscription, Tenant};
 
 use crate::sql::uses::Uses;
@@ -14,6 +15,8 @@ pub(super) struct Room {
     pub(super) tenant: ArcSwap<Tenant>,
     pub(super) catalog: ArcSwap<Catalog>,
     pub(super) customers: DashMap<String, Arc<Customer>>,
+    /// The keys of the customers in their order.
+    pub(super) keys: RwLock<BTreeSet<String>>,
     /// Subject → customer.
     pub(super) subjects: DashMap<String, String>,
     /// Customer → those whose parent it is or was.
@@ -33,6 +36,7 @@ impl Room {
             tenant: ArcSwap::from_pointee(tenant),
             catalog: ArcSwap::default(),
             customers: DashMap::new(),
+            keys: RwLock::default(),
             subjects: DashMap::new(),
             children: DashMap::new(),
             subscriptions: DashMap::new(),
@@ -57,13 +61,15 @@ impl Room {
                 .or_default()
                 .insert(customer.key.clone());
         }
-        if let Some(before) = before {
-            self.unlink(&before, Some(&customer));
+        match before {
+            Some(before) => self.unlink(&before, Some(&customer)),
+            None => drop(self.keys.write().insert(customer.key.clone())),
         }
     }
 
     pub(super) fn remove_customer(&self, key: &str) {
         if let Some((_, before)) = self.customers.remove(key) {
+            self.keys.write().remove(key);
             self.unlink(&before, None);
         }
         self.remove_entitlements(key);
