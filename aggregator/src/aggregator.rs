@@ -156,13 +156,16 @@ impl Aggregator {
     }
 
     async fn read_reservations(&self) -> Result<Vec<Vec<u8>>, Problem> {
-        let wanted = Arc::new(Wanted::of(vec![Selection::Notes(key::reservations())]));
+        let wanted = Arc::new(Wanted::of(vec![Selection::Notes {
+            keys: key::reservations(),
+            last: usize::MAX,
+        }]));
         let mut snapshots = self.cut(&wanted, None).await?;
         settle(&mut snapshots, &wanted)?;
         let mut open = Vec::new();
         for snapshot in &snapshots {
             let mut sum = Counts::new();
-            for (_, more) in snapshot.notes(0) {
+            for (_, more) in snapshot.notes(0).into_iter().flat_map(|notes| &notes.all) {
                 add_counts(&mut sum, more);
             }
             for row in snapshot.rows.scan(key::reservations()) {

@@ -213,7 +213,9 @@ impl Aggregator {
             return Ok(None);
         };
         self.durable(entry.position).await?;
-        known(entry, record).map(Some)
+        let log = Arc::clone(&self.shared.log);
+        let found = on_another_thread(move || known(log.as_ref(), entry, record));
+        found.await.map(Some)
     }
 
     async fn take_rejections(&self, rejections: Vec<Rejection>) -> Result<Vec<Position>, Problem> {
@@ -302,7 +304,8 @@ impl Aggregator {
             // In the order of the log, so that a block is unpacked once for all that lie in it.
             wanted.sort_unstable_by_key(|(entry, _)| entry.position);
             for (entry, at) in wanted {
-                found[at] = Some(known(entry, kept(log.as_ref(), entry.position)?)?);
+                let record = kept(log.as_ref(), entry.position)?;
+                found[at] = Some(known(log.as_ref(), entry, record)?);
             }
             Ok(found)
         })
@@ -365,17 +368,28 @@ fn compared(
 
 /// The record of an event as it was sent first, from its newest one; `None` where it has been deleted.
 fn first_payload(log: &dyn EventLog, newest: Position) -> Result<Option<Vec<u8>>, Problem> {
-    let fetch = |position| match log.fetch(position) {
+    let Some(newest) = unless_deleted(log, newest)? else {
+        return Ok(None);
+    };
+    match corrected(&decode(&newest)?) {
+        Some(first) => unless_deleted(log, first),
+        None => Ok(Some(newest)),
+    }
+}
+
+fn unless_deleted(log: &dyn EventLog, position: Position) -> Result<Option<Vec<u8>>, Problem> {
+    match log.fetch(position) {
         Ok(record) => Ok(Some(record)),
         Err(StoreError::Gone(_)) => Ok(None),
         Err(error) => Err(Problem::from(error)),
-    };
-    let Some(newest) = fetch(newest)? else {
-        return Ok(None);
-    };
-    match decode(&newest)? {
-        Record::Void { first, .. } | Record::Amend { first, .. } => fetch(Position(first)),
-        _ => Ok(Some(newest)),
+    }
+}
+
+/// The position of the record that a voided or amended event came with.
+fn corrected(record: &Record<'_>) -> Option<Position> {
+    match record {
+        Record::Void { first, .. } | Record::Amend { first, .. } => Some(Position(*first)),
+        _ => None,
     }
 }
 
@@ -398,12 +412,18 @@ fn event_of<'r>(record: &Record<'r>) -> Option<EventRecord<'r>> {
 }
 
 /// A record and what identifies its first payload: for a quota record the hash of its request's body.
-fn known(entry: IdEntry, record: Vec<u8>) -> Result<Known, Problem> {
-    let digest = grant_of(&decode(&record)?).map_or(entry.digest, |grant| grant.body_digest);
+fn known(log: &dyn EventLog, entry: IdEntry, record: Vec<u8>) -> Result<Known, Problem> {
+    let newest = decode(&record)?;
+    let digest = grant_of(&newest).map_or(entry.digest, |grant| grant.body_digest);
+    let first = match corrected(&newest) {
+        Some(first) => unless_deleted(log, first)?,
+        None => None,
+    };
     Ok(Known {
         position: entry.position,
         digest,
         record,
+        first,
     })
 }
 

@@ -46,6 +46,8 @@ pub struct Options {
     /// Bytes (estimated) that queries may hold of what they copied of the partitions' memory; beyond it they are refused with
     /// `overloaded`.
     pub query_memory_bytes_max: usize,
+    /// Bytes of the log's records that a page of events looks through; where they do not fill it, it ends and says where to go on.
+    pub events_looked_bytes_max: usize,
     /// Blocks of the log that a partition reads in one slice of a backfill, between batches.
     pub backfill_blocks: usize,
 }
@@ -61,6 +63,7 @@ impl Default for Options {
             memory_bytes_max: 1024 * 1024 * 1024,
             queries_max: 4,
             query_memory_bytes_max: 256 * 1024 * 1024,
+            events_looked_bytes_max: 512 * 1024 * 1024,
             backfill_blocks: 4,
         }
     }

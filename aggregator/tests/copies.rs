@@ -18,7 +18,8 @@ use turnpike_domain::port::directory::{DirectoryChange, DirectoryListener as _};
 use turnpike_domain::port::usage::NoListener;
 
 const OTHER: TenantId = TenantId(2);
-const SUBJECTS: usize = 5_000;
+/// Several parts of a stream, which holds what it has not sent.
+const SUBJECTS: usize = 45_000;
 const USAGE: &str = "/v1/meters/calls/usage?to=1970-01-02T00:00:00Z&group_by=subject";
 
 /// One tenant with far more in memory than may be copied, another with far less. The first has a second meter `few`, whose one
@@ -83,13 +84,17 @@ async fn one_tenants_open_exports_keep_no_other_from_its_usage() {
         assert_eq!(lines(response).await, 20);
     }
     assert_eq!(lines(slow).await, SUBJECTS);
-    // A partition may still have been at what was refused.
-    let all_given_back = async {
+    all_given_back(&world).await;
+}
+
+/// Waits for it: a partition may still have been at what was refused.
+async fn all_given_back(world: &World) {
+    let waiting = async {
         while world.aggregator.query_memory().used_bytes > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let waited = tokio::time::timeout(Duration::from_mins(1), all_given_back).await;
+    let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
     assert!(waited.is_ok(), "{:?}", world.aggregator.query_memory());
 }
 
@@ -114,4 +119,71 @@ async fn an_export_that_has_begun_waits_for_room_for_its_further_meters() {
         got.extend(part.unwrap());
     }
     assert_eq!(String::from_utf8(got).unwrap().lines().count(), 1 + SUBJECTS);
+}
+
+/// Sends events of as many subjects in each of so many minutes.
+async fn fill(world: &World, subjects: usize, minutes: usize) {
+    for minute in 0..minutes {
+        for some in (0..subjects).collect::<Vec<_>>().chunks(5_000) {
+            let event = |n: &usize| {
+                Event::new(
+                    format!("{minute}-{n}"),
+                    &format!("s{n:06}"),
+                    minute as i64 * 60,
+                    "{}",
+                )
+            };
+            world
+                .submit(&some.iter().map(event).collect::<Vec<_>>())
+                .await
+                .unwrap();
+        }
+    }
+    world.clock.set(at(86_400));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_gives_room_back_as_it_goes() {
+    let options = Options {
+        query_memory_bytes_max: 2_000_000,
+        ..Options::default()
+    };
+    let hour = "from=1970-01-01T00:00:00Z&to=1970-01-01T01:00:00Z";
+    for (subjects, minutes, by) in [
+        (1_200, 40, "subject&window=minute"),
+        (45_000, 1, "subject"),
+        (45_000, 1, "customer"),
+    ] {
+        let meters = [meter(1, "calls", Aggregation::Count)];
+        let world = World::with(2, &meters, options.clone(), std::sync::Arc::new(NoListener));
+        for n in (0..45_000).step_by(9) {
+            let (key, subject) = (format!("c{n:06}"), format!("s{n:06}"));
+            world.directory.add_customer(&key, &[&subject]);
+        }
+        fill(&world, subjects, minutes).await;
+        let usage = format!("/v1/meters/calls/usage?{hour}");
+        let one = format!("{usage}&subject=s000001");
+        let stream = answer(&world.aggregator, &format!("{usage}&group_by={by}&format=ndjson")).await;
+        assert_eq!(stream.status(), 200);
+        assert_eq!(answer(&world.aggregator, &one).await.status(), 503, "by {by}");
+        let mut parts = stream.into_body().into_data_stream();
+        let (mut lines, mut used) = (0, Vec::new());
+        while let Some(part) = parts.next().await {
+            lines += String::from_utf8(part.unwrap().to_vec()).unwrap().lines().count();
+            used.push(world.aggregator.query_memory().used_bytes);
+            if (subjects * minutes * 4 / 5..subjects * minutes).contains(&lines) {
+                assert_eq!(
+                    answer(&world.aggregator, &one).await.status(),
+                    200,
+                    "by {by}: {used:?}"
+                );
+            }
+        }
+        assert_eq!(lines, subjects * minutes);
+        assert!(
+            used.len() > 2 && used.is_sorted_by(|a, b| a >= b),
+            "by {by}: {used:?}"
+        );
+        assert_eq!(used.last(), Some(&0), "by {by}");
+    }
 }

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Declared, Event, KEY, TENANT, at, meter, request};
-use turnpike_aggregator::{Aggregator, Options, Parts, rows};
+use common::{Declared, Event, KEY, TENANT, at, meter, parts, request};
+use turnpike_aggregator::{Aggregator, Options, rows};
 use turnpike_domain::event::EventBatch;
 use turnpike_domain::meter::Aggregation;
 use turnpike_domain::port::intake::{Intake as _, Outcome};
-use turnpike_domain::port::usage::{NoListener, UsageReader as _};
+use turnpike_domain::port::usage::UsageReader as _;
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::TimeRange;
@@ -55,15 +55,15 @@ fn open(disk: &FaultDisk) -> Arc<Aggregator> {
     };
     let directory = Arc::new(Declared::default());
     directory.set(TENANT, &[meter(1, "events", Aggregation::Count)]);
-    Aggregator::start(Parts {
-        log: log.unwrap(),
-        views: (0..PARTITIONS).map(views).collect(),
-        directory,
-        listener: Arc::new(NoListener),
-        clock: Arc::new(ManualClock::new(at(1_000_000_000))),
-        key: KEY,
-        options: Options::default(),
-    })
+    let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
+    let views = (0..PARTITIONS).map(views).collect();
+    Aggregator::start(parts(
+        log.unwrap(),
+        views,
+        &directory,
+        &clock,
+        &Options::default(),
+    ))
     .unwrap()
 }
 

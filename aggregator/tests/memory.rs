@@ -5,24 +5,21 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Declared, Event, KEY, TENANT, at, meter, request};
-use turnpike_aggregator::{Aggregator, Options, Parts, rows};
+use common::watched::{Watch, watched};
+use common::{Declared, Event, KEY, TENANT, at, meter, parts, request};
+use turnpike_aggregator::{Aggregator, Options};
 use turnpike_domain::event::EventBatch;
-use turnpike_domain::identity::EventName;
 use turnpike_domain::meter::Aggregation;
-use turnpike_domain::port::StoreError;
 use turnpike_domain::port::intake::{Intake as _, Outcome};
 use turnpike_domain::port::log::EventLog as _;
-use turnpike_domain::port::usage::{NoListener, UsageReader as _};
-use turnpike_domain::port::views::{IdEntry, IdIter, Row, Rows, ViewStats, Views};
+use turnpike_domain::port::usage::UsageReader as _;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::record::Position;
 use turnpike_domain::time::TimeRange;
 use turnpike_stores::machine::ManualClock;
-use turnpike_stores::memory::{MemoryLog, MemoryViews};
+use turnpike_stores::memory::MemoryLog;
 
 const MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 const PARTITIONS: usize = 3;
@@ -30,102 +27,30 @@ const BATCH_EVENTS: u64 = 200;
 /// Refusals without an acceptance between them that show that the memory is full, not only a queue for a moment.
 const REFUSALS: u32 = 50;
 
-/// Views whose checkpoints fail while they are told to.
-struct Failing {
-    views: MemoryViews,
-    fails: Arc<AtomicBool>,
-}
-
-impl Views for Failing {
-    fn position(&self) -> Position {
-        self.views.position()
-    }
-
-    fn meta(&self) -> Vec<u8> {
-        self.views.meta()
-    }
-
-    fn probe(&self, names: &[EventName]) -> Result<Vec<Option<IdEntry>>, StoreError> {
-        self.views.probe(names)
-    }
-
-    fn remember(&self, entries: &[(EventName, IdEntry)]) -> Result<(), StoreError> {
-        self.views.remember(entries)
-    }
-
-    fn ids(&self) -> IdIter {
-        self.views.ids()
-    }
-
-    fn rows(&self) -> Arc<dyn Rows> {
-        self.views.rows()
-    }
-
-    fn wants_checkpoint(&self) -> bool {
-        self.views.wants_checkpoint()
-    }
-
-    fn begin_checkpoint(&self) -> Result<(), StoreError> {
-        self.views.begin_checkpoint()
-    }
-
-    fn finish_checkpoint(
-        &self,
-        position: Position,
-        rows: &mut dyn Iterator<Item = Row>,
-        meta: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(StoreError::Full("no space left on device".to_owned()));
-        }
-        self.views.finish_checkpoint(position, rows, meta)
-    }
-
-    fn unwritten_bytes(&self) -> usize {
-        self.views.unwritten_bytes()
-    }
-
-    fn stats(&self) -> ViewStats {
-        self.views.stats()
-    }
-}
-
 struct Engine {
     aggregator: Arc<Aggregator>,
     log: Arc<MemoryLog>,
     clock: Arc<ManualClock>,
-    fails: Arc<AtomicBool>,
+    watch: Arc<Watch>,
 }
 
 impl Engine {
     fn start() -> Self {
-        let (log, fails) = (Arc::new(MemoryLog::new()), Arc::new(AtomicBool::new(false)));
+        let (log, watch) = (Arc::new(MemoryLog::new()), Arc::new(Watch::default()));
         let directory = Arc::new(Declared::default());
         directory.set(TENANT, &[meter(1, "events", Aggregation::Count)]);
         let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
-        let views = || {
-            Arc::new(Failing {
-                views: MemoryViews::new(rows::merge()),
-                fails: Arc::clone(&fails),
-            }) as Arc<dyn Views>
+        let options = Options {
+            memory_bytes_max: MEMORY_BYTES_MAX,
+            ..Options::default()
         };
-        let aggregator = Aggregator::start(Parts {
-            log: Arc::clone(&log) as _,
-            views: (0..PARTITIONS).map(|_| views()).collect(),
-            directory,
-            listener: Arc::new(NoListener),
-            clock: Arc::clone(&clock) as _,
-            key: KEY,
-            options: Options {
-                memory_bytes_max: MEMORY_BYTES_MAX,
-                ..Options::default()
-            },
-        });
+        let views = watched(PARTITIONS, &watch);
+        let aggregator = Aggregator::start(parts(log.clone(), views, &directory, &clock, &options));
         Self {
             aggregator: aggregator.unwrap(),
             log,
             clock,
-            fails,
+            watch,
         }
     }
 
@@ -160,7 +85,7 @@ impl Engine {
 async fn memory_stays_bounded_while_checkpoints_fail_and_intake_comes_back_by_itself() {
     let engine = Engine::start();
     let one = engine.bytes_of_a_batch().await;
-    engine.fails.store(true, Ordering::SeqCst);
+    engine.watch.fails.store(true, Ordering::SeqCst);
     let (mut taken, mut refused, mut end) = (0, 0, engine.log.end());
     while refused < REFUSALS {
         match engine.send(taken).await {
@@ -180,7 +105,7 @@ async fn memory_stays_bounded_while_checkpoints_fail_and_intake_comes_back_by_it
     assert_eq!(engine.log.end(), end, "a refused batch reached the log");
     assert_eq!(engine.count("subject-0").await.as_deref(), Some("1"));
 
-    engine.fails.store(false, Ordering::SeqCst);
+    engine.watch.fails.store(false, Ordering::SeqCst);
     let mut waited = 0;
     let outcomes = loop {
         // The owners try again once a second of this clock has passed.

@@ -8,25 +8,20 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::body::to_bytes;
-use common::{Declared, Event, KEY, TENANT, World, answer, at, meter};
+use common::watched::{Watch, watched};
+use common::{Declared, Event, KEY, TENANT, World, answer, at, meter, parts};
 use serde_json::Value;
-use turnpike_aggregator::{Aggregator, Options, Parts, rows};
+use turnpike_aggregator::{Aggregator, Options};
 use turnpike_domain::event::EventBatch;
-use turnpike_domain::identity::EventName;
 use turnpike_domain::meter::Aggregation;
-use turnpike_domain::port::StoreError;
 use turnpike_domain::port::intake::{Correction, Intake as _};
-use turnpike_domain::port::usage::NoListener;
-use turnpike_domain::port::views::{IdEntry, IdIter, Row, RowIter, Rows, ViewStats, Views};
-use turnpike_domain::record::Position;
 use turnpike_stores::machine::ManualClock;
-use turnpike_stores::memory::{MemoryLog, MemoryViews};
+use turnpike_stores::memory::MemoryLog;
 
 struct Counting;
 
@@ -55,166 +50,23 @@ static ALLOCATOR: Counting = Counting;
 /// Tests that count bytes or rows run one at a time.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// What is seen of the scans over stored rows.
-#[derive(Default)]
-struct Watch {
-    /// Rows that were read.
-    read: AtomicUsize,
-    /// Scans that are under way, and the most that ever were.
-    scans: AtomicUsize,
-    most_scans: AtomicUsize,
-    /// While set, a scan waits at its 500th row.
-    held: AtomicBool,
-}
-
-/// Views in memory whose rows are read one by one.
-struct Watched {
-    views: MemoryViews,
-    watch: Arc<Watch>,
-}
-
-struct WatchedRows {
-    rows: Arc<Vec<Row>>,
-    watch: Arc<Watch>,
-}
-
-struct Scan {
-    rows: Arc<Vec<Row>>,
-    left: Range<usize>,
-    watch: Arc<Watch>,
-    seen: usize,
-}
-
-impl Iterator for Scan {
-    type Item = Result<Row, StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.seen += 1;
-        while self.seen == 500 && self.watch.held.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.watch.read.fetch_add(1, SeqCst);
-        self.left.next().map(|at| Ok(self.rows[at].clone()))
-    }
-}
-
-impl Drop for Scan {
-    fn drop(&mut self) {
-        self.watch.scans.fetch_sub(1, SeqCst);
-    }
-}
-
-impl Rows for WatchedRows {
-    fn scan(&self, keys: Range<Vec<u8>>) -> RowIter {
-        let scans = self.watch.scans.fetch_add(1, SeqCst) + 1;
-        self.watch.most_scans.fetch_max(scans, SeqCst);
-        let before = |key: &Vec<u8>| self.rows.partition_point(|row| row.key < *key);
-        Box::new(Scan {
-            rows: Arc::clone(&self.rows),
-            left: before(&keys.start)..before(&keys.end),
-            watch: Arc::clone(&self.watch),
-            seen: 0,
-        })
-    }
-
-    fn scan_back(&self, keys: Range<Vec<u8>>) -> RowIter {
-        let back: Vec<_> = self
-            .rows
-            .iter()
-            .rev()
-            .filter(|row| keys.contains(&row.key))
-            .cloned()
-            .map(Ok)
-            .collect();
-        Box::new(back.into_iter())
-    }
-}
-
-impl Views for Watched {
-    fn position(&self) -> Position {
-        self.views.position()
-    }
-
-    fn meta(&self) -> Vec<u8> {
-        self.views.meta()
-    }
-
-    fn probe(&self, names: &[EventName]) -> Result<Vec<Option<IdEntry>>, StoreError> {
-        self.views.probe(names)
-    }
-
-    fn remember(&self, entries: &[(EventName, IdEntry)]) -> Result<(), StoreError> {
-        self.views.remember(entries)
-    }
-
-    fn ids(&self) -> IdIter {
-        self.views.ids()
-    }
-
-    fn rows(&self) -> Arc<dyn Rows> {
-        let all = self.views.rows().scan(Vec::new()..vec![0xff; 20]);
-        Arc::new(WatchedRows {
-            rows: Arc::new(all.map(Result::unwrap).collect()),
-            watch: Arc::clone(&self.watch),
-        })
-    }
-
-    fn wants_checkpoint(&self) -> bool {
-        false
-    }
-
-    fn begin_checkpoint(&self) -> Result<(), StoreError> {
-        self.views.begin_checkpoint()
-    }
-
-    fn finish_checkpoint(
-        &self,
-        position: Position,
-        rows: &mut dyn Iterator<Item = Row>,
-        meta: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        self.views.finish_checkpoint(position, rows, meta)
-    }
-
-    fn unwritten_bytes(&self) -> usize {
-        self.views.unwritten_bytes()
-    }
-
-    fn stats(&self) -> ViewStats {
-        self.views.stats()
-    }
-}
-
 const SUBJECTS: u64 = 20_000;
 const RANGE: &str = "from=1970-01-01T00:00:00Z&to=1970-01-03T00:00:00Z";
 
 /// An aggregator with an event of each of many subjects; every other one is a customer.
-async fn many(options: Options) -> (Arc<Aggregator>, Arc<Watch>) {
+async fn many(options: Options, subjects: u64) -> (Arc<Aggregator>, Arc<Watch>) {
     let watch = Arc::new(Watch::default());
     let directory = Arc::new(Declared::default());
     directory.set(TENANT, &[meter(1, "calls", Aggregation::Count)]);
-    for n in (0..SUBJECTS).step_by(2) {
+    for n in (0..subjects).step_by(2) {
         let key = format!("s{n:06}");
         directory.add_customer(&key, &[&key]);
     }
-    let views = || {
-        Arc::new(Watched {
-            views: MemoryViews::new(rows::merge()),
-            watch: Arc::clone(&watch),
-        }) as Arc<dyn Views>
-    };
-    let aggregator = Aggregator::start(Parts {
-        log: Arc::new(MemoryLog::new()),
-        views: vec![views(), views()],
-        directory,
-        listener: Arc::new(NoListener),
-        clock: Arc::new(ManualClock::new(at(1_000_000_000))),
-        key: KEY,
-        options,
-    })
-    .unwrap();
+    let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
+    let log = Arc::new(MemoryLog::new());
+    let aggregator = Aggregator::start(parts(log, watched(2, &watch), &directory, &clock, &options)).unwrap();
     let mut events = EventBatch::default();
-    for n in 0..SUBJECTS {
+    for n in 0..subjects {
         let data = format!(r#"{{"g": "{}"}}"#, n % 7);
         events.push(&KEY, &Event::new(n, &format!("s{n:06}"), 60, data).record());
     }
@@ -232,7 +84,7 @@ async fn page(aggregator: &Arc<Aggregator>, query: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_many_subjects_are_found_at_once_and_hold_little() {
     let _alone = ALONE.lock().await;
-    let (aggregator, watch) = many(Options::default()).await;
+    let (aggregator, watch) = many(Options::default(), SUBJECTS).await;
     aggregator.checkpoint().await.unwrap();
     for by in ["subject", "customer"] {
         let mut cursor = String::new();
@@ -268,7 +120,7 @@ async fn a_tenants_readings_leave_one_slot_to_others() {
         queries_max: 3,
         ..Options::default()
     };
-    let (aggregator, watch) = many(options).await;
+    let (aggregator, watch) = many(options, SUBJECTS).await;
     aggregator.checkpoint().await.unwrap();
     let all = (0..12).map(|_| {
         let aggregator = Arc::clone(&aggregator);
@@ -284,7 +136,7 @@ async fn a_tenants_readings_leave_one_slot_to_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reading_that_nobody_waits_for_stops() {
     let _alone = ALONE.lock().await;
-    let (aggregator, watch) = many(Options::default()).await;
+    let (aggregator, watch) = many(Options::default(), SUBJECTS).await;
     aggregator.checkpoint().await.unwrap();
     for query in ["group_by=g&limit=10", "group_by=customer&format=ndjson"] {
         watch.held.store(true, SeqCst);
@@ -318,7 +170,8 @@ async fn what_readings_copy_of_memory_is_bounded() {
         query_memory_bytes_max: 100_000,
         ..Options::default()
     };
-    let (aggregator, _) = many(options).await;
+    // A stream holds what it has not sent, so that must be more than a part of it.
+    let (aggregator, _) = many(options, 2 * SUBJECTS + 1_000).await;
     let uri = format!("/v1/meters/calls/usage?{RANGE}&group_by=subject");
     let slow = answer(&aggregator, &format!("{uri}&format=ndjson")).await;
     assert_eq!(slow.status(), 200);

@@ -169,17 +169,8 @@ async fn a_start_refuses_views_and_a_log_that_do_not_meet() {
     let (mut world, _) = ten_days().await;
     world.aggregator.shutdown().await.unwrap();
     let start = |world: &World| {
-        turnpike_aggregator::Aggregator::start(turnpike_aggregator::Parts {
-            log: world.log.clone(),
-            views: world.shared_views(),
-            directory: world.directory.clone(),
-            listener: world.listener.clone(),
-            clock: world.clock.clone(),
-            key: common::KEY,
-            options: world.options.clone(),
-        })
-        .err()
-        .map(|problem| problem.detail)
+        let started = turnpike_aggregator::Aggregator::start(world.parts(world.shared_views()));
+        started.err().map(|problem| problem.detail)
     };
     assert_eq!(start(&world), None);
     let whole = world.log.clone();

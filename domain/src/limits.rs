@@ -91,6 +91,8 @@ pub const METADATA_ENTRIES_MAX: usize = 50;
 pub const METADATA_KEY_CHARS_MAX: usize = 64;
 /// Characters of a value of metadata.
 pub const METADATA_VALUE_CHARS_MAX: usize = 1_000;
+/// Grants that were taken back from a customer: the newest are kept.
+pub const CUSTOMER_FORMER_GRANTS_MAX: usize = 1_000;
 /// Grants of a customer that have not ended.
 pub const CUSTOMER_GRANTS_MAX: usize = 1_000;
 /// Add-ons of a subscription.

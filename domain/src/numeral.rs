@@ -3,6 +3,21 @@
 
 use std::fmt;
 
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+
+/// What is read, as a pattern for descriptions.
+pub(crate) const PATTERN: &str = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$";
+
+/// A decimal as answers have it, for descriptions; calls may send a number too.
+pub(crate) fn schema(description: &str) -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(PATTERN))
+        .description(Some(description))
+        .into()
+}
+
 /// Exponents beyond this cannot give a value in range, however long the digits are.
 const EXPONENT_MAX: i64 = 2_000_000;
 

@@ -11,12 +11,22 @@ use crate::numeral::{self, NumeralError, write_plain};
 pub(crate) const PLACES: u32 = 12;
 /// One whole unit in parts of 10⁻¹².
 pub const UNIT: i128 = 1_000_000_000_000;
+/// How decimals are written, as a pattern for descriptions.
+pub const DECIMAL_PATTERN: &str = numeral::PATTERN;
 /// The largest magnitude: 26 digits before the point and 12 after it.
 const PARTS_MAX: i128 = 100_000_000_000_000_000_000_000_000_000_000_000_000 - 1;
 
 /// A decimal with up to 26 digits before the point and 12 after it, kept as parts of 10⁻¹².
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Quantity(i128);
+
+impl utoipa::PartialSchema for Quantity {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        numeral::schema("A decimal with up to 26 digits before the point and 12 behind it.")
+    }
+}
+
+impl utoipa::ToSchema for Quantity {}
 
 /// Why a text is no quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -164,9 +174,21 @@ pub mod wire {
     /// Significant digits that every float keeps.
     const FLOAT_DIGITS: usize = 15;
 
-    fn significant_digits(text: &str) -> usize {
-        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-        digits.trim_matches('0').len()
+    /// Whether a number that is written as `text` means the same behind a float.
+    pub fn survives_float(text: &str) -> bool {
+        let (mantissa, _) = text.split_once(['e', 'E']).unwrap_or((text, ""));
+        let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+        digits.trim_matches('0').len() <= FLOAT_DIGITS
+    }
+
+    /// A string, number or boolean, as it was written.
+    pub(crate) enum Written {
+        /// A string.
+        Text(String),
+        /// The digits of a number.
+        Number(String),
+        /// `true` or `false`.
+        Bool(bool),
     }
 
     /// The text of a decimal, as [`decimal_text`] reads it, or none for null.
@@ -178,60 +200,83 @@ pub mod wire {
         Ok(<Option<Text> as serde::Deserialize>::deserialize(deserializer)?.map(|Text(text)| text))
     }
 
-    /// The text of a decimal given as a string or as a number. A number is taken as it was written; where a format has
-    /// made a float of it (TOML does), one with more digits than floats keep is refused.
+    /// The text of a decimal given as a string or as a number, as [`written`] reads it.
     pub(crate) fn decimal_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = String;
+        const DECIMAL: &str = "a decimal, as a string or a number";
+        match written(deserializer, DECIMAL)? {
+            Written::Text(text) | Written::Number(text) => Ok(text),
+            Written::Bool(_) => Err(D::Error::custom(format_args!("must be {DECIMAL}"))),
+        }
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a decimal, as a string or a number")
-            }
+    /// A string, number or boolean; `wanted` says what it should be. A number is taken as it was written; where a format
+    /// has made a float of it (TOML does), one with more digits than floats keep is refused.
+    pub(crate) fn written<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        wanted: &'static str,
+    ) -> Result<Written, D::Error> {
+        deserializer.deserialize_newtype_struct(AS_WRITTEN, Wanted(wanted))
+    }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
-                Ok(text.to_owned())
-            }
+    /// Reads what is written. Holds the words for what it should be.
+    struct Wanted(&'static str);
 
-            fn visit_i64<E: Error>(self, value: i64) -> Result<String, E> {
-                Ok(value.to_string())
-            }
+    impl<'de> Visitor<'de> for Wanted {
+        type Value = Written;
 
-            fn visit_u64<E: Error>(self, value: u64) -> Result<String, E> {
-                Ok(value.to_string())
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
 
-            fn visit_f64<E: Error>(self, value: f64) -> Result<String, E> {
-                let text = value.to_string();
-                if !value.is_finite() {
-                    Err(E::custom("is not a finite number"))
-                } else if significant_digits(&text) > FLOAT_DIGITS {
-                    Err(E::custom(
-                        "has more digits than a number here keeps: send it as a string",
-                    ))
-                } else {
-                    Ok(text)
-                }
-            }
+        fn visit_bool<E: Error>(self, value: bool) -> Result<Written, E> {
+            Ok(Written::Bool(value))
+        }
 
-            fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<String, D::Error> {
-                inner.deserialize_any(Self)
-            }
+        fn visit_str<E: Error>(self, text: &str) -> Result<Written, E> {
+            Ok(Written::Text(text.to_owned()))
+        }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
-                let unexpected = || A::Error::custom("must be a decimal, as a string or a number");
-                if map.next_key::<String>()?.as_deref() != Some(AS_WRITTEN) {
-                    return Err(unexpected());
-                }
-                let written: String = map.next_value()?;
-                match written.as_bytes().first() {
-                    Some(b'"') => serde_json::from_str(&written).map_err(A::Error::custom),
-                    Some(b'-' | b'0'..=b'9') => Ok(written),
-                    _ => Err(unexpected()),
-                }
+        fn visit_i64<E: Error>(self, value: i64) -> Result<Written, E> {
+            Ok(Written::Number(value.to_string()))
+        }
+
+        fn visit_u64<E: Error>(self, value: u64) -> Result<Written, E> {
+            Ok(Written::Number(value.to_string()))
+        }
+
+        fn visit_f64<E: Error>(self, value: f64) -> Result<Written, E> {
+            let text = value.to_string();
+            if !value.is_finite() {
+                Err(E::custom("is not a finite number"))
+            } else if survives_float(&text) {
+                Ok(Written::Number(text))
+            } else {
+                Err(E::custom(
+                    "has more digits than a number here keeps: send it as a string",
+                ))
             }
         }
-        deserializer.deserialize_newtype_struct(AS_WRITTEN, Text)
+
+        fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Written, D::Error> {
+            inner.deserialize_any(self)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
+            let unexpected = || A::Error::custom(format_args!("must be {}", self.0));
+            if map.next_key::<String>()?.as_deref() != Some(AS_WRITTEN) {
+                return Err(unexpected());
+            }
+            let written: String = map.next_value()?;
+            match written.as_bytes() {
+                [b'"', ..] => serde_json::from_str(&written)
+                    .map(Written::Text)
+                    .map_err(A::Error::custom),
+                [b'-' | b'0'..=b'9', ..] => Ok(Written::Number(written)),
+                b"true" => Ok(Written::Bool(true)),
+                b"false" => Ok(Written::Bool(false)),
+                _ => Err(unexpected()),
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::intake::{Expect, QuotaOutcome};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
-use turnpike_domain::quota::Reason;
+use turnpike_domain::quota::{Figures, Reason, granted};
 use turnpike_domain::record::{EventRecord, Position, Record};
 use turnpike_domain::time::Timestamp;
 
@@ -16,6 +16,7 @@ use crate::known::{Past, PastGrant};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
 use crate::reserve::{Found, changed_meanwhile};
+use crate::upgrade::fits_when_unused;
 
 /// A commit as it was asked for.
 struct Commit<'a> {
@@ -142,9 +143,19 @@ impl Enforcer {
                 Attempt::Refused(resolved, outcome) => {
                     count("commit", outcome.reason);
                     let outcome = outcome.with_reservation(&reservation.id, "open", reservation.expires);
-                    return self.with_options(&entry, &resolved, beyond, outcome).await;
+                    let outcome = self.with_options(&entry, &resolved, beyond, outcome).await?;
+                    // While it is open, the windows that held it decide, whatever resets; once it has ended, those of
+                    // then decide on all of it.
+                    return Ok(Outcome {
+                        fits_when_unused: fits_when_unused(&resolved, &outcome, amount),
+                        not_before: Some(reservation.expires),
+                        as_of: now,
+                        ..outcome
+                    });
                 }
             }
+        } else if beyond.is_negative() && matches!(reason, Reason::Overage | Reason::WithinGrace) {
+            reason = self.reason_of_less(&entry, beyond, time).await?.unwrap_or(reason);
         }
         self.write_commit(&commit, &entry, Arc::new(Holds(holds)), reason)
             .await?;
@@ -152,6 +163,21 @@ impl Enforcer {
         let resolved = self.resolve(&entry, now).await?;
         let outcome = Outcome::granted(&entry, &resolved, reason, now);
         Ok(outcome.with_reservation(&reservation.id, "committed", reservation.expires))
+    }
+
+    /// Why less is granted than was held beyond a limit: by what stands at `time` without what is given back.
+    async fn reason_of_less(
+        &self,
+        entry: &Arc<Entry>,
+        less: Quantity,
+        time: Timestamp,
+    ) -> Result<Option<Reason>, Problem> {
+        let resolved = self.resolve(entry, time).await?;
+        let after = resolved.figures().map(|figures| Figures {
+            total: figures.total.saturating_add(less.parts()),
+            ..figures
+        });
+        Ok(granted(after).map(|decision| decision.reason))
     }
 
     /// Decides a commit that came too late, as a consume of its own.

@@ -90,7 +90,8 @@ impl Enforcer {
         })
     }
 
-    /// Takes `amount` from every slot, or from none.
+    /// Takes `amount` from every slot, or from none; and counts it in every other live slot that it lies in, of the customer
+    /// and of those above it, for limits that come into force later.
     pub(crate) fn take(
         &self,
         entry: &Entry,
@@ -101,6 +102,7 @@ impl Enforcer {
         let Verdict::Metered(metering) = &resolved.verdict else {
             return Taken::Stale;
         };
+        let epoch = self.parts.directory.epoch();
         let hold = self.book.enter(HoldDraft {
             tenant: entry.tenant,
             feature: entry.feature.clone(),
@@ -122,6 +124,12 @@ impl Enforcer {
                     None => Taken::Stale,
                 };
             }
+        }
+        self.attach_to_live_slots(&hold);
+        // Had the directory changed meanwhile, it might be counted for others than those that it is for, or have come to a
+        // slot behind somebody who took from it under another plan: given back, and decided anew.
+        if self.parts.directory.epoch() != epoch || !resolved.is_of(&entry.state) {
+            return Taken::Stale;
         }
         match granted(resolved.figures()) {
             Some(decision) => Taken::Granted(hold, decision),

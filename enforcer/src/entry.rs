@@ -49,12 +49,12 @@ pub(crate) struct Resolved {
     /// The slots, each once, with the most that each takes.
     pub(crate) cells: Box<[Cell]>,
     pub(crate) limits: Box<[LimitCell]>,
-    /// Levels whose past usage decides what is left of grants, with the epoch that was compiled in.
+    /// Tracks whose past usage decides what is left of grants, with the epoch that was compiled in.
     pub(crate) watched: Box<[(Arc<Track>, u64)]>,
     /// The grants that raise limits, by level.
     pub(crate) pools: Box<[Pool]>,
-    /// Plans and add-ons that a refusal may name, found when first asked for.
-    pub(crate) options: tokio::sync::OnceCell<crate::upgrade::Candidates>,
+    /// Plans and add-ons that a refusal may name.
+    pub(crate) options: crate::upgrade::Options,
 }
 
 /// The grants of one level, with what decides how much of them is left.
@@ -64,6 +64,8 @@ pub(crate) struct Pool {
     pub(crate) grants: Arc<GrantPlan<LevelCourse>>,
     /// What the plan's past segments left of them.
     pub(crate) standing: Standing,
+    /// In the minute of a change, what the pool used in it that held before.
+    pub(crate) held: Option<Arc<Slot>>,
     /// The cell of the window whose limits they raise.
     pub(crate) cell: usize,
 }
@@ -95,6 +97,8 @@ pub(crate) struct LimitCell {
     /// `None`: no limit, only counted.
     pub(crate) limit: Option<i128>,
     pub(crate) ceiling: Option<i128>,
+    /// By how much grants raised both.
+    pub(crate) raised: i128,
     pub(crate) resets_us: i64,
 }
 
@@ -115,18 +119,42 @@ impl Resolved {
     /// Whether it still says what is so at `now`.
     pub(crate) fn stands(&self, state: &TenantState, now: Timestamp) -> bool {
         self.valid.contains(now)
-            && self.generation == state.generation()
+            && self.is_of(state)
             && self
                 .watched
                 .iter()
-                .all(|(track, epoch)| track.history_epoch() == *epoch)
+                .all(|(track, epoch)| track.history_epoch() == *epoch && !track.is_retired())
+    }
+
+    /// Whether the directory is still the one that it was compiled from.
+    pub(crate) fn is_of(&self, state: &TenantState) -> bool {
+        self.generation == state.generation()
     }
 
     /// What is left now of a pool's grants, in the order of drawing.
     pub(crate) fn left(&self, pool: &Pool) -> Vec<(Arc<Grant>, Quantity)> {
-        let total = self.cells[pool.cell].slot.total();
-        let total = Quantity::from_parts(total).unwrap_or(Quantity::MAX);
-        pool.grants.left(&pool.standing, total)
+        let (total, held) = self.totals(pool);
+        pool.grants.left(&pool.standing, total, held)
+    }
+
+    /// What a pool's grants covered since `start`, up to now.
+    pub(crate) fn drawn_since(&self, pool: &Pool, start: Timestamp) -> Quantity {
+        let (total, held) = self.totals(pool);
+        pool.grants.drawn_since(&pool.standing, start, total, held)
+    }
+
+    /// What was used and is held in the window that a pool's grants raise, and in the minute of a change where it was before.
+    fn totals(&self, pool: &Pool) -> (Quantity, Quantity) {
+        let total = |slot: &Slot| Quantity::from_parts(slot.total()).unwrap_or(Quantity::MAX);
+        let held = pool.held.as_deref().map_or(Quantity::ZERO, total);
+        (total(&self.cells[pool.cell].slot), held)
+    }
+
+    /// Whether the limits of a customer admit `amount` more as they stand.
+    pub(crate) fn admits_for(&self, customer: &str, amount: Quantity) -> bool {
+        let limits = self.limits.iter().zip(self.figures());
+        let mut ours = limits.filter(|(limit, _)| *limit.customer == *customer);
+        ours.all(|(_, figures)| figures.admits(amount.parts()))
     }
 
     /// The figures of all limits as they stand.

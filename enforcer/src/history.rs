@@ -1,5 +1,75 @@
+use std::sync::{Arc, Weak};
+
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{TimeRange, Timestamp};
+
+use crate::track::Track;
+
+/// The past of one track, as the tracks follow it whose grants its usage drew on: its own, and those to which grants
+/// moved. Each has other segments.
+#[derive(Debug)]
+pub(crate) struct Histories {
+    readers: Vec<(Weak<Track>, History)>,
+    /// Behind the last segment of all.
+    end: Timestamp,
+}
+
+impl Default for Histories {
+    fn default() -> Self {
+        Self {
+            readers: Vec::new(),
+            end: Timestamp::EPOCH,
+        }
+    }
+}
+
+impl Histories {
+    /// What `reader` follows.
+    pub(crate) fn of(&self, reader: &Arc<Track>) -> Option<&History> {
+        let found = self.readers.iter().find(|(one, _)| is(one, reader));
+        found.map(|(_, history)| history)
+    }
+
+    /// `reader` follows `segments` from now on; see [`History::begin`]. Readers that are gone are forgotten.
+    pub(crate) fn begin(&mut self, reader: &Arc<Track>, segments: Vec<TimeRange>, reading: &[TimeRange]) {
+        self.readers.retain(|(one, _)| one.strong_count() > 0);
+        let found = self.readers.iter().position(|(one, _)| is(one, reader));
+        let at = found.unwrap_or_else(|| {
+            self.readers.push((Arc::downgrade(reader), History::default()));
+            self.readers.len() - 1
+        });
+        self.readers[at].1.begin(segments, reading);
+        let ends = self
+            .readers
+            .iter()
+            .filter_map(|(_, history)| history.segments.last());
+        self.end = ends.map(|last| last.end).max().unwrap_or(Timestamp::EPOCH);
+    }
+
+    /// Takes in what was read for `reader`, unless it changed meanwhile.
+    pub(crate) fn finish(&mut self, reader: &Arc<Track>, read: &[(TimeRange, Quantity)]) {
+        let found = self.readers.iter_mut().find(|(one, _)| is(one, reader));
+        if let Some((_, history)) = found {
+            history.finish(read);
+        }
+    }
+
+    /// What was counted as used at `time` may no longer be. Returns whether anybody follows it.
+    pub(crate) fn touch(&mut self, time: Timestamp) -> bool {
+        // Most of what comes is newer than any past that is followed.
+        let mut hit = false;
+        if time < self.end {
+            for (_, history) in &mut self.readers {
+                hit |= history.touch(time);
+            }
+        }
+        hit
+    }
+}
+
+fn is(one: &Weak<Track>, reader: &Arc<Track>) -> bool {
+    std::ptr::eq(one.as_ptr(), Arc::as_ptr(reader))
+}
 
 /// What past segments used, each while nothing in it changes. A late event puts one out of date and not the others, and a
 /// segment that has just ended is read alone.
@@ -20,15 +90,13 @@ enum Used {
 }
 
 impl History {
-    /// What `segments`, the first of its own, used; `None` unless all is known.
+    /// What `segments` used; `None` unless all is known.
     pub(crate) fn used(&self, segments: &[TimeRange]) -> Option<Vec<Quantity>> {
-        let known = self.segments.get(..segments.len())?;
-        let quantity = |used: &Used| match used {
-            Used::Known(quantity) => Some(*quantity),
+        let quantity = |used| match used {
+            Used::Known(quantity) => Some(quantity),
             Used::Unknown | Used::Reading => None,
         };
-        let used = (known == segments).then(|| self.used[..segments.len()].iter().map(quantity));
-        used?.collect()
+        self.carried(segments).into_iter().map(quantity).collect()
     }
 
     /// Those of `segments` that have to be read.
@@ -125,11 +193,7 @@ mod tests {
         );
         read(&mut history, &segments, 3);
         assert_eq!(units(&history, &segments).unwrap(), ["1", "3", "2"]);
-        assert_eq!(
-            history.used(&segments[1..]),
-            None,
-            "they have to be asked for from the first"
-        );
+        assert_eq!(units(&history, &segments[1..]).unwrap(), ["3", "2"]);
         let others = [minutes(0, 20), minutes(20, 30)];
         assert_eq!(history.missing(&others), [others[0]]);
     }

@@ -66,7 +66,13 @@ pub(crate) fn read(known: &Known, name: EventName) -> Result<Past, Problem> {
     };
     Ok(match decode(&known.record)? {
         Record::Event(one) => event(&one),
-        Record::Void { before, .. } | Record::Amend { before, .. } => event(&before),
+        Record::Void { before, .. } | Record::Amend { before, .. } => {
+            match known.first.as_deref().map(decode) {
+                Some(Ok(Record::Committed { reservation, .. })) => committed(&reservation, &before),
+                // Without the first record it cannot be told from a consume: it lies before the horizon of retention.
+                _ => event(&before),
+            }
+        }
         Record::Reserved(one) => Past::Open(Box::new(owned(&one, name, Some(known))?)),
         Record::Released {
             expired, reservation, ..
@@ -75,15 +81,7 @@ pub(crate) fn read(known: &Known, name: EventName) -> Result<Past, Problem> {
             at: known.position,
             reservation: Arc::new(owned(&reservation, name, Some(known))?),
         },
-        Record::Committed { reservation, event } => {
-            let grant = event.grant.unwrap_or(reservation.grant);
-            Past::Committed {
-                grant: PastGrant::of(&grant),
-                reserved: reservation.grant.body_digest,
-                reserved_amount: reservation.grant.amount,
-                expires: Timestamp::from_micros_clamped(reservation.expires_us),
-            }
-        }
+        Record::Committed { reservation, event } => committed(&reservation, &event),
         Record::Rejected(_) | Record::Resolved { .. } => {
             return Err(Problem::new(
                 Code::Internal,
@@ -91,6 +89,16 @@ pub(crate) fn read(known: &Known, name: EventName) -> Result<Past, Problem> {
             ));
         }
     })
+}
+
+fn committed(reservation: &ReservationRecord<'_>, event: &EventRecord<'_>) -> Past {
+    let grant = event.grant.unwrap_or(reservation.grant);
+    Past::Committed {
+        grant: PastGrant::of(&grant),
+        reserved: reservation.grant.body_digest,
+        reserved_amount: reservation.grant.amount,
+        expires: Timestamp::from_micros_clamped(reservation.expires_us),
+    }
 }
 
 /// A reservation as its record has it, without its hold.

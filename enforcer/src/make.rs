@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use turnpike_domain::catalog::Customer;
 use turnpike_domain::hierarchy::climb;
 use turnpike_domain::meter::Meter;
 use turnpike_domain::port::usage::{SubjectSpan, TotalRequest};
@@ -14,7 +13,7 @@ use crate::entry::Entry;
 use crate::hold::Hold;
 use crate::scope::covers;
 use crate::slot::Slot;
-use crate::track::{Cut, Track};
+use crate::track::{Cut, Past, Track};
 
 /// Minutes ahead that are looked at for events of the future: they lie at most 5 ahead of the clock.
 const MINUTES_AHEAD: i64 = 6;
@@ -65,11 +64,11 @@ fn readable(range: TimeRange, now: Timestamp) -> TimeRange {
 impl Enforcer {
     /// The track of one level of an entry.
     pub(crate) fn track(&self, entry: &Entry, level: &Level, meter: &Arc<Meter>) -> Arc<Track> {
-        self.track_of(entry, &level.customer, meter)
+        self.track_of(entry, &level.customer.key, meter)
     }
 
-    pub(crate) fn track_of(&self, entry: &Entry, customer: &Customer, meter: &Arc<Meter>) -> Arc<Track> {
-        let customer: Arc<str> = customer.key.as_str().into();
+    pub(crate) fn track_of(&self, entry: &Entry, customer: &str, meter: &Arc<Meter>) -> Arc<Track> {
+        let customer: Arc<str> = customer.into();
         let mut tracks = self.tracks.entry((entry.tenant, customer.clone())).or_default();
         let found = tracks.iter().position(|track| track.feature == entry.feature);
         if let Some(at) = found {
@@ -85,19 +84,19 @@ impl Enforcer {
         track
     }
 
-    /// Makes the slots of `ranges` and reads what `segments` used, as far as they are missing. Runs to its end even when
+    /// Makes the slots of `ranges` and reads what `past` used, as far as they are missing. Runs to its end even when
     /// the caller goes away, so that nobody waits for a slot that is never finished.
     pub(crate) async fn prepare(
         &self,
         track: Arc<Track>,
         ranges: Vec<TimeRange>,
-        segments: Vec<TimeRange>,
+        past: Option<Past>,
         now: Timestamp,
     ) -> Result<(), Problem> {
         let me = self.me.upgrade().ok_or_else(stopping)?;
         let making = tokio::spawn(async move {
             let _making = track.making.lock().await;
-            me.make(&track, ranges, segments, now).await
+            me.make(&track, ranges, past, now).await
         });
         making.await.map_err(|_| stopping())?
     }
@@ -106,11 +105,11 @@ impl Enforcer {
         &self,
         track: &Arc<Track>,
         mut ranges: Vec<TimeRange>,
-        segments: Vec<TimeRange>,
+        past: Option<Past>,
         now: Timestamp,
     ) -> Result<(), Problem> {
         ranges.retain(|range| self.slot(track, *range, now).is_none());
-        let reading = track.missing(&segments);
+        let reading = past.as_ref().map_or_else(Vec::new, |past| track.missing(past));
         if track.is_retired() || (ranges.is_empty() && reading.is_empty()) {
             return Ok(());
         }
@@ -121,7 +120,7 @@ impl Enforcer {
         let slots = ranges.iter().map(|range| Arc::new(Slot::new(*range, 0)));
         let cut = Cut {
             slots: slots.collect(),
-            segments,
+            past,
             reading,
         };
         let sums = match self.read_at_cut(track, &cut, ahead.as_ref()).await {
@@ -139,7 +138,7 @@ impl Enforcer {
         }
         let read = self.with_open_holds(track, &cut.reading, used);
         let crowded = ahead.filter(|_| probed.iter().any(|sum| !sum.is_zero()));
-        track.finish(&cut.slots, &read, crowded.map(|ahead| ahead.late), now);
+        track.finish(&cut, &read, crowded.map(|ahead| ahead.late), now);
         if track.is_retired() {
             self.index.remove(track);
         }
@@ -203,7 +202,7 @@ impl Enforcer {
         }
     }
 
-    /// Counts a hold that was found in the log into every slot that is live.
+    /// Counts an open hold into every slot that is live, once each.
     pub(crate) fn attach_to_live_slots(&self, hold: &Arc<Hold>) {
         let Some(tracks) = self.index.of_meter(hold.meter) else {
             return;

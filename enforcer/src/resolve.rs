@@ -4,13 +4,15 @@ use turnpike_domain::catalog::{Catalog, Feature, LimitMode, LimitPeriod};
 use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
-use turnpike_domain::quota::{Access, EffectiveLimit, GrantPlan, Level, LevelCourse, MeteredAccess, access};
+use turnpike_domain::quota::{
+    Access, EffectiveLimit, GrantPlan, Level, LevelCourse, MeteredAccess, access, pools,
+};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Enforcer;
 use crate::entry::{Cell, Entry, LimitCell, Metering, Pool, Resolved, Verdict};
 use crate::slot::Slot;
-use crate::track::Track;
+use crate::track::{Past, Track};
 
 /// How often a resolution starts over when the directory changes under it, before the caller is asked to come again.
 const ATTEMPTS: usize = 8;
@@ -28,8 +30,17 @@ pub(crate) struct Blueprint {
 pub(crate) struct LevelPlan {
     pub(crate) track: Arc<Track>,
     limits: Vec<PlannedLimit>,
-    grants: Option<Arc<GrantPlan<LevelCourse>>>,
+    grants: Option<PlannedGrants>,
     raised: Option<LimitPeriod>,
+}
+
+/// The grants of a level.
+struct PlannedGrants {
+    plan: Arc<GrantPlan<LevelCourse>>,
+    /// By pool: the track whose past usage decides, and which part of it.
+    past: Vec<(Arc<Track>, Past)>,
+    /// In the minute of a change, what another pool uses in it decides too.
+    held: Option<(Arc<Track>, TimeRange)>,
 }
 
 struct PlannedLimit {
@@ -50,11 +61,6 @@ struct Assembly {
 }
 
 impl LevelPlan {
-    fn segments(&self) -> Vec<TimeRange> {
-        let past = self.grants.as_ref().map_or(&[][..], |grants| grants.past());
-        past.iter().map(|segment| segment.range).collect()
-    }
-
     fn ranges(&self) -> Vec<TimeRange> {
         let mut ranges: Vec<_> = self.limits.iter().map(|limit| limit.range).collect();
         ranges.sort_unstable();
@@ -76,8 +82,15 @@ impl Enforcer {
             }
             let blueprint = self.blueprint(entry, at)?;
             for level in blueprint.levels {
-                self.prepare(level.track.clone(), level.ranges(), level.segments(), at)
+                self.prepare(level.track.clone(), level.ranges(), None, at)
                     .await?;
+                let Some(grants) = level.grants else { continue };
+                for (track, past) in grants.past {
+                    self.prepare(track, Vec::new(), Some(past), at).await?;
+                }
+                if let Some((track, range)) = grants.held {
+                    self.prepare(track, vec![range], None, at).await?;
+                }
             }
         }
         Err(Problem::new(
@@ -154,7 +167,7 @@ impl Enforcer {
         blueprint: &mut Blueprint,
     ) {
         for level in metered.levels {
-            let plan = self.plan_level(entry, &level, meter, blueprint.at);
+            let plan = self.plan_level(entry, &level, meter, blueprint);
             let begins = level.grants.iter().filter_map(|grant| grant.effective_at);
             let begins = begins
                 .map(Timestamp::floor_minute)
@@ -164,20 +177,22 @@ impl Enforcer {
         }
     }
 
-    pub(crate) fn plan_level(
+    fn plan_level(
         &self,
         entry: &Entry,
         level: &Level,
         meter: &Arc<Meter>,
-        at: Timestamp,
+        blueprint: &Blueprint,
     ) -> LevelPlan {
-        let windows = level.windows();
+        let (at, windows) = (blueprint.at, level.windows());
         let track = self.track(entry, level, meter);
         let raised = level.allowance_period().filter(|_| !level.grants.is_empty());
-        let grants = raised.and_then(|_| {
-            let course = LevelCourse::new(&*self.parts.directory, entry.tenant, level, &entry.feature);
-            track.grant_plan(&level.grants, course, at)
+        let plan = raised.and_then(|_| {
+            let (tenant, directory) = (entry.tenant, &*self.parts.directory);
+            let pools = || pools(directory, tenant, &level.customer, &entry.feature, at);
+            track.grant_plan(blueprint.generation, at, pools)
         });
+        let grants = plan.map(|plan| self.plan_grants(entry, &track, meter, plan));
         let planned = |period, mode, limit| PlannedLimit {
             period,
             mode,
@@ -209,6 +224,35 @@ impl Enforcer {
         }
     }
 
+    /// The grants of the level whose track is `reader`, with the tracks of the pools that they went through.
+    fn plan_grants(
+        &self,
+        entry: &Entry,
+        reader: &Arc<Track>,
+        meter: &Arc<Meter>,
+        plan: Arc<GrantPlan<LevelCourse>>,
+    ) -> PlannedGrants {
+        let track_of = |course: &LevelCourse| {
+            if *reader.customer == *course.customer() {
+                return Arc::clone(reader);
+            }
+            self.track_of(entry, course.customer(), meter)
+        };
+        let past = plan.past().map(|(course, segments)| {
+            let past = Past {
+                reader: Arc::clone(reader),
+                segments: segments.iter().map(|segment| segment.range).collect(),
+            };
+            (track_of(course), past)
+        });
+        let held = plan.held_elsewhere();
+        PlannedGrants {
+            past: past.collect(),
+            held: held.map(|(course, range)| (track_of(course), range)),
+            plan,
+        }
+    }
+
     /// Puts a blueprint together with its slots; `None` when one has to be made first.
     fn assemble(&self, blueprint: Blueprint) -> Option<Resolved> {
         let start = blueprint.at.floor_minute();
@@ -230,34 +274,57 @@ impl Enforcer {
             limits: parts.limits.into(),
             watched: parts.watched.into(),
             pools: parts.pools.into(),
-            options: tokio::sync::OnceCell::new(),
+            options: crate::upgrade::Options::default(),
         })
     }
 
-    fn assemble_level(&self, level: LevelPlan, at: Timestamp, parts: &mut Assembly) -> Option<()> {
-        let segments = level.segments();
-        let mut pool = None;
-        let mut extra = Quantity::ZERO;
-        if let Some(grants) = level.grants {
-            let (used, epoch) = history(&level.track, &segments)?;
-            parts.watched.push((level.track.clone(), epoch));
-            parts.valid = parts.valid.intersect(&grants.current().range)?;
-            let standing = grants.standing(&used);
-            let raised = level.limits.iter().find(|one| Some(one.period) == level.raised);
-            let used = match raised {
-                Some(planned) => self.slot(&level.track, planned.range, at)?.used(),
-                None => Quantity::ZERO,
-            };
-            extra = grants.extra(&standing, used);
-            pool = Some((grants, standing));
+    /// What is left of a level's grants, and by how much they raise its limits.
+    fn assemble_grants(
+        &self,
+        level: &LevelPlan,
+        at: Timestamp,
+        parts: &mut Assembly,
+    ) -> Option<(Quantity, Option<Pool>)> {
+        let Some(grants) = &level.grants else {
+            return Some((Quantity::ZERO, None));
+        };
+        let mut used = Vec::new();
+        for (track, past) in &grants.past {
+            let (past, epoch) = track.history(past)?;
+            parts.watched.push((track.clone(), epoch));
+            used.push(past);
         }
+        let held = match &grants.held {
+            Some((track, range)) => Some(self.slot(track, *range, at)?),
+            None => None,
+        };
+        parts.valid = parts.valid.intersect(&grants.plan.current().range)?;
+        let standing = grants.plan.standing(&used);
+        let raised = level.limits.iter().find(|one| Some(one.period) == level.raised);
+        let slot = match raised {
+            Some(planned) => Some(self.slot(&level.track, planned.range, at)?),
+            None => None,
+        };
+        let used_of = |slot: &Option<Arc<Slot>>| slot.as_ref().map_or(Quantity::ZERO, |slot| slot.used());
+        let extra = grants.plan.extra(&standing, used_of(&slot), used_of(&held));
+        let pool = Pool {
+            customer: level.track.customer.clone(),
+            grants: Arc::clone(&grants.plan),
+            standing,
+            held,
+            cell: parts.cells.len(),
+        };
+        Some((extra, Some(pool)))
+    }
+
+    fn assemble_level(&self, level: LevelPlan, at: Timestamp, parts: &mut Assembly) -> Option<()> {
+        let (extra, mut pool) = self.assemble_grants(&level, at, parts)?;
         let first = parts.cells.len();
         for planned in &level.limits {
             parts.valid = parts.valid.intersect(&planned.range)?;
             let raised = level.raised == Some(planned.period);
-            let limit = planned
-                .limit
-                .map(|limit| if raised { limit.raised(extra) } else { limit });
+            let extra = if raised { extra } else { Quantity::ZERO };
+            let limit = planned.limit.map(|limit| limit.raised(extra));
             let ceiling = limit.and_then(|limit| limit.ceiling).map(Quantity::parts);
             let found = parts.cells[first..]
                 .iter()
@@ -272,16 +339,12 @@ impl Enforcer {
             };
             let least = &mut parts.cells[cell].ceiling;
             *least = (*least).min(ceiling.unwrap_or(Quantity::MAX.parts()));
-            parts
-                .limits
-                .push(limit_cell(&level.track, planned, cell, limit, ceiling));
-            if let Some((grants, standing)) = pool.take_if(|_| raised) {
-                parts.pools.push(Pool {
-                    customer: level.track.customer.clone(),
-                    grants,
-                    standing,
-                    cell,
-                });
+            parts.limits.push(LimitCell {
+                raised: extra.parts(),
+                ..limit_cell(&level.track, planned, cell, limit)
+            });
+            if let Some(pool) = pool.take_if(|_| raised) {
+                parts.pools.push(Pool { cell, ..pool });
             }
         }
         Some(())
@@ -293,20 +356,11 @@ impl Enforcer {
     }
 }
 
-/// What past segments used, with the epoch to watch; `None` where it has to be read.
-fn history(track: &Track, segments: &[TimeRange]) -> Option<(Vec<Quantity>, u64)> {
-    if segments.is_empty() {
-        return Some((Vec::new(), track.history_epoch()));
-    }
-    track.history(segments)
-}
-
 fn limit_cell(
     track: &Track,
     planned: &PlannedLimit,
     cell: usize,
     limit: Option<EffectiveLimit>,
-    ceiling: Option<i128>,
 ) -> LimitCell {
     LimitCell {
         cell,
@@ -314,7 +368,8 @@ fn limit_cell(
         period: planned.period,
         mode: planned.mode,
         limit: limit.map(|limit| limit.limit.parts()),
-        ceiling,
+        ceiling: limit.and_then(|limit| limit.ceiling).map(Quantity::parts),
+        raised: 0,
         resets_us: match planned.range.end {
             Timestamp::MAX => i64::MAX,
             end => end.micros(),

@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use turnpike_domain::catalog::Grant;
 use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::quantity::Quantity;
-use turnpike_domain::quota::{GrantPlan, LevelCourse};
+use turnpike_domain::quota::{GrantPlan, LevelCourse, Pools};
 use turnpike_domain::time::{TimeRange, Timestamp};
 
-use crate::history::History;
+use crate::history::Histories;
 use crate::hold::Hold;
 use crate::slot::Slot;
 
@@ -32,9 +31,9 @@ pub(crate) struct Track {
     pub(crate) making: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// Locked last: a hold may end, and touch this, while any other lock is held.
-    history: Mutex<History>,
+    history: Mutex<Histories>,
     history_epoch: AtomicU64,
-    plan: ArcSwapOption<GrantPlan<LevelCourse>>,
+    plan: ArcSwapOption<MadePlan>,
     retired: AtomicBool,
 }
 
@@ -50,14 +49,34 @@ struct State {
     used_at: Timestamp,
 }
 
+/// A plan of grants with the number of the directory that it was last made of.
+struct MadePlan {
+    generation: u64,
+    plan: Arc<GrantPlan<LevelCourse>>,
+}
+
+/// Past segments of a track that another, or it itself, follows.
+#[derive(Clone)]
+pub(crate) struct Past {
+    /// The track whose grants they decide about.
+    pub(crate) reader: Arc<Track>,
+    pub(crate) segments: Vec<TimeRange>,
+}
+
 /// What is read at one cut.
 #[derive(Clone)]
 pub(crate) struct Cut {
     pub(crate) slots: Vec<Arc<Slot>>,
-    /// The past segments that are followed from then on.
-    pub(crate) segments: Vec<TimeRange>,
-    /// Those of them that are read.
+    /// The past that is followed from then on.
+    pub(crate) past: Option<Past>,
+    /// The segments of it that are read.
     pub(crate) reading: Vec<TimeRange>,
+}
+
+impl std::fmt::Debug for Track {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Track({}, {})", self.customer, self.feature)
+    }
 }
 
 impl Track {
@@ -118,10 +137,12 @@ impl Track {
         }
     }
 
-    /// Counts a hold that was found in the log into the slots that are live.
+    /// Counts an open hold into the slots that are live: also into those that wait for their base, for their maker may have
+    /// looked for open holds already.
     pub(crate) fn attach(&self, hold: &Hold) {
-        let state = self.state.lock();
-        for slot in state.ready.iter().filter(|slot| slot.range().contains(hold.time)) {
+        let State { ready, filling, .. } = &*self.state.lock();
+        let live = ready.iter().chain(filling);
+        for slot in live.filter(|slot| slot.range().contains(hold.time)) {
             hold.attach(slot);
         }
     }
@@ -159,32 +180,46 @@ impl Track {
         Some(slot)
     }
 
-    /// The plan of grants at `now`: the one that was made last, where it still says so, for much may have to be followed.
+    /// The plan of grants at `now` by the directory of `generation`: the one that was made last, where it still says so, for
+    /// much may have to be followed.
     pub(crate) fn grant_plan(
         &self,
-        grants: &[Arc<Grant>],
-        course: LevelCourse,
+        generation: u64,
         now: Timestamp,
+        pools: impl FnOnce() -> Pools<LevelCourse>,
     ) -> Option<Arc<GrantPlan<LevelCourse>>> {
-        let made = self.plan.load_full();
-        if let Some(made) = made.filter(|made| made.stands(grants, &course, now)) {
-            return Some(made);
+        let made = self.plan.load_full().filter(|made| made.plan.is_of(now));
+        if let Some(made) = made.as_deref().filter(|made| made.generation == generation) {
+            return Some(Arc::clone(&made.plan));
         }
-        let plan = GrantPlan::new(grants, course, now).map(Arc::new);
-        self.plan.store(plan.clone());
+        let pools = pools();
+        let plan = match made.filter(|made| made.plan.stands(&pools, now)) {
+            Some(made) => Some(Arc::clone(&made.plan)),
+            None => GrantPlan::new(pools, now).map(Arc::new),
+        };
+        let made = plan.clone().map(|plan| Arc::new(MadePlan { generation, plan }));
+        self.plan.store(made);
         plan
     }
 
-    /// What `segments` used, if that is known and still stands, with the epoch to watch.
-    pub(crate) fn history(&self, segments: &[TimeRange]) -> Option<(Vec<Quantity>, u64)> {
+    /// What `past` used here, if that is known and still stands, with the epoch to watch.
+    pub(crate) fn history(&self, past: &Past) -> Option<(Vec<Quantity>, u64)> {
         // Under the lock no change can come between what is known and its epoch's number.
         let history = self.history.lock();
-        Some((history.used(segments)?, self.history_epoch()))
+        let used = match history.of(&past.reader) {
+            _ if past.segments.is_empty() => Vec::new(),
+            Some(history) => history.used(&past.segments)?,
+            None => return None,
+        };
+        Some((used, self.history_epoch()))
     }
 
-    /// Those of `segments` whose usage has to be read.
-    pub(crate) fn missing(&self, segments: &[TimeRange]) -> Vec<TimeRange> {
-        self.history.lock().missing(segments)
+    /// The segments of `past` whose usage here has to be read.
+    pub(crate) fn missing(&self, past: &Past) -> Vec<TimeRange> {
+        match self.history.lock().of(&past.reader) {
+            Some(history) => history.missing(&past.segments),
+            None => past.segments.clone(),
+        }
     }
 
     /// Whether it is told of changes.
@@ -200,29 +235,33 @@ impl Track {
             state.known_from = known_from;
         }
         state.filling.extend(cut.slots);
-        if !cut.reading.is_empty() {
-            self.history.lock().begin(cut.segments, &cut.reading);
+        if let Some(past) = cut.past.filter(|_| !cut.reading.is_empty()) {
+            let mut history = self.history.lock();
+            history.begin(&past.reader, past.segments, &cut.reading);
         }
     }
 
-    /// The bases are in: the slots of the maker may be decided on.
+    /// The bases of a cut, and what was `read` of its past, are in: its slots may be decided on.
     pub(crate) fn finish(
         &self,
-        slots: &[Arc<Slot>],
+        cut: &Cut,
         read: &[(TimeRange, Quantity)],
         known_from: Option<Timestamp>,
         now: Timestamp,
     ) {
         let mut state = self.state.lock();
+        state.used_at = state.used_at.max(now);
         if let Some(known_from) = known_from {
             state.known_from = state.known_from.max(known_from);
         }
-        self.history.lock().finish(read);
+        if let Some(past) = &cut.past {
+            self.history.lock().finish(&past.reader, read);
+        }
         state.drop_old(now);
         state
             .filling
-            .retain(|slot| !slots.iter().any(|one| Arc::ptr_eq(one, slot)));
-        state.ready.extend_from_slice(slots);
+            .retain(|slot| !cut.slots.iter().any(|one| Arc::ptr_eq(one, slot)));
+        state.ready.extend_from_slice(&cut.slots);
     }
 
     /// The making failed: its slots are forgotten.
@@ -233,10 +272,11 @@ impl Track {
             .retain(|slot| !slots.iter().any(|one| Arc::ptr_eq(one, slot)));
     }
 
-    /// Whether nobody refers to its slots and nobody asked for them since `horizon`.
-    pub(crate) fn is_idle(&self, horizon: Timestamp) -> bool {
+    /// Whether nobody refers to it or its slots, save the engine's own lists, and nobody asked for them since `horizon`.
+    pub(crate) fn is_idle(self: &Arc<Self>, horizon: Timestamp) -> bool {
         let state = self.state.lock();
         state.used_at < horizon
+            && Arc::strong_count(self) <= 1 + usize::from(state.registered)
             && state.filling.is_empty()
             && state.ready.iter().all(|slot| Arc::strong_count(slot) == 1)
             && self.making.try_lock().is_ok()

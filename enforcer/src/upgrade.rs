@@ -1,17 +1,20 @@
 use std::sync::Arc;
 
-use turnpike_domain::catalog::{AddOnUse, Catalog, Customer, FeatureKind, Phase};
+use arc_swap::ArcSwapOption;
+use turnpike_domain::catalog::{
+    AddOnUse, Catalog, Customer, Feature, FeatureKind, Grant, LimitPeriod, Phase,
+};
 use turnpike_domain::hierarchy::chain_at;
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::quota::{
-    EffectiveLimit, Figures, Provision, Reason, Windows, offered, provision, zone_of,
+    Access, EffectiveLimit, Figures, Provision, Reason, Windows, access_if_given, offered, provision, zone_of,
 };
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Enforcer;
-use crate::entry::{Entry, Resolved};
+use crate::entry::{Entry, LimitCell, Pool, Resolved};
 use crate::outcome::Outcome;
 use crate::resolve::meter_of;
 use crate::slot::Slot;
@@ -29,10 +32,36 @@ pub struct UpgradeOption {
     pub customer: Arc<str>,
 }
 
-/// What could be had instead, with the slots that decide whether it would help.
+/// What a refusal may name: found when first asked for, and anew when a window of it ends.
 #[derive(Default)]
-pub(crate) struct Candidates(Vec<Candidate>);
+pub(crate) struct Options {
+    found: ArcSwapOption<Candidates>,
+    /// One finds, and who comes meanwhile waits for it.
+    finding: tokio::sync::Mutex<()>,
+}
 
+impl Options {
+    fn at(&self, at: Timestamp) -> Option<Arc<Candidates>> {
+        self.found.load_full().filter(|found| found.valid.contains(at))
+    }
+}
+
+/// What could be had instead.
+struct Candidates {
+    /// While the windows last that they were found for.
+    valid: TimeRange,
+    by_customer: Vec<CandidatesOf>,
+}
+
+/// What one customer could have instead, itself or for those below it.
+struct CandidatesOf {
+    customer: Arc<str>,
+    /// Whose limits count beside its own then.
+    others: Vec<Arc<Entry>>,
+    candidates: Vec<Candidate>,
+}
+
+/// A plan or an add-on, with the slots that decide whether it would help.
 struct Candidate {
     option: UpgradeOption,
     limits: Vec<CandidateLimit>,
@@ -46,16 +75,18 @@ struct CandidateLimit {
 }
 
 impl CandidateLimit {
-    /// Whether it would admit `amount` more from now on, with `left` of grants.
-    fn admits(&self, amount: Quantity, left: Quantity) -> bool {
+    /// Whether it would admit `amount` more from now on, with what is left of grants and what they covered of its window.
+    fn admits(&self, amount: Quantity, grants: &GrantsOf<'_>) -> bool {
         let Some(ceiling) = self.limit.ceiling else {
             return true;
         };
         let total = self.slot.total();
-        // What was used beyond it before the change stays drawn from the grants, and raises it by as much.
-        let beyond = total.saturating_sub(self.limit.limit.parts()).max(0);
         let extra = if self.raised {
-            left.parts().saturating_add(beyond)
+            // What grants covered is no part of what it allows; what was used beyond both before the change raises it.
+            let drawn = grants.drawn_since(self.slot.range().start);
+            let charged = total.saturating_sub(drawn);
+            let beyond = charged.saturating_sub(self.limit.limit.parts()).max(0);
+            grants.left.saturating_add(drawn).saturating_add(beyond)
         } else {
             0
         };
@@ -73,7 +104,8 @@ struct Offer {
 
 impl Enforcer {
     /// Notes on a refusal whether waiting helps, and adds the plans and add-ons that would allow `amount`, together with what is left of the grants that
-    /// count now. They are found once for what was compiled; after that a refusal only compares numbers.
+    /// count now. They are found once for what was compiled, and anew when a window of theirs ends; between, a
+    /// refusal only compares numbers.
     pub(crate) async fn with_options(
         &self,
         entry: &Arc<Entry>,
@@ -85,52 +117,126 @@ impl Enforcer {
             outcome.reason,
             Reason::LimitReached | Reason::NotEntitled | Reason::NoSubscription
         );
-        let fresh = |figures: Figures| Figures { total: 0, ..figures }.admits(amount.parts());
-        outcome.fits_when_unused = outcome.limits.iter().all(|limit| fresh(limit.figures));
+        outcome.fits_when_unused = fits_when_unused(resolved, &outcome, amount);
         if !helps {
             return Ok(outcome);
         }
-        let candidates = resolved
-            .options
-            .get_or_try_init(|| self.candidates(entry, outcome.as_of))
-            .await?;
-        let refusing: Vec<_> = outcome
-            .limits
-            .iter()
-            .filter(|limit| !limit.figures.admits(amount.parts()))
-            .map(|limit| &limit.customer)
-            .collect();
-        // Where two levels refuse, no change of one of them would help.
-        let level = |customer: &Arc<str>| refusing.iter().all(|refusing| *refusing == customer);
-        let fit = candidates.0.iter().filter(|one| {
-            let left = left_of(resolved, &one.option.customer);
-            level(&one.option.customer) && one.limits.iter().all(|limit| limit.admits(amount, left))
-        });
-        outcome.upgrade_options = fit.map(|one| one.option.clone()).collect();
+        let at = outcome.as_of;
+        let found = match resolved.options.at(at) {
+            Some(found) => found,
+            None => self.find_candidates(entry, resolved, at).await?,
+        };
+        for of in &found.by_customer {
+            if !self.others_admit(entry, resolved, of, amount, at).await? {
+                continue;
+            }
+            let grants = GrantsOf::new(resolved, &of.customer);
+            let fit = of
+                .candidates
+                .iter()
+                .filter(|one| one.limits.iter().all(|limit| limit.admits(amount, &grants)));
+            outcome.upgrade_options.extend(fit.map(|one| one.option.clone()));
+        }
         Ok(outcome)
+    }
+
+    /// Whether all admit `amount` whose limits count beside those of a candidate. Where one refuses, nothing helps.
+    async fn others_admit(
+        &self,
+        entry: &Entry,
+        resolved: &Arc<Resolved>,
+        of: &CandidatesOf,
+        amount: Quantity,
+        at: Timestamp,
+    ) -> Result<bool, Problem> {
+        for other in &of.others {
+            let standing = if other.customer == entry.customer {
+                Arc::clone(resolved)
+            } else {
+                self.resolve(other, at).await?
+            };
+            if !standing.admits_for(&other.customer, amount) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn find_candidates(
+        &self,
+        entry: &Arc<Entry>,
+        resolved: &Resolved,
+        at: Timestamp,
+    ) -> Result<Arc<Candidates>, Problem> {
+        let _finding = resolved.options.finding.lock().await;
+        if let Some(found) = resolved.options.at(at) {
+            return Ok(found);
+        }
+        let found = Arc::new(self.candidates(entry, at).await?);
+        resolved.options.found.store(Some(Arc::clone(&found)));
+        Ok(found)
     }
 
     async fn candidates(&self, entry: &Arc<Entry>, at: Timestamp) -> Result<Candidates, Problem> {
         let directory = &*self.parts.directory;
         let catalog = directory.catalog(entry.tenant);
+        let mut found = Candidates {
+            valid: TimeRange::ALL,
+            by_customer: Vec::new(),
+        };
         let Some(feature) = catalog.features.get(&*entry.feature) else {
-            return Ok(Candidates::default());
+            return Ok(found);
         };
         let meter = match feature.kind {
             FeatureKind::Metered => Some(meter_of(&catalog, feature)?),
             FeatureKind::Boolean | FeatureKind::Static => None,
         };
-        let Some(customer) = directory.customer(entry.tenant, &entry.customer) else {
-            return Ok(Candidates::default());
+        let Some(asking) = directory.customer(entry.tenant, &entry.customer) else {
+            return Ok(found);
         };
-        let mut found = Vec::new();
-        for customer in chain_at(directory, entry.tenant, customer, at) {
+        for customer in chain_at(directory, entry.tenant, Arc::clone(&asking), at) {
             let offers = self.offers(entry, &catalog, &customer, at);
+            let others = self.others(entry, feature, &asking, &customer, at)?;
+            let (Some(others), false) = (others, offers.is_empty()) else {
+                continue;
+            };
+            let mut candidates = Vec::new();
             for offer in offers {
-                found.push(self.candidate(entry, &customer, meter, offer, at).await?);
+                let windows = offer.limits.iter().map(|(_, range)| range);
+                let valid = windows.fold(found.valid, |valid, range| {
+                    valid.intersect(range).unwrap_or(valid)
+                });
+                found.valid = valid;
+                candidates.push(self.candidate(entry, &customer, meter, offer, at).await?);
             }
+            found.by_customer.push(CandidatesOf {
+                customer: customer.key.as_str().into(),
+                others,
+                candidates,
+            });
         }
-        Ok(Candidates(found))
+        Ok(found)
+    }
+
+    /// Whose limits would count beside those of `given` if it had the feature by a plan; `None` where the call would be
+    /// refused whatever that plan says.
+    fn others(
+        &self,
+        entry: &Arc<Entry>,
+        feature: &Feature,
+        asking: &Arc<Customer>,
+        given: &Customer,
+        at: Timestamp,
+    ) -> Result<Option<Vec<Arc<Entry>>>, Problem> {
+        let (tenant, directory) = (entry.tenant, &*self.parts.directory);
+        let levels = match access_if_given(directory, tenant, Arc::clone(asking), feature, at, &given.key) {
+            Access::Denied(_) => return Ok(None),
+            Access::Entitled { .. } => Vec::new(),
+            Access::Metered(metered) => metered.levels,
+        };
+        let others = levels.iter().filter(|level| level.customer.key != given.key);
+        let entries = others.map(|level| self.entry(tenant, &level.customer.key, &entry.feature));
+        entries.collect::<Result<_, _>>().map(Some)
     }
 
     /// What the customer could have instead of, or on top of, what it has. Nothing where an override decides; nothing
@@ -197,9 +303,14 @@ impl Enforcer {
     ) -> Result<Candidate, Problem> {
         let mut limits = Vec::new();
         if let Some(meter) = meter {
-            let track = self.track_of(entry, customer, meter);
-            let ranges = offer.limits.iter().map(|(_, range)| *range).collect();
-            self.prepare(track.clone(), ranges, Vec::new(), at).await?;
+            let track = self.track_of(entry, &customer.key, meter);
+            let ranges = offer.limits.iter().map(|(_, range)| *range);
+            let missing: Vec<_> = ranges
+                .filter(|range| self.slot(&track, *range, at).is_none())
+                .collect();
+            if !missing.is_empty() {
+                self.prepare(track.clone(), missing, None, at).await?;
+            }
             let declared: Vec<_> = offer.limits.iter().map(|(limit, _)| *limit).collect();
             let raised = EffectiveLimit::raised_period(&declared);
             for (limit, range) in offer.limits {
@@ -221,13 +332,71 @@ impl Enforcer {
     }
 }
 
-/// What is left of the grants that raise a customer's limits.
-fn left_of(resolved: &Resolved, customer: &str) -> Quantity {
-    let pools = resolved.pools.iter().filter(|pool| *pool.customer == *customer);
-    let left = pools.flat_map(|pool| resolved.left(pool));
-    left.fold(Quantity::ZERO, |sum, (_, left)| {
-        sum.checked_add(left).unwrap_or(Quantity::MAX)
-    })
+/// Whether `amount` would be granted in later windows in which nothing was used yet.
+pub(crate) fn fits_when_unused(resolved: &Resolved, outcome: &Outcome, amount: Quantity) -> bool {
+    let limits = outcome.limits.iter().zip(&resolved.limits);
+    let mut fresh = limits.map(|(told, limit)| when_unused(resolved, limit, told.figures));
+    fresh.all(|figures| figures.admits(amount.parts()))
+}
+
+/// A limit in a later window in which nothing was used yet: of the grants that raise it there is what lasts beyond this
+/// window or is given anew, and not what was drawn.
+fn when_unused(resolved: &Resolved, limit: &LimitCell, figures: Figures) -> Figures {
+    let pool = resolved.pools.iter().find(|pool| pool.cell == limit.cell);
+    let given = pool.map_or(0, |pool| {
+        let left = resolved.left(pool).into_iter();
+        let given = left.map(|(grant, left)| given_later(&grant, left, figures.resets_us));
+        given.fold(0, i128::saturating_add)
+    });
+    let later = |limit_now: i128| limit_now.saturating_sub(limit.raised).saturating_add(given);
+    Figures {
+        ceiling: figures
+            .ceiling
+            .map(|ceiling| if pool.is_some() { later(ceiling) } else { ceiling }),
+        total: 0,
+        ..figures
+    }
+}
+
+/// The most that a grant of which `left` is left gives behind `from_us`.
+fn given_later(grant: &Grant, left: Quantity, from_us: i64) -> i128 {
+    if grant.expires_at.is_some_and(|end| end.micros() <= from_us) {
+        return 0;
+    }
+    match grant.recurrence {
+        None | Some(LimitPeriod::Ever) => left.parts(),
+        Some(_) => {
+            let carried = grant.rollover_max.map_or(0, Quantity::parts);
+            grant.amount.parts().saturating_add(carried)
+        }
+    }
+}
+
+/// The grants that raise a customer's limits.
+struct GrantsOf<'a> {
+    resolved: &'a Resolved,
+    pool: Option<&'a Pool>,
+    /// What is left of them.
+    left: i128,
+}
+
+impl<'a> GrantsOf<'a> {
+    fn new(resolved: &'a Resolved, customer: &str) -> Self {
+        let pool = resolved.pools.iter().find(|pool| *pool.customer == *customer);
+        let left = pool.map_or_else(Vec::new, |pool| resolved.left(pool));
+        let sum = |sum: i128, (_, left): &(_, Quantity)| sum.saturating_add(left.parts());
+        Self {
+            resolved,
+            pool,
+            left: left.iter().fold(0, sum),
+        }
+    }
+
+    /// What they covered since `start`.
+    fn drawn_since(&self, start: Timestamp) -> i128 {
+        self.pool
+            .map_or(0, |pool| self.resolved.drawn_since(pool, start).parts())
+    }
 }
 
 /// Kind, key, version and limits of the feature of each other plan, with the add-ons of now, and of each further add-on.

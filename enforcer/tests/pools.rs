@@ -114,22 +114,18 @@ impl Model {
         self.over == Some(Kind::Revoked) || (self.paused && self.over.is_none())
     }
 
-    /// What the day of `minute` used before `until`.
-    fn day_used(&self, minute: usize, until: usize) -> i64 {
-        let day = (minute + MORNING) / 1440 * 1440;
-        self.used[day.saturating_sub(MORNING)..until].iter().sum()
-    }
-
-    /// What `minute` draws if it is given `kind`.
-    fn due(&self, minute: usize, kind: Kind) -> i64 {
+    /// What `minute` draws if it is given `kind`, by what no grant covered of each minute before.
+    fn due(&self, charged: &[i64], minute: usize, kind: Kind) -> i64 {
         let Kind::Limit(limit) = kind else { return 0 };
-        let before = self.day_used(minute, minute);
+        let before: i64 = charged[day_of(minute)..].iter().sum();
         (before + self.used[minute] - limit).max(0) - (before - limit).max(0)
     }
 
-    /// What is left of each grant that counts in minute `now`, in the order of drawing, with what that minute used.
-    fn left(&self, now: usize) -> Vec<(String, i64)> {
+    /// What is left of each grant that counts in minute `now`, in the order of drawing, with what that minute used; and what
+    /// no grant covered of its day.
+    fn left(&self, now: usize) -> (Vec<(String, i64)>, i64) {
         let mut balances = vec![0i64; self.grants.len()];
+        let mut charged = Vec::new();
         for minute in 0..=now {
             for (grant, balance) in self.grants.iter().zip(&mut balances) {
                 if minute == grant.start {
@@ -146,20 +142,22 @@ impl Model {
             // Of what holds before and after, the lesser; what is taken away covers nothing.
             let sides = [self.kinds[minute], before];
             let sides = sides.iter().filter(|kind| **kind != Kind::Revoked);
-            let mut due = sides.map(|kind| self.due(minute, *kind)).min().unwrap_or(0);
+            let sides = sides.map(|kind| self.due(&charged, minute, *kind));
+            let mut due = sides.min().unwrap_or(0);
+            charged.push(self.used[minute]);
             for at in &order {
                 let drawn = due.min(balances[*at]);
                 balances[*at] -= drawn;
+                charged[minute] -= drawn;
                 due -= drawn;
             }
             if minute == now {
-                return order
-                    .iter()
-                    .map(|at| (self.grants[*at].id.clone(), balances[*at]))
-                    .collect();
+                let left = order.iter();
+                let left = left.map(|at| (self.grants[*at].id.clone(), balances[*at]));
+                return (left.collect(), charged[day_of(now)..].iter().sum());
             }
         }
-        Vec::new()
+        unreachable!("the last minute returns")
     }
 
     fn order(&self, minute: usize) -> Vec<usize> {
@@ -185,9 +183,14 @@ impl Model {
         let Kind::Limit(limit) = self.kinds[now] else {
             return 0;
         };
-        let left: i64 = self.left(now).iter().map(|(_, left)| left).sum();
-        left + (limit - self.day_used(now, now + 1)).max(0)
+        let (left, charged) = self.left(now);
+        left.iter().map(|(_, left)| left).sum::<i64>() + (limit - charged).max(0)
     }
+}
+
+/// The first minute of the day of `minute`.
+fn day_of(minute: usize) -> usize {
+    ((minute + MORNING) / 1440 * 1440).saturating_sub(MORNING)
 }
 
 fn minute_of(time: Timestamp) -> usize {
@@ -316,7 +319,7 @@ async fn follows(steps: Vec<Step>) -> Result<(), TestCaseError> {
 async fn says(world: &World, model: &Model, changes: bool) -> Result<(), TestCaseError> {
     let now = minute_of(world.clock.machine_now());
     let (balances, remaining) = told(world).await;
-    prop_assert_eq!(balances, model.left(now));
+    prop_assert_eq!(balances, model.left(now).0);
     let expected = model.remaining(now);
     if changes || model.kinds[now] == model.kinds[now - 1] {
         prop_assert_eq!(remaining, expected);

@@ -7,6 +7,7 @@ mod support;
 use serde_json::json;
 use support::{Faults, TENANT, World, at};
 use turnpike_domain::port::control::DueWork as _;
+use turnpike_domain::port::intake::{Correction, Intake as _};
 
 async fn world() -> World {
     let world = World::new().await;
@@ -262,6 +263,94 @@ async fn a_late_commit_of_more_keeps_to_the_second_that_held_it() {
         world.check("acme", "tokens", "0").await["limits"][1]["used"],
         "19"
     );
+}
+
+#[tokio::test]
+async fn a_commit_of_more_can_be_retried_when_its_reservation_has_ended() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "minute"}]));
+    world.clock.set("2026-01-10T12:00:20Z");
+    world.consume("x", "acme", "2").await;
+    world.reserve("r", "acme", "6", 600).await;
+    world.clock.set("2026-01-10T12:05:00Z");
+    let path = "/v1/quota/reservations/r/commit?status=strict";
+    let strict = async |world: &World, amount: &str| {
+        let body = json!({"amount": amount});
+        let (status, answer, headers) = world.call("POST", path, Some(body)).await;
+        let retry = headers["retry-after"].to_str().unwrap().to_owned();
+        (
+            status.as_u16(),
+            answer["retryable"].clone(),
+            retry,
+            answer["as_of"].clone(),
+        )
+    };
+    let now = json!("2026-01-10T12:05:00Z");
+    // The minute that holds it is over, and no other counts before the reservation's end.
+    let until_end = (429, json!(true), "320".to_owned(), now.clone());
+    assert_eq!(strict(&world, "9").await, until_end);
+    let never = (429, json!(false), "3600".to_owned(), now);
+    assert_eq!(strict(&world, "11").await, never, "no minute has so much");
+    world.clock.set("2026-01-10T12:10:20Z");
+    assert_eq!(world.commit("r", json!({"amount": "9"})).await.1["allowed"], true);
+    // A window that outlasts the reservation: what it held is asked for again, and more.
+    world.put_override(
+        "acme",
+        json!({"feature": "tokens", "limits": [{"limit": "20", "period": "hour"}]}),
+    );
+    world.reserve("r2", "acme", "5", 60).await;
+    let body = Some(json!({"amount": "10"}));
+    let (_, answer, headers) = world.call("POST", &path.replace("/r/", "/r2/"), body).await;
+    assert_eq!(
+        (&answer["used"], &headers["retry-after"]),
+        (&json!("11"), &"2980".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn a_voided_commit_stays_a_commit() {
+    let world = world().await;
+    world.reserve("r", "acme", "4", 60).await;
+    world.commit("r", json!({"amount": "8"})).await;
+    let name = support::KEY.name(TENANT, turnpike_enforcer::QUOTA_SOURCE, "r");
+    let voided = world
+        .log
+        .correct(name, Correction::Void, at("2026-01-10T12:00:00Z"));
+    voided.await.unwrap().unwrap();
+    assert_eq!(world.figures("acme").await, ["0", "0", "100"]);
+    let other = world.commit("r", json!({})).await;
+    assert_eq!(
+        (other.0.as_u16(), &other.1["code"]),
+        (409, &json!("event_conflict"))
+    );
+    let again = world.commit("r", json!({"amount": "8"})).await;
+    let told = (again.0.as_u16(), &again.1["reservation"]["status"]);
+    assert_eq!(told, (200, &json!("committed")));
+    assert_eq!(world.release("r").await.1["code"], "reservation_closed");
+    let body = json!({"id": "r", "customer": "acme", "feature": "tokens", "amount": "4", "ttl_s": 60});
+    let reserved = world.post("/v1/quota/reservations", body).await;
+    assert_eq!(reserved.1["code"], "reservation_closed");
+    assert_eq!(world.figures("acme").await, ["0", "0", "100"]);
+}
+
+#[tokio::test]
+async fn a_commit_of_less_is_named_by_what_it_takes() {
+    for (mode, beyond) in [("overage", "overage"), ("soft", "within_grace")] {
+        let world = World::new().await;
+        world.metered(json!([{"limit": "5", "period": "day", "mode": mode, "grace_percent": 50}]));
+        world.consume("x", "acme", "2.5").await;
+        assert_eq!(world.reserve("r", "acme", "3", 60).await["reason"], beyond);
+        let (_, less) = world.commit("r", json!({"amount": "2"})).await;
+        let told = ["reason", "overage", "used"].map(|member| less[member].as_str().unwrap().to_owned());
+        assert_eq!(told, ["within_limit", "0", "4.5"]);
+        let again = world.commit("r", json!({"amount": "2"})).await.1;
+        assert_eq!(again["reason"], "within_limit", "a repeat is answered as first");
+        assert_eq!(world.reserve("s", "acme", "2.5", 60).await["reason"], beyond);
+        assert_eq!(
+            world.commit("s", json!({"amount": "1"})).await.1["reason"],
+            beyond
+        );
+    }
 }
 
 #[tokio::test]

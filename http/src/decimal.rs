@@ -1,3 +1,4 @@
+use turnpike_domain::quantity::DECIMAL_PATTERN;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
@@ -9,7 +10,7 @@ impl utoipa::PartialSchema for SentDecimal {
     fn schema() -> RefOr<Schema> {
         let text = ObjectBuilder::new()
             .schema_type(Type::String)
-            .pattern(Some(r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"));
+            .pattern(Some(DECIMAL_PATTERN));
         let number = ObjectBuilder::new().schema_type(Type::Number);
         OneOfBuilder::new()
             .item(text)

@@ -64,7 +64,7 @@ fn list_of(uri: &Uri) -> String {
 
 impl PageQuery {
     /// The number of rows that `limit` asks for.
-    pub fn rows_of(limit: Option<usize>) -> Result<usize, Problem> {
+    fn rows_of(limit: Option<usize>) -> Result<usize, Problem> {
         match limit {
             None => Ok(PAGE_ROWS_DEFAULT),
             Some(rows) if (1..=PAGE_ROWS_MAX).contains(&rows) => Ok(rows),

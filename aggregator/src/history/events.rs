@@ -27,6 +27,8 @@ struct Search {
     log: Arc<dyn EventLog>,
     views: Vec<Arc<dyn Views>>,
     seen: Arc<Seen>,
+    /// Bytes of records that it looks through at the most, but for the last block.
+    bytes_max: usize,
     stop: Stop,
 }
 
@@ -35,9 +37,11 @@ struct Search {
 struct Found {
     events: Vec<EventView>,
     bytes: usize,
-    /// Where the last event is shown.
+    /// Bytes of records that were looked through.
+    looked: usize,
+    /// Where the last event is shown, or how far back was looked.
     last: Position,
-    /// Whether there is one behind it.
+    /// Whether there is one behind it, or may be.
     more: bool,
 }
 
@@ -66,6 +70,7 @@ impl Aggregator {
             log: Arc::clone(&self.shared.log),
             views: views.map(|partition| Arc::clone(&partition.views)).collect(),
             seen: Arc::clone(&self.seen),
+            bytes_max: self.shared.options.events_looked_bytes_max,
             stop: Stop::default(),
         };
         let _stop = search.stop.on_drop();
@@ -120,6 +125,10 @@ impl Search {
         for block in self.log.read_back(until, only) {
             let block = block?;
             self.stop.check()?;
+            if found.looked >= self.bytes_max {
+                (found.last, found.more) = (block.next, true);
+                return Ok(None);
+            }
             self.seen.note(&block, self.log.first())?;
             self.take(&block, before, found)?;
             if found.more {
@@ -150,6 +159,7 @@ impl Search {
             if position >= before {
                 continue;
             }
+            found.looked += bytes.len();
             let Some(view) = self.shown(&decode(bytes)?, position)? else {
                 continue;
             };

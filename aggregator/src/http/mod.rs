@@ -3,6 +3,7 @@
 mod export;
 mod openmeter;
 mod params;
+mod place;
 mod python;
 mod table;
 mod usage;

@@ -102,7 +102,7 @@ struct Asked {
         ("clientId" = Option<String>, Query, description = "Taken and not used"),
     ),
     responses(
-        (status = 200, body = QueryResult, description = "The rows; CSV where `Accept` says text/csv"),
+        (status = 200, body = QueryResult, description = "The rows; CSV where `Accept` says text/csv, with a column `customer_id` where rows are split by customer"),
         (status = 404, body = ProblemBody, description = "There is no such meter"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
         (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
@@ -330,6 +330,7 @@ async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Pr
     let mut head: Vec<String> = ["window_start", "window_end", "subject"]
         .map(str::to_owned)
         .to_vec();
+    head.extend(split.contains(&Split::Customer).then(|| "customer_id".to_owned()));
     head.extend(dimensions(&split).cloned());
     head.push("value".to_owned());
     let rows = parts(reading, move |rows| {
@@ -353,6 +354,7 @@ fn dimensions(split: &[Split]) -> impl Iterator<Item = &String> {
 fn cells(split: &[Split], row: &QueryRow) -> Vec<String> {
     let mut cells = vec![row.window_start.to_string(), row.window_end.to_string()];
     cells.push(row.subject.clone().unwrap_or_default());
+    cells.extend(row.customer_id.clone());
     cells.extend(dimensions(split).map(|name| row.group_by.get(name).cloned().flatten().unwrap_or_default()));
     cells.push(row.value.get().to_owned());
     cells

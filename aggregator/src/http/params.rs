@@ -1,7 +1,5 @@
 //! Query strings in which names may repeat.
 
-use std::str::FromStr as _;
-
 use percent_encoding::percent_decode_str;
 use turnpike_domain::limits::USAGE_WINDOWS_MAX;
 use turnpike_domain::problem::{Code, Problem};
@@ -9,7 +7,6 @@ use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
 use turnpike_http::parse_time;
 
 use crate::query::Windows;
-use crate::rows::key;
 
 /// Names and values of a query string, in order. What is read is taken out, so that what is left is unknown.
 pub(super) struct Pairs(Vec<(String, String)>);
@@ -52,17 +49,9 @@ impl Pairs {
         single(name, self.all(name)?)
     }
 
-    /// The same, where an empty value is one.
-    pub(super) fn one_or_empty(&mut self, name: &str) -> Result<Option<String>, Problem> {
-        let all = self.take(name);
-        single(name, all)
-    }
-
-    /// One text for all that is left, however its names are ordered; the values of one name keep their order.
-    pub(super) fn fingerprint(&self) -> String {
-        let mut pairs = self.0.clone();
-        pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
-        format!("{pairs:?}")
+    /// Leaves out what another reads.
+    pub(super) fn leave_out(&mut self, names: &[&str]) {
+        self.0.retain(|(name, _)| !names.contains(&name.as_str()));
     }
 
     /// The values of all `name[key]`, by key.
@@ -216,27 +205,6 @@ impl Format {
     }
 }
 
-/// A row's place, for a cursor: the start of its window and its group.
-pub(super) fn cursor(start: Timestamp, group: &[String]) -> String {
-    let mut bytes = Vec::new();
-    for text in group {
-        key::put_text(&mut bytes, text);
-    }
-    format!("{}.{}", start.micros(), key::hex(&bytes))
-}
-
-/// Reads what [`cursor`] wrote.
-pub(super) fn read_cursor(text: &str) -> Result<(Timestamp, Vec<String>), Problem> {
-    let wrong = || Problem::invalid("/cursor", "is not a next_cursor of this query");
-    let (start, hex) = text.split_once('.').ok_or_else(wrong)?;
-    let start = i64::from_str(start)
-        .ok()
-        .and_then(|us| Timestamp::from_micros(us).ok())
-        .ok_or_else(wrong)?;
-    let bytes = key::unhex(hex).ok_or_else(wrong)?;
-    Ok((start, key::texts(&bytes).ok_or_else(wrong)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,27 +229,10 @@ mod tests {
         assert!(twice.one("a").is_err());
         assert!(twice.end().is_err());
         assert!(Pairs::parse(Some("a=%ff")).is_err());
-        let mut empty = Pairs::parse(Some("c=&f[m]=")).unwrap();
-        assert_eq!(empty.one_or_empty("c"), Ok(Some(String::new())));
-        assert_eq!(empty.keyed("f"), [("m".to_owned(), text(&[""]))]);
-        let of = |query| Pairs::parse(Some(query)).unwrap().fingerprint();
-        assert_eq!(of("a=1&b=2"), of("b=2&a=1"));
-        assert_ne!(of("a=1&b=2"), of("a=1&b=3"));
-        assert_ne!(
-            of("a=1&a=2"),
-            of("a=2&a=1"),
-            "the order of dimensions is that of the rows"
-        );
-    }
-
-    #[test]
-    fn cursors_come_back() {
-        let at = Timestamp::parse("2026-01-01T02:00:00Z").unwrap();
-        let group = vec!["a\0b".to_owned(), String::new()];
-        assert_eq!(read_cursor(&cursor(at, &group)), Ok((at, group)));
-        for wrong in ["", "x", "1", "1.0", "1.zz", "-1.", "1.00"] {
-            assert!(read_cursor(wrong).is_err(), "{wrong}");
-        }
+        let mut rest = Pairs::parse(Some("c=&f[m]=&c=1&d=2")).unwrap();
+        rest.leave_out(&["c", "e"]);
+        assert!(rest.has("d") && !rest.has("c"));
+        assert_eq!(rest.keyed("f"), [("m".to_owned(), text(&[""]))]);
     }
 
     #[test]

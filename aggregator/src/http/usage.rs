@@ -13,11 +13,10 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{CSV, Caller, Cursor, PageQuery, ProblemBody, Reply, csv};
+use turnpike_http::{CSV, Caller, Cursor, Page, PageQuery, ProblemBody, Reply, csv};
 
-use super::params::{
-    Format, Pairs, cursor, end_of_now, read_cursor, time, unit, whole_minutes, windows, zone,
-};
+use super::params::{Format, Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
+use super::place::Place;
 use super::table;
 use crate::Aggregator;
 use crate::query::{PART_ROWS, Split, UsageQuery, UsageReading, UsageRow, Windows};
@@ -39,7 +38,6 @@ pub(crate) struct UsageBody {
     /// Values of the dimensions that rows are split by; an event without one has an empty text.
     group: BTreeMap<String, String>,
     /// The meter's value.
-    #[schema(value_type = Option<String>)]
     value: Option<Quantity>,
 }
 
@@ -100,6 +98,7 @@ pub(crate) async fn usage(
     State(aggregator): State<Arc<Aggregator>>,
     caller: Caller,
     Path(key): Path<String>,
+    page: PageQuery,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Reply<Response> {
@@ -110,8 +109,7 @@ pub(crate) async fn usage(
     if format != Format::Json {
         unpaged(&pairs)?;
     }
-    let (limit, cursor) = (limit(&mut pairs)?, pairs.one_or_empty("cursor")?);
-    let list = format!("{key} {}", pairs.fingerprint());
+    pairs.leave_out(&PAGE);
     let meter = aggregator.meter(caller.tenant, &key)?;
     let query = usage_query(&aggregator, caller.tenant, &mut pairs)?;
     pairs.end()?;
@@ -121,56 +119,46 @@ pub(crate) async fn usage(
         let reading = aggregator.usage_reading(of, query).await?;
         return Ok(written(format, split, reading).await?);
     }
-    let after = Cursor::after(&list, cursor.as_deref())?;
-    let page = Asked { list, limit, after };
-    Ok(paged(&aggregator, of, query, page).await?.into_response())
-}
-
-/// Which page is asked for.
-struct Asked {
-    /// The meter and the parameters, which cursors belong to.
-    list: String,
-    limit: usize,
-    after: Option<String>,
+    Ok(paged(&aggregator, of, query, &page).await?.into_response())
 }
 
 async fn paged(
     aggregator: &Aggregator,
     (tenant, meter): (TenantId, Arc<Meter>),
     query: UsageQuery,
-    Asked { list, limit, after }: Asked,
+    page: &PageQuery,
 ) -> Result<Json<UsagePage>, Problem> {
-    let after = after.as_deref().map(read_cursor).transpose()?;
     let (key, split) = (meter.key.clone(), query.split.clone());
-    let page = aggregator.usage_page((tenant, meter), query, after, limit);
-    let (rows, read, more) = page.await?;
+    let of = (tenant, meter);
+    let after = match page.after().map(Place::read).transpose()? {
+        Some(place) => Some(place.whole(aggregator, &of, &query).await?),
+        None => None,
+    };
+    let read = aggregator.usage_page(of, query, after, page.rows());
+    let (rows, read, more) = read.await?;
     let last = rows.last().filter(|_| more);
+    let next = last.map(|row| Place::of(row).text());
+    let Page { data, next_cursor } = page.page(rows.iter().map(|row| body(&split, row)).collect(), next);
     Ok(Json(UsagePage {
         meter: key,
-        next_cursor: last.map(|row| Cursor::of(&list, &cursor(row.window.start, &row.group))),
-        data: rows.iter().map(|row| body(&split, row)).collect(),
+        data,
         as_of: read.as_of,
         complete: read.complete && read.lacks_before.is_none(),
         lacks_before: read.lacks_before,
+        next_cursor,
     }))
 }
+
+/// The parameters that say which page is asked for.
+const PAGE: [&str; 2] = ["limit", "cursor"];
 
 /// Refuses what names a page where the rows are sent whole.
 fn unpaged(pairs: &Pairs) -> Result<(), Problem> {
     let detail = "is for pages, which only json has: csv and ndjson have all rows";
-    match ["limit", "cursor"].into_iter().find(|name| pairs.has(name)) {
+    match PAGE.into_iter().find(|name| pairs.has(name)) {
         Some(name) => Err(Problem::invalid(format!("/{name}"), detail)),
         None => Ok(()),
     }
-}
-
-fn limit(pairs: &mut Pairs) -> Result<usize, Problem> {
-    let number = |text: String| {
-        text.parse()
-            .map_err(|_| Problem::invalid("/limit", "must be a whole number"))
-    };
-    let limit = pairs.one("limit")?.map(number).transpose()?;
-    PageQuery::rows_of(limit)
 }
 
 /// Takes the parameters that say what is asked for.

@@ -85,6 +85,13 @@ impl CopyShare {
         let (of_tenant, fits) = self.copies.change(self.tenant, bytes, 0);
         fits || of_tenant == self.bytes
     }
+
+    /// Gives `bytes` of it back.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.copies.change(self.tenant, 0, bytes);
+    }
 }
 
 impl Drop for CopyShare {
@@ -112,9 +119,11 @@ mod tests {
             "a half is left, and a half of that"
         );
         assert!(!second.grow(1));
+        first.shrink(9);
+        assert!(second.grow(4) && first.grow(4), "what was given back is free");
         let mut alone = copies.share(third);
         assert!(alone.grow(90), "the first of a tenant always");
-        assert_eq!(copies.in_use().used_bytes, 1_000 + 1 + 26 + 90);
+        assert_eq!(copies.in_use().used_bytes, 1_000 + 1 + 25 + 90);
         drop((large, first, second, alone));
         assert_eq!(copies.in_use().used_bytes, 0);
         assert!(copies.held.lock().tenants.is_empty() && copies.held.lock().counted == 0);

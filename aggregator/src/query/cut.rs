@@ -88,8 +88,8 @@ pub(crate) enum Selection {
         /// Ascending minutes: those between two of them may be added up. Without any, minutes stay apart.
         bounds: Option<Arc<[u32]>>,
     },
-    /// Notes.
-    Notes(Range<Vec<u8>>),
+    /// The notes with the last keys of these, so many of each partition's memory at the most.
+    Notes { keys: Range<Vec<u8>>, last: usize },
 }
 
 /// Selections of one reader.
@@ -107,7 +107,27 @@ pub(crate) struct CopiesFull;
 #[derive(Debug, Clone)]
 pub(crate) enum Picked {
     Windows(Vec<PickedSeries>),
-    Notes(Vec<(Vec<u8>, Counts)>),
+    Notes(PickedNotes),
+}
+
+/// Notes with their keys, in no order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PickedNotes {
+    pub all: Vec<(Vec<u8>, Counts)>,
+    /// Where there were more of them: none with a key before this were picked.
+    pub from: Option<Vec<u8>>,
+}
+
+impl PickedNotes {
+    fn of(memory: &Memory, keys: &Range<Vec<u8>>, last: usize) -> Self {
+        let picked = memory.notes(keys.clone()).rev().take(last);
+        let all: Vec<_> = picked
+            .map(|(key, counts)| (key.clone(), counts.clone()))
+            .collect();
+        let first = all.last().filter(|_| all.len() == last);
+        let from = first.map(|(key, _)| key.clone());
+        Self { all, from }
+    }
 }
 
 /// The cells of one series.
@@ -125,6 +145,15 @@ impl PickedSeries {
         let before = |minute| self.cells.partition_point(|(at, _)| *at < minute);
         let (from, to) = (before(minutes.start), before(minutes.end));
         self.cells.get(from..to).unwrap_or_default()
+    }
+
+    /// Lets go of the cells before a minute.
+    pub(crate) fn forget_before(&mut self, minute: u32) {
+        let behind = self.cells.partition_point(|(at, _)| *at < minute);
+        self.cells.drain(..behind);
+        if self.cells.len() < self.cells.capacity() / 2 {
+            self.cells.shrink_to_fit();
+        }
     }
 
     /// Estimated bytes.
@@ -184,12 +213,14 @@ impl Wanted {
                 }
                 room.map(|()| Picked::Windows(picked))
             }
-            Selection::Notes(keys) => Ok(Picked::Notes(
-                memory
-                    .notes(keys.clone())
-                    .map(|(key, counts)| (key.clone(), counts.clone()))
-                    .collect(),
-            )),
+            Selection::Notes { keys, last } => Ok(Picked::Notes(PickedNotes::of(memory, keys, *last))),
+        }
+    }
+
+    /// Gives room back.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        if let Some(share) = &self.share {
+            share.lock().shrink(bytes);
         }
     }
 
@@ -246,7 +277,10 @@ impl Snapshot {
         for (picked, more) in self.picked.iter_mut().zip(wanted.of_memory(&frozen)?) {
             match (picked, more) {
                 (Picked::Windows(all), Picked::Windows(more)) => all.extend(more),
-                (Picked::Notes(all), Picked::Notes(more)) => all.extend(more),
+                (Picked::Notes(notes), Picked::Notes(more)) => {
+                    notes.all.extend(more.all);
+                    notes.from = notes.from.take().max(more.from);
+                }
                 _ => {}
             }
         }
@@ -270,11 +304,30 @@ impl Snapshot {
         }
     }
 
+    /// Lets go of the series in memory for selection `at` that are not to be kept. Returns how many bytes (estimated) they took,
+    /// and what else `keep` let go of.
+    pub(crate) fn retain(&mut self, at: usize, mut keep: impl FnMut(&mut PickedSeries) -> bool) -> usize {
+        let Some(Picked::Windows(all)) = self.picked.get_mut(at) else {
+            return 0;
+        };
+        let mut freed = 0;
+        all.retain_mut(|series| {
+            freed += series.bytes();
+            let kept = keep(series);
+            freed -= if kept { series.bytes() } else { 0 };
+            kept
+        });
+        if all.len() < all.capacity() / 2 {
+            all.shrink_to_fit();
+        }
+        freed
+    }
+
     /// The notes in memory for selection `at`.
-    pub(crate) fn notes(&self, at: usize) -> &[(Vec<u8>, Counts)] {
-        match self.picked.get(at) {
-            Some(Picked::Notes(all)) => all,
-            _ => &[],
+    pub(crate) fn notes(&self, at: usize) -> Option<&PickedNotes> {
+        match self.picked.get(at)? {
+            Picked::Notes(notes) => Some(notes),
+            Picked::Windows(_) => None,
         }
     }
 }

@@ -55,6 +55,10 @@ impl Reach {
             ..Self::default()
         }
     }
+
+    pub(super) fn contains(&self, subject: &str) -> bool {
+        self.first.contains(subject) || self.then.as_ref().is_some_and(|then| then.contains(subject))
+    }
 }
 
 impl Between {

@@ -2,7 +2,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use turnpike_domain::identity::TenantId;
-use turnpike_domain::meter::Meter;
+use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::Timestamp;
@@ -149,9 +149,42 @@ impl UsageScan {
         };
         self.left.begin_at(next);
         self.from = from;
-        if !is_full && self.held.as_ref().is_some_and(Stretch::is_cut) {
-            let left = std::mem::replace(&mut self.left, Windows::NONE);
-            self.rest = left.range().map(|range| (range.start, self.from.clone()));
+        match &self.held {
+            None => self.release(),
+            Some(held) if !is_full && held.is_cut() => {
+                let left = std::mem::replace(&mut self.left, Windows::NONE);
+                self.rest = left.range().map(|range| (range.start, self.from.clone()));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Lets go of what no further row is added up from, so that others of the tenant have room meanwhile.
+    fn release(&mut self) {
+        // A time-weighted sum needs the last value before a window, wherever it is.
+        let carried = self.plan.meter.aggregation == Aggregation::TimeWeightedSum;
+        let minute = self.left.range().map_or(u32::MAX, |range| range.start.minute());
+        let (directory, tenant) = (self.directory.as_ref(), self.plan.tenant);
+        let (splits, reach) = (&self.splits, &self.plan.reach);
+        let last_window = self.left.first(2).len() < 2;
+        let next = match &self.from {
+            Bound::Included(group) | Bound::Excluded(group) if last_window => group.first(),
+            _ => None,
+        };
+        let is_done = |subject: &str| {
+            next.is_some_and(|next| {
+                let first = splits.first_text(directory, tenant, subject);
+                reach.contains(subject) && first.is_some_and(|first| first < *next)
+            })
+        };
+        for snapshot in &mut self.snapshots {
+            let freed = snapshot.retain(0, |series| {
+                if !carried {
+                    series.forget_before(minute);
+                }
+                !series.cells.is_empty() && !is_done(&series.subject)
+            });
+            self.wanted.give_back(freed);
         }
     }
 
@@ -228,6 +261,15 @@ impl Splits {
         }
     }
 
+    /// The first text of the groups of a subject, where it is not a dimension's.
+    fn first_text(&self, directory: &dyn Directory, tenant: TenantId, subject: &str) -> Option<String> {
+        match self.0.first()? {
+            SplitAt::Customer => Some(customer_of(directory, tenant, subject)),
+            SplitAt::Subject => Some(subject.to_owned()),
+            SplitAt::Dimension(_) => None,
+        }
+    }
+
     fn of(
         &self,
         directory: &dyn Directory,
@@ -236,12 +278,16 @@ impl Splits {
         group: &[String],
     ) -> Vec<String> {
         let text = |split: &SplitAt| match split {
-            SplitAt::Customer => directory
-                .customer_of_subject(tenant, subject)
-                .map_or_else(|| subject.to_owned(), |customer| customer.key.clone()),
+            SplitAt::Customer => customer_of(directory, tenant, subject),
             SplitAt::Subject => subject.to_owned(),
             SplitAt::Dimension(at) => group.get(*at).cloned().unwrap_or_default(),
         };
         self.0.iter().map(text).collect()
     }
+}
+
+/// The customer that a subject belongs to; the subject itself where it is no customer's.
+fn customer_of(directory: &dyn Directory, tenant: TenantId, subject: &str) -> String {
+    let customer = directory.customer_of_subject(tenant, subject);
+    customer.map_or_else(|| subject.to_owned(), |customer| customer.key.clone())
 }

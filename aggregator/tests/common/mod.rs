@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod watched;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use turnpike_domain::identity::{EventName, MeterId, NameKey, Scope, TenantId};
 use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::port::directory::{Directory, DirectoryChange, DirectoryListener as _};
 use turnpike_domain::port::intake::{Intake as _, Outcome};
+use turnpike_domain::port::log::EventLog;
 use turnpike_domain::port::usage::{NoListener, SharedListener, SubjectSpan, TotalRequest, UsageReader as _};
 use turnpike_domain::port::views::Views;
 use turnpike_domain::problem::Problem;
@@ -157,7 +160,10 @@ impl World {
         let directory = Arc::new(Declared::default());
         directory.set(TENANT, meters);
         let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
-        let aggregator = open(&log, &views, &directory, &clock, &options, &listener);
+        let parts = Parts {
+            listener: listener.clone(),
+            ..parts(log.clone(), shared(&views), &directory, &clock, &options)
+        };
         Self {
             log,
             views,
@@ -165,7 +171,7 @@ impl World {
             clock,
             options,
             listener,
-            aggregator,
+            aggregator: Aggregator::start(parts).unwrap(),
         }
     }
 
@@ -173,21 +179,25 @@ impl World {
     pub fn crash(&mut self) {
         self.log = Arc::new(self.log.reopen());
         self.views = self.views.iter().map(|views| Arc::new(views.reopen())).collect();
-        self.aggregator = open(
-            &self.log,
-            &self.views,
-            &self.directory,
-            &self.clock,
-            &self.options,
-            &self.listener,
-        );
+        self.aggregator = Aggregator::start(self.parts(self.shared_views())).unwrap();
+    }
+
+    /// What its aggregator is made of, with these views.
+    pub fn parts(&self, views: Vec<Arc<dyn Views>>) -> Parts {
+        let Self {
+            directory,
+            clock,
+            options,
+            ..
+        } = self;
+        Parts {
+            listener: self.listener.clone(),
+            ..parts(self.log.clone(), views, directory, clock, options)
+        }
     }
 
     pub fn shared_views(&self) -> Vec<Arc<dyn Views>> {
-        self.views
-            .iter()
-            .map(|views| Arc::clone(views) as Arc<dyn Views>)
-            .collect()
+        shared(&self.views)
     }
 
     /// Views derived anew from the log.
@@ -195,13 +205,8 @@ impl World {
         let empty = || Arc::new(MemoryViews::new(rows::merge())) as Arc<dyn Views>;
         let views: Vec<_> = self.views.iter().map(|_| empty()).collect();
         let parts = Parts {
-            log: Arc::clone(&self.log) as _,
-            views: views.clone(),
-            directory: Arc::clone(&self.directory) as _,
             listener: Arc::new(NoListener),
-            clock: Arc::clone(&self.clock) as _,
-            key: KEY,
-            options: self.options.clone(),
+            ..self.parts(views.clone())
         };
         turnpike_aggregator::rebuild::derive(parts).await.unwrap();
         views
@@ -239,28 +244,28 @@ impl World {
     }
 }
 
-fn open(
-    log: &Arc<MemoryLog>,
-    views: &[Arc<MemoryViews>],
+fn shared(views: &[Arc<MemoryViews>]) -> Vec<Arc<dyn Views>> {
+    let views = views.iter();
+    views.map(|views| Arc::clone(views) as Arc<dyn Views>).collect()
+}
+
+/// What an aggregator over these stores is made of, to which nobody listens.
+pub fn parts(
+    log: Arc<dyn EventLog>,
+    views: Vec<Arc<dyn Views>>,
     directory: &Arc<Declared>,
     clock: &Arc<ManualClock>,
     options: &Options,
-    listener: &SharedListener,
-) -> Arc<Aggregator> {
-    let views = views
-        .iter()
-        .map(|views| Arc::clone(views) as Arc<dyn Views>)
-        .collect();
-    Aggregator::start(Parts {
-        log: Arc::clone(log) as _,
+) -> Parts {
+    Parts {
+        log,
         views,
         directory: Arc::clone(directory) as _,
-        listener: Arc::clone(listener),
+        listener: Arc::new(NoListener),
         clock: Arc::clone(clock) as _,
         key: KEY,
         options: options.clone(),
-    })
-    .unwrap()
+    }
 }
 
 /// An event as a test writes it.

@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod long_values;
 mod openmeter;
 
 use std::collections::BTreeSet;
@@ -37,7 +38,7 @@ async fn get(world: &World, scope: Scope, uri: &str, accept: &str) -> (StatusCod
         .unwrap();
     let response = routes.oneshot(request).await.unwrap();
     let status = response.status();
-    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let bytes = to_bytes(response.into_body(), 1 << 24).await.unwrap();
     (status, String::from_utf8(bytes.to_vec()).unwrap())
 }
 

@@ -80,3 +80,31 @@ fn openmeters_parameters_are_read_and_named_as_its_clients_write_them() {
         }
     });
 }
+
+#[test]
+fn rows_of_csv_are_told_apart_by_customer() {
+    runtime().block_on(async {
+        let world = world().await;
+        let base = "/api/v1/meters/tokens/query?from=2026-03-29T00:00:00Z&to=2026-03-30T00:00:00Z";
+        let window = "2026-03-29T00:00:00Z,2026-03-30T00:00:00Z";
+        for (query, head, rows) in [
+            (
+                "groupBy=customer_id",
+                "subject,customer_id,value",
+                [",acme,19.5", ",globex,4", ",loose,8"].as_slice(),
+            ),
+            (
+                "filterCustomerId=acme&filterCustomerId=globex&groupBy=g",
+                "subject,customer_id,g,value",
+                &[",acme,x,17.5", ",globex,x,4", ",acme,y,2"],
+            ),
+            ("groupBy=g", "subject,g,value", &[",,8", ",x,21.5", ",y,2"]),
+        ] {
+            let (_, csv) = get(&world, Scope::Read, &format!("{base}&{query}"), "text/csv").await;
+            let mut lines = csv.lines();
+            assert_eq!(lines.next().unwrap(), format!("window_start,window_end,{head}"));
+            let rows = rows.iter().map(|row| format!("{window},{row}"));
+            assert_eq!(lines.collect::<Vec<_>>(), rows.collect::<Vec<_>>(), "{query}");
+        }
+    });
+}

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::common::{Event, TENANT, World, at, quantity, range, request, runtime};
+use crate::common::{Event, TENANT, World, at, meter, quantity, range, request, runtime};
+use turnpike_aggregator::Options;
 use turnpike_domain::identity::TenantId;
+use turnpike_domain::meter::Aggregation;
 use turnpike_domain::port::history::{DeadLetter, EventQuery, EventStatus, History as _};
 use turnpike_domain::port::intake::{Correction, Intake as _, Rejection};
-use turnpike_domain::port::usage::UsageReader as _;
+use turnpike_domain::port::usage::{NoListener, UsageReader as _};
 use turnpike_domain::problem::Code;
 
 use crate::{all_events, event, world};
@@ -188,6 +190,106 @@ fn pages_are_full_whatever_lies_between_and_cursors_tell_nothing() {
         assert!(world.aggregator.events(TENANT, query).await.is_err());
         let none = world.aggregator.events(TenantId(3), all_events()).await.unwrap();
         assert_eq!((none.events.len(), none.next_cursor), (0, None));
+    });
+}
+
+/// The pages of a tenant with few events among many of another's.
+async fn rare_pages(world: &World) -> (usize, Vec<String>) {
+    let (mut query, mut pages, mut seen) = (all_events(), 0, Vec::new());
+    query.limit = 2;
+    loop {
+        let page = world.aggregator.events(TENANT, query.clone()).await.unwrap();
+        seen.extend(page.events.into_iter().map(|event| event.id));
+        pages += 1;
+        match page.next_cursor {
+            Some(cursor) => query.cursor = Some(cursor),
+            None => return (pages, seen),
+        }
+    }
+}
+
+#[test]
+fn a_page_of_events_looks_so_far_and_says_where_to_go_on() {
+    runtime().block_on(async {
+        let options = Options {
+            events_looked_bytes_max: 20_000,
+            ..Options::default()
+        };
+        let meters = [meter(1, "sum", Aggregation::Sum)];
+        let world = World::with(2, &meters, options, Arc::new(NoListener));
+        let of = |tenant: TenantId, id: u32| Event {
+            tenant,
+            ..Event::new(id, "c", 60, "{}")
+        };
+        for id in 0..5 {
+            world.submit(&[of(TENANT, id)]).await.unwrap();
+            for noise in 0..1_100 {
+                world
+                    .submit(&[of(TenantId(2), id * 10_000 + noise)])
+                    .await
+                    .unwrap();
+            }
+        }
+        let all = ["4", "3", "2", "1", "0"];
+        let (pages, seen) = rare_pages(&world).await;
+        assert_eq!(seen, all);
+        assert!(pages > 5, "{pages} pages through what lies between");
+        let (again, seen) = rare_pages(&world).await;
+        assert_eq!(seen, all);
+        assert!(again <= pages, "{again} pages after {pages}");
+    });
+}
+
+#[test]
+fn pages_of_dead_letters_are_whole_where_most_have_been_dealt_with() {
+    runtime().block_on(async {
+        let world = world();
+        let (mut open, mut events) = (Vec::new(), Vec::new());
+        for round in 0..4 {
+            for n in 0..30 {
+                let id = round * 100 + n;
+                open.extend(world.aggregator.reject(vec![rejection(id)]).await.unwrap());
+                if n % 6 == 0 {
+                    events.push(Event::new(id, "c", 60, r#"{"v": true}"#));
+                    world.submit(&events[events.len() - 1..]).await.unwrap();
+                }
+            }
+            if round == 1 {
+                world.aggregator.checkpoint().await.unwrap();
+            }
+        }
+        // All of the newest, and most of those that the checkpoint holds.
+        let dealt_with: Vec<_> = open.extract_if(60.., |_| true).collect();
+        let most: Vec<_> = open.extract_if(3..57, |_| true).collect();
+        for position in dealt_with.into_iter().chain(most) {
+            world.aggregator.resolve(TENANT, position).await.unwrap();
+        }
+        for event in &events[2..] {
+            let voided = world.aggregator.correct(event.name(), Correction::Void, at(70));
+            voided.await.unwrap().unwrap();
+        }
+        for limit in [1, 3, 100] {
+            let (mut positions, mut unreadable, mut cursor) = (Vec::new(), 0, None);
+            loop {
+                let page = world
+                    .aggregator
+                    .dead_letters(TENANT, limit, cursor)
+                    .await
+                    .unwrap();
+                for letter in &page.letters {
+                    match letter {
+                        DeadLetter::Refused { position, .. } => positions.push(*position),
+                        DeadLetter::Unreadable { .. } => unreadable += 1,
+                    }
+                }
+                cursor = page.next_cursor;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            positions.reverse();
+            assert_eq!((positions, unreadable), (open.clone(), 2), "{limit} a page");
+        }
     });
 }
 

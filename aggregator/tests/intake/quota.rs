@@ -162,6 +162,13 @@ fn a_quota_name_goes_from_free_to_reserved_to_free_to_committed() {
             panic!()
         };
         assert_eq!(before, committed(), "a granted event keeps its grant");
+        let found = world.aggregator.lookup(vec![name]).await.unwrap();
+        let first = found[0].as_ref().unwrap().first.as_deref();
+        assert_eq!(
+            decode(first.unwrap()),
+            Ok(commit),
+            "and its reservation is told still"
+        );
         assert_eq!(heard.0.lock().last(), Some(&(1, "-3".to_owned(), false)));
     });
 }

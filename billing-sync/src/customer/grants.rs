@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use turnpike_domain::catalog::{Catalog, FeatureKind, Findings, Grant, LimitPeriod};
+use turnpike_domain::catalog::{Catalog, Customer, FeatureKind, Findings, Grant, LimitPeriod};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::limits::{CUSTOMER_GRANTS_MAX, GRANT_EFFECTIVE_MIN_US, HOURLY_GRANT_DAYS_MAX};
 use turnpike_domain::port::control::{ControlState, Effect};
@@ -87,7 +87,7 @@ async fn put(
     own::put(&control, &changing, path, body).await
 }
 
-/// Takes a grant back: what was used of it stays used.
+/// Takes a grant back: what was used of it stays used, and only what is left of it is gone, from this minute on.
 #[utoipa::path(
     delete, path = "/v1/customers/{key}/grants/{id}", tag = "Customers", operation_id = "delete_grant",
     params(("key" = String, Path), ("id" = String, Path)),
@@ -152,6 +152,14 @@ impl Own for Grant {
         }
         let detail = format!("customer \"{customer}\" has {CUSTOMER_GRANTS_MAX} grants that have not ended");
         Err(Problem::new(Code::Invalid, detail))
+    }
+
+    /// What was drawn on it stays drawn on it.
+    fn kept_of_removed(&self, customer: &Customer, now: Timestamp) -> Option<Effect> {
+        let mut customer = customer.clone();
+        customer
+            .keep_grant(self, now)
+            .then_some(Effect::Customer(customer))
     }
 
     fn put(self) -> Effect {

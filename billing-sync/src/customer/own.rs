@@ -59,6 +59,11 @@ pub(super) trait Own: Clone + PartialEq + Serialize + Send + 'static {
         None
     }
 
+    /// What is kept with the customer of one that is taken away at `now`.
+    fn kept_of_removed(&self, customer: &Customer, now: Timestamp) -> Option<Effect> {
+        self.kept(customer, now)
+    }
+
     /// Makes or replaces it.
     fn put(self) -> Effect;
 
@@ -138,7 +143,7 @@ pub(super) async fn remove<T: Own>(
             let found = find::<T>(state, tenant, &customer, &key)?;
             let found = found.ok_or_else(|| Problem::not_found(T::NAME, &key))?;
             let whose = living_customer(state, tenant, &customer)?;
-            let kept = found.kept(&whose, now);
+            let kept = found.kept_of_removed(&whose, now);
             let note = AuditNote::new(T::DELETE, format!("customer/{customer}/{}/{key}", T::OBJECT));
             let effects = [T::remove(customer, key)].into_iter().chain(kept);
             Ok(Decision::changed(effects.collect(), note, 204, Value::Null))

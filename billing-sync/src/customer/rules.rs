@@ -66,7 +66,7 @@ pub(super) fn put(
 /// Keeps whose usage its own counted for, and what it was entitled to. A new customer never was without the parent that it begins with.
 fn follow(customer: &mut Customer, before: Option<&Customer>, now: Timestamp) -> Result<(), Problem> {
     (customer.parent_since, customer.former_parents) = (None, Vec::new());
-    customer.former_overrides = Vec::new();
+    (customer.former_overrides, customer.former_grants) = (Vec::new(), Vec::new());
     if let Some(before) = before {
         customer.follow(before, now);
     }
@@ -239,6 +239,7 @@ pub(super) fn remove(
         email: None,
         metadata: BTreeMap::new(),
         former_overrides: Vec::new(),
+        former_grants: Vec::new(),
         erased_at: Some(now),
         ..Customer::clone(&customer)
     };

@@ -253,6 +253,33 @@ async fn overrides_are_kept_and_cannot_be_told_by_callers() {
 }
 
 #[tokio::test]
+async fn grants_that_were_taken_back_are_kept_and_cannot_be_told_by_callers() {
+    let app = App::with_catalog().await;
+    let path = "/v1/customers/acme/grants/g";
+    let body = json!({"feature": "tokens", "amount": "5", "expires_at": "2026-02-01T00:00:00Z"});
+    let made = app.put(path, body.clone()).await.is(201, "");
+    app.clock.pass(3_600_000_000);
+    app.delete(path).await.is(204, "");
+    app.get(path).await.is(404, "not_found");
+    let list = app.get("/v1/customers/acme/grants").await.is(200, "");
+    assert_eq!(list["data"], json!([]));
+    let customer = app.get("/v1/customers/acme").await.is(200, "");
+    let mut ended = made.clone();
+    ended["expires_at"] = "2026-01-15T11:00:00Z".into();
+    assert_eq!(customer["former_grants"], json!([ended]));
+    // One that did not count for a minute leaves no trace, and the id is free again.
+    app.put(path, body).await.is(201, "");
+    app.delete(path).await.is(204, "");
+    assert_eq!(app.get("/v1/customers/acme").await.is(200, ""), customer);
+    let mut without = customer.clone();
+    without.as_object_mut().unwrap().remove("former_grants");
+    assert_eq!(app.put("/v1/customers/acme", without).await.is(200, ""), customer);
+    let new = json!({ "former_grants": customer["former_grants"] });
+    let made = app.put("/v1/customers/fresh", new).await.is(201, "");
+    assert_eq!(made.get("former_grants"), None);
+}
+
+#[tokio::test]
 async fn overrides_and_grants_are_put_and_taken_back() {
     let app = App::with_catalog().await;
     let more = json!({"feature": "tokens", "limits": [{"limit": "500", "period": "day"}]});

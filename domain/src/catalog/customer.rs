@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{FormerOverride, LimitPeriod};
+use crate::limits::CUSTOMER_FORMER_GRANTS_MAX;
 use crate::money::Currency;
 use crate::quantity::Quantity;
 use crate::time::{TimeRange, Timestamp};
@@ -44,6 +45,11 @@ pub struct Customer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(read_only)]
     pub former_overrides: Vec<FormerOverride>,
+    /// The grants that were taken back from it, each with when it ended, oldest first, as far back as is kept: what was drawn on
+    /// them stays drawn on them. Given by the engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(read_only)]
+    pub former_grants: Vec<Grant>,
     /// The subjects whose events are its own; its key unless said.
     #[serde(default)]
     pub subjects: Vec<String>,
@@ -97,11 +103,31 @@ impl Customer {
         self.parents().next().is_some()
     }
 
-    /// Takes over the former overrides and the parents of `before`, the same customer as it was, and notes at the minute of `now` that the parent
+    /// Keeps a grant that is taken back at `now`, as one that ended with the minute before. One that never began to count
+    /// leaves no trace. Returns whether there was anything to keep.
+    pub fn keep_grant(&mut self, grant: &Grant, now: Timestamp) -> bool {
+        let end = grant.expires_at.map_or(now, |end| end.min(now)).floor_minute();
+        if grant.effective_at.is_some_and(|start| end <= start) {
+            return false;
+        }
+        self.former_grants.push(Grant {
+            expires_at: Some(end),
+            ..grant.clone()
+        });
+        let beyond = self
+            .former_grants
+            .len()
+            .saturating_sub(CUSTOMER_FORMER_GRANTS_MAX);
+        self.former_grants.drain(..beyond);
+        true
+    }
+
+    /// Takes over the former overrides, the former grants and the parents of `before`, the same customer as it was, and notes at the minute of `now` that the parent
     /// is another one. A parent that it did not have for a minute leaves no trace, and one that it leaves and comes back
     /// to within a minute was never left.
     pub fn follow(&mut self, before: &Self, now: Timestamp) {
         self.former_overrides.clone_from(&before.former_overrides);
+        self.former_grants.clone_from(&before.former_grants);
         self.former_parents.clone_from(&before.former_parents);
         self.parent_since = before.parent_since;
         if before.parent == self.parent {
@@ -148,7 +174,6 @@ pub struct Grant {
     /// The metered feature.
     pub feature: String,
     /// How much.
-    #[schema(value_type = String)]
     pub amount: Quantity,
     /// Smaller is used first; 0 to 100.
     #[serde(default = "fifty")]
@@ -166,7 +191,6 @@ pub struct Grant {
     pub recurrence: Option<LimitPeriod>,
     /// For a recurring one: how much of what is left is carried into the next period, at the most.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
     pub rollover_max: Option<Quantity>,
 }
 

@@ -51,7 +51,6 @@ pub struct Entitlement {
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     /// How much.
-    #[schema(value_type = String)]
     pub limit: Quantity,
     /// Per which window.
     #[serde(default = "LimitPeriod::billing")]
@@ -61,7 +60,6 @@ pub struct Limit {
     pub mode: LimitMode,
     /// For `soft`: per cent above the limit that are still granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     pub grace_percent: Option<Quantity>,
 }
 

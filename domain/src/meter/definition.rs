@@ -1,8 +1,6 @@
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{Deserializer, Error, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::path::Path;
 use super::scalar::number_text;
@@ -11,6 +9,7 @@ use crate::identity::MeterId;
 use crate::limits::{METER_DIMENSIONS_MAX, METER_FILTER_VALUES_MAX, METER_TEXT_BYTES_MAX, NAME_BYTES_MAX};
 use crate::problem::Problem;
 use crate::quantity::Quantity;
+use crate::quantity::wire::{Written, written};
 
 /// How a meter adds up its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -103,35 +102,13 @@ pub struct FilterValue(pub String);
 
 impl<'de> Deserialize<'de> for FilterValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Value;
-        impl Visitor<'_> for Value {
-            type Value = FilterValue;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, number or boolean")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<FilterValue, E> {
-                Ok(FilterValue(text.to_owned()))
-            }
-
-            fn visit_bool<E: Error>(self, value: bool) -> Result<FilterValue, E> {
-                Ok(FilterValue(value.to_string()))
-            }
-
-            fn visit_i64<E: Error>(self, value: i64) -> Result<FilterValue, E> {
-                Ok(FilterValue(value.to_string()))
-            }
-
-            fn visit_u64<E: Error>(self, value: u64) -> Result<FilterValue, E> {
-                Ok(FilterValue(value.to_string()))
-            }
-
-            fn visit_f64<E: Error>(self, value: f64) -> Result<FilterValue, E> {
-                Ok(FilterValue(number_text(&value.to_string()).into_owned()))
-            }
-        }
-        deserializer.deserialize_any(Value)
+        Ok(Self(
+            match written(deserializer, "a string, number or boolean")? {
+                Written::Text(text) => text,
+                Written::Number(number) => number_text(&number).into_owned(),
+                Written::Bool(value) => value.to_string(),
+            },
+        ))
     }
 }
 
@@ -275,12 +252,45 @@ fn escaped(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::IntoDeserializer as _;
+    use serde::de::value::F64Deserializer;
+
     use super::*;
 
     fn read(json: &str) -> Result<Meter, Problem> {
         let definition: MeterDefinition =
             serde_json::from_str(json).map_err(|error| Problem::invalid("", error.to_string()))?;
         definition.into_meter(MeterId(7))
+    }
+
+    #[test]
+    fn numbers_of_filters_are_taken_as_they_were_written() {
+        let filter = |value: &str| {
+            let json = format!(
+                r#"{{"key": "m", "event_type": "t", "aggregation": "count", "filter": {{"$.n": [{value}]}}}}"#
+            );
+            read(&json).map(|meter| meter.filter["$.n"][0].clone())
+        };
+        for (value, text) in [
+            ("12345678901234567890123", "12345678901234567890123"),
+            ("123456789.123456789123", "123456789.123456789123"),
+            ("0.30000000000000004000", "0.30000000000000004"),
+            ("2e2", "200"),
+            ("\"2e2\"", "2e2"),
+            ("true", "true"),
+        ] {
+            assert_eq!(filter(value).as_deref(), Ok(text), "{value}");
+        }
+        for wrong in ["null", "[1]", "{}"] {
+            assert!(filter(wrong).is_err(), "{wrong}");
+        }
+        // As other formats hand numbers out.
+        let float = |value: f64| {
+            let reader: F64Deserializer<serde::de::value::Error> = value.into_deserializer();
+            FilterValue::deserialize(reader).map(|value| value.0)
+        };
+        assert_eq!(float(0.25).as_deref(), Ok("0.25"));
+        assert!(float(123_456_789.123_456_79).is_err());
     }
 
     #[test]

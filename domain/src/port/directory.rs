@@ -55,7 +55,7 @@ pub trait Directory: Send + Sync {
     /// A customer's grants.
     fn grants(&self, tenant: TenantId, customer: &str) -> Vec<Arc<Grant>>;
 
-    /// The customers that have grants of a feature.
+    /// The customers that have grants of a feature, or had some that are kept.
     fn grant_holders(&self, tenant: TenantId, feature: &str) -> Vec<Arc<Customer>>;
 
     /// Counts up with every change of anything here, so that what was compiled from it can be told stale.

@@ -102,6 +102,8 @@ pub struct Known {
     pub digest: u64,
     /// The encoded record.
     pub record: Vec<u8>,
+    /// Where that voids or amends an event: the encoded record that the event came with, unless it has been deleted.
+    pub first: Option<Vec<u8>>,
 }
 
 /// The partition owners, as those who write see them. All calls answer after the records are durable, and are refused

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::grants::{active_time, grants_of};
 use super::{EffectiveLimit, Reason, Windows, next_change};
 use crate::catalog::{
     AddOnUse, Catalog, Customer, Entitlement, Feature, FeatureKind, Grant, LimitPeriod, Override,
@@ -199,7 +200,8 @@ fn combine(given: &[&Entitlement], subscription: &Arc<Subscription>) -> Provisio
 /// What `customer` may do with `feature` at `at`, and until when that holds while nothing in the directory changes.
 ///
 /// * The entitlement comes from the customer itself if it has an override or a subscription that has begun and not
-///   ended, else from its nearest ancestor that has one, else from grants alone. While that subscription is paused and
+///   ended, else from its nearest ancestor that has one, else from grants alone: those of the topmost that has one which
+///   counts, and of those below it. While that subscription is paused and
 ///   no override stands, the customer is suspended, and its grants wait.
 /// * Every ancestor above with limits of its own on the feature must agree as well.
 /// * A suspended or revoked ancestor refuses for all below it.
@@ -211,11 +213,61 @@ pub fn access(
     feature: &Feature,
     at: Timestamp,
 ) -> (Access, Timestamp) {
-    let catalog = directory.catalog(tenant);
     let chain = chain_at(directory, tenant, customer, at);
+    let (provisions, mut until) = provisions(directory, tenant, &chain, feature, at);
+    let resolver = Resolver {
+        directory,
+        tenant,
+        feature,
+        at,
+        chain: &chain,
+    };
+    (resolver.decide(&provisions, &mut until), until)
+}
+
+/// The same if plan and add-ons gave the feature, without a limit, to `given`: the customer itself or one above it.
+pub fn access_if_given(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    customer: Arc<Customer>,
+    feature: &Feature,
+    at: Timestamp,
+    given: &str,
+) -> Access {
+    let chain = chain_at(directory, tenant, customer, at);
+    let (mut provisions, mut until) = provisions(directory, tenant, &chain, feature, at);
+    for (customer, provision) in chain.iter().zip(&mut provisions) {
+        if customer.key == given {
+            *provision = Provision::Has {
+                limits: Vec::new(),
+                value: None,
+                subscription: None,
+                overridden: false,
+            };
+        }
+    }
+    let resolver = Resolver {
+        directory,
+        tenant,
+        feature,
+        at,
+        chain: &chain,
+    };
+    resolver.decide(&provisions, &mut until)
+}
+
+/// What each of the chain has of a feature, and until when their subscriptions leave it so.
+fn provisions(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    chain: &[Arc<Customer>],
+    feature: &Feature,
+    at: Timestamp,
+) -> (Vec<Provision>, Timestamp) {
+    let catalog = directory.catalog(tenant);
     let mut until = Timestamp::MAX;
     let mut provisions = Vec::with_capacity(chain.len());
-    for customer in &chain {
+    for customer in chain {
         let subscriptions = directory.subscriptions(tenant, &customer.key);
         let change = subscriptions.iter().map(|s| next_change(s, at)).min();
         until = until.min(change.unwrap_or(Timestamp::MAX));
@@ -231,14 +283,7 @@ pub fn access(
             at,
         ));
     }
-    let resolver = Resolver {
-        directory,
-        tenant,
-        feature,
-        at,
-        chain: &chain,
-    };
-    (resolver.decide(&provisions, &mut until), until)
+    (provisions, until)
 }
 
 struct Resolver<'a> {
@@ -267,28 +312,34 @@ impl Resolver<'_> {
             Some((_, Provision::Has { value, .. })) if !metered => Access::Entitled { value: value.clone() },
             Some((at, Provision::Has { .. })) => self.metered(at, provisions, until),
             Some((at, _)) => self.granted(at, provisions, until, Reason::NotEntitled),
-            None => {
-                let holder = self.chain.iter().position(|c| !self.grants(&c.key).is_empty());
-                self.granted(holder.unwrap_or(0), provisions, until, Reason::NoSubscription)
-            }
+            None => match self.topmost_holder(until) {
+                Some(holder) => self.granted(holder, provisions, until, Reason::NoSubscription),
+                None => Access::Denied(Reason::NoSubscription),
+            },
         }
+    }
+
+    /// Where nobody has anything but grants: the topmost customer that has one which counts now, for what is used below it is
+    /// drawn once.
+    fn topmost_holder(&self, until: &mut Timestamp) -> Option<usize> {
+        let mut holds = |customer: &Arc<Customer>| self.any_counts(&self.grants(customer), until);
+        let holding: Vec<_> = self.chain.iter().map(&mut holds).collect();
+        holding.iter().rposition(|holds| *holds)
+    }
+
+    /// Whether any of the grants counts now, and until when that stays so.
+    fn any_counts(&self, grants: &[Arc<Grant>], until: &mut Timestamp) -> bool {
+        let times = grants.iter().map(|grant| active_time(grant));
+        let edges = times.clone().flat_map(|time| [time.start, time.end]);
+        let next = edges.filter(|edge| *edge > self.at).min();
+        *until = (*until).min(next.unwrap_or(Timestamp::MAX));
+        times.into_iter().any(|time| time.contains(self.at))
     }
 
     /// The entitlement of a customer that has nothing but grants, if it has any.
     fn granted(&self, at: usize, provisions: &[Provision], until: &mut Timestamp, refusal: Reason) -> Access {
-        let grants = self.pool_grants(&self.chain[at]);
-        let edges = grants
-            .iter()
-            .flat_map(|grant| [grant.effective_at, grant.expires_at]);
-        let next = edges.flatten().filter(|edge| *edge > self.at).min();
-        *until = (*until).min(next.unwrap_or(Timestamp::MAX));
-        let active = |grant: &Arc<Grant>| {
-            grant
-                .effective_at
-                .is_none_or(|from| from.floor_minute() <= self.at)
-                && grant.expires_at.is_none_or(|end| self.at < end.floor_minute())
-        };
-        if self.feature.kind == FeatureKind::Metered && grants.iter().any(active) {
+        let counts = self.any_counts(&self.pool_grants(&self.chain[at]), until);
+        if self.feature.kind == FeatureKind::Metered && counts {
             self.metered(at, provisions, until)
         } else {
             Access::Denied(refusal)
@@ -338,16 +389,14 @@ impl Resolver<'_> {
         })
     }
 
-    fn grants(&self, customer: &str) -> Vec<Arc<Grant>> {
-        let mut grants = self.directory.grants(self.tenant, customer);
-        grants.retain(|grant| grant.feature == self.feature.key);
-        grants
+    fn grants(&self, customer: &Customer) -> Vec<Arc<Grant>> {
+        grants_of(self.directory, self.tenant, customer, &self.feature.key)
     }
 
     /// The grants of a customer and of those descendants that use its entitlement. Found from those that have grants, who
     /// are few, and not by a walk over all that are below.
     fn pool_grants(&self, customer: &Customer) -> Vec<Arc<Grant>> {
-        let mut grants = self.grants(&customer.key);
+        let mut grants = self.grants(customer);
         if !self.directory.is_parent(self.tenant, &customer.key) {
             return grants;
         }
@@ -359,7 +408,7 @@ impl Resolver<'_> {
             };
             let shares = |below: &Arc<Customer>| self.has_nothing_of_its_own(&catalog, &below.key);
             if depth > 0 && chain[..depth].iter().all(shares) {
-                grants.extend(self.grants(&holder.key));
+                grants.extend(self.grants(&holder));
             }
         }
         grants

@@ -1,10 +1,8 @@
 use std::sync::Arc;
 
 use super::lineage::Lineage;
-use super::{EffectiveLimit, Level, Provision};
+use super::{EffectiveLimit, Provision};
 use crate::catalog::{Catalog, LimitPeriod};
-use crate::identity::TenantId;
-use crate::port::directory::Directory;
 use crate::quantity::Quantity;
 use crate::time::{CalendarUnit, TimeRange, Timestamp};
 
@@ -59,13 +57,17 @@ impl PartialEq for LevelCourse {
 }
 
 impl LevelCourse {
-    /// The course of `level` for a feature.
-    pub fn new(directory: &dyn Directory, tenant: TenantId, level: &Level, feature: &str) -> Self {
+    pub(super) fn new(catalog: Arc<Catalog>, feature: &str, lineage: Lineage) -> Self {
         Self {
-            catalog: directory.catalog(tenant),
+            catalog,
             feature: feature.to_owned(),
-            lineage: Lineage::new(directory, tenant, &level.customer, feature),
+            lineage,
         }
+    }
+
+    /// The key of the customer whose course it is.
+    pub fn customer(&self) -> &str {
+        self.lineage.customer()
     }
 }
 

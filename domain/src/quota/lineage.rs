@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::access::{Provision, bounding, provision, provision_unpaused};
+use super::grants::{active_time, grants_of};
 use super::{Windows, next_change, zone_of};
 use crate::catalog::{Catalog, Customer, Override, Subscription};
 use crate::identity::TenantId;
@@ -11,12 +12,15 @@ use crate::time::{TimeRange, Timestamp, Zone};
 
 /// What one customer itself was given of a feature.
 #[derive(Debug, PartialEq)]
-struct Given {
+pub(super) struct Given {
+    customer: String,
     zone: Zone,
     /// Newest first.
     subscriptions: Vec<Arc<Subscription>>,
     /// Each over the time in which it stood; these do not overlap.
     overrides: Vec<(TimeRange, Override)>,
+    /// When each of its grants counts.
+    granted: Vec<TimeRange>,
     /// Where what it gives changes, ascending.
     changes: Vec<Timestamp>,
 }
@@ -49,11 +53,16 @@ impl Given {
         let ours = |(_, over): &(TimeRange, Override)| over.entitlement.feature == feature;
         let subscriptions = directory.subscriptions(tenant, &customer.key);
         let overrides: Vec<_> = former.chain(standing).filter(ours).collect();
+        let grants = grants_of(directory, tenant, customer, feature);
+        let granted: Vec<_> = grants.iter().map(|grant| active_time(grant)).collect();
+        let times = overrides.iter().map(|(time, _)| time).chain(&granted);
         Self {
+            customer: customer.key.clone(),
             zone: zone_of(directory, tenant, customer),
-            changes: changes(&subscriptions, &overrides),
+            changes: changes(&subscriptions, times),
             subscriptions,
             overrides,
+            granted,
         }
     }
 
@@ -69,14 +78,17 @@ impl Given {
     }
 }
 
-/// Where subscriptions and overrides change, ascending.
-fn changes(subscriptions: &[Arc<Subscription>], overrides: &[(TimeRange, Override)]) -> Vec<Timestamp> {
+/// Where subscriptions change and times begin or end, ascending.
+fn changes<'a>(
+    subscriptions: &[Arc<Subscription>],
+    times: impl Iterator<Item = &'a TimeRange>,
+) -> Vec<Timestamp> {
     let subscriptions = subscriptions.iter().flat_map(|one| {
         let next = |at: &Timestamp| Some(next_change(one, *at)).filter(|next| *next < Timestamp::MAX);
         std::iter::successors(next(&Timestamp::EPOCH), next)
     });
-    let overrides = overrides.iter().flat_map(|(time, _)| [time.start, time.end]);
-    let mut changes: Vec<_> = subscriptions.chain(overrides).collect();
+    let times = times.flat_map(|time| [time.start, time.end]);
+    let mut changes: Vec<_> = subscriptions.chain(times).collect();
     changes.sort_unstable();
     changes.dedup();
     changes
@@ -84,14 +96,14 @@ fn changes(subscriptions: &[Arc<Subscription>], overrides: &[(TimeRange, Overrid
 
 impl Lineage {
     /// That of `customer` for a feature. Each stretch of time is followed upwards on its own, so that there are no more
-    /// of them on a level than moves below it.
+    /// of them on a level than moves below it. `given` keeps what customers were given for the next one.
     pub(super) fn new(
         directory: &dyn Directory,
         tenant: TenantId,
         customer: &Arc<Customer>,
         feature: &str,
+        given: &mut HashMap<String, Arc<Given>>,
     ) -> Self {
-        let mut given: HashMap<String, Arc<Given>> = HashMap::new();
         let mut given_to = |customer: &Customer| {
             let new = || Arc::new(Given::new(directory, tenant, customer, feature));
             Arc::clone(given.entry(customer.key.clone()).or_insert_with(new))
@@ -153,6 +165,43 @@ impl Lineage {
         let found = given.find(|(_, given)| !matches!(given, Provision::Nothing));
         let (place, provision) = found.unwrap_or((0, Provision::Nothing));
         (provision, self.windows_of(place, at))
+    }
+
+    /// The key of the customer itself.
+    pub(super) fn customer(&self) -> &str {
+        &self.own.customer
+    }
+
+    /// Whether a customer is this one or above it at an instant.
+    pub(super) fn has_above(&self, customer: &str, at: Timestamp) -> bool {
+        self.at(at).any(|one| one.customer == customer)
+    }
+
+    /// Whose limits and grants counted for the customer over time: one behind the other, without gaps.
+    ///
+    /// It is the nearest that had anything but grants; where none had, the topmost that had a grant, so that whatever was
+    /// used below it is drawn once; else the customer itself.
+    pub(super) fn providers(&self, catalog: &Catalog, feature: &str) -> Vec<(TimeRange, &str)> {
+        let mut found: Vec<(TimeRange, &str)> = Vec::new();
+        let mut at = TimeRange::ALL.start;
+        while at < TimeRange::ALL.end {
+            let until = self.change_after(at);
+            let provider = self.provider_at(catalog, feature, at);
+            match found.last_mut() {
+                Some((time, last)) if *last == provider => time.end = until,
+                _ => found.push((TimeRange::new(at, until), provider)),
+            }
+            at = until;
+        }
+        found
+    }
+
+    fn provider_at(&self, catalog: &Catalog, feature: &str, at: Timestamp) -> &str {
+        let has = |one: &&Given| !matches!(one.provision_at(catalog, feature, at), Provision::Nothing);
+        let holds = |one: &&Given| one.granted.iter().any(|time| time.contains(at));
+        let provider = self.at(at).find(has);
+        let provider = provider.or_else(|| self.at(at).filter(holds).last());
+        &provider.unwrap_or(&self.own).customer
     }
 
     /// Its own windows.

@@ -8,12 +8,16 @@ mod decision;
 mod grants;
 mod limit;
 mod lineage;
+mod pools;
 mod window;
 
-pub use access::{Access, Level, MeteredAccess, Provision, access, offered, provision, zone_of};
+pub use access::{
+    Access, Level, MeteredAccess, Provision, access, access_if_given, offered, provision, zone_of,
+};
 pub use course::{Allowance, Bound, Course, LevelCourse};
 pub use decision::{Decision, Figures, Reason, decide, granted};
-pub use grants::{GrantPlan, Segment, Standing};
+pub use grants::{GrantPlan, Placed, Pool, Pools, Segment, Standing, Stay};
 pub use limit::EffectiveLimit;
+pub use pools::pools;
 pub use window::Windows;
 pub(crate) use window::next_change;

@@ -16,6 +16,14 @@ const PARTS_MAX: u128 = 10_u128.pow(18 + DECIMAL_PLACES) - 1;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Decimal(i128);
 
+impl utoipa::PartialSchema for Decimal {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        numeral::schema("A decimal with up to 18 digits before the point and 15 behind it.")
+    }
+}
+
+impl utoipa::ToSchema for Decimal {}
+
 /// Why a text is no [`Decimal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecimalError {

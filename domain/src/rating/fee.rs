@@ -12,11 +12,9 @@ use crate::problem::FieldError;
 pub struct Fee {
     /// Per cent of the gross amount.
     #[serde(default)]
-    #[schema(value_type = String)]
     pub rate_percent: Decimal,
     /// Added once, in the currency of the gross amount.
     #[serde(default)]
-    #[schema(value_type = String)]
     pub fixed: Decimal,
 }
 
@@ -26,7 +24,6 @@ pub struct Fee {
 pub struct Commission {
     /// Per cent of the gross amount.
     #[serde(default)]
-    #[schema(value_type = String)]
     pub rate_percent: Decimal,
 }
 

@@ -155,7 +155,6 @@ pub struct Matrix {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct MatrixRate {
     /// The price of one unit.
-    #[schema(value_type = String)]
     pub unit_amount: Decimal,
     /// Dimension → value, one for each dimension of the price.
     #[serde(flatten)]

@@ -64,55 +64,45 @@ pub struct PriceWire {
     model: ModelName,
     /// `flat`: the amount of a period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     amount: Option<Decimal>,
     /// `flat`: charged before or after its period; `advance` unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timing: Option<Timing>,
     /// `per_unit`: the price of one unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     unit_amount: Option<Decimal>,
     /// `per_unit`, `package`: units that are free in each period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     included: Option<Quantity>,
     /// `graduated`, `volume`, `graduated_percentage`: ascending; the last one has no `up_to`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tiers: Option<Vec<TierWire>>,
     /// `package`: units in a package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     package_size: Option<Quantity>,
     /// `package`: the price of a package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     package_amount: Option<Decimal>,
     /// `package`: what becomes of a package that is begun; `up` unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     round: Option<PackageRound>,
     /// `percentage`: per cent of each event's charged part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     rate_percent: Option<Decimal>,
     /// `percentage`: added for each charged event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     fixed_amount: Option<Decimal>,
     /// `percentage`: free events in each period; 0: no such bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     free_events: Option<u64>,
     /// `percentage`: free sum of amounts in each period; 0: no such bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     free_amount: Option<Quantity>,
     /// `percentage`: the least fee of a charged event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     min_per_event: Option<Decimal>,
     /// `percentage`: the largest fee of a charged event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     max_per_event: Option<Decimal>,
     /// `matrix`: group-by keys of the meter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,15 +112,12 @@ pub struct PriceWire {
     rates: Option<Vec<MatrixRate>>,
     /// `matrix`: the unit price of all other combinations; 0 unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     default_unit_amount: Option<Decimal>,
     /// The least amount of a period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     minimum_amount: Option<Decimal>,
     /// The largest amount of a period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     maximum_amount: Option<Decimal>,
     /// Group-by key of the meter → the values that are charged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -143,19 +130,15 @@ pub struct PriceWire {
 pub(super) struct TierWire {
     /// The last unit of the tier; null or absent for the last tier.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
     up_to: Option<Quantity>,
     /// `graduated`, `volume`: the price of one unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     unit_amount: Option<Decimal>,
     /// `graduated_percentage`: per cent of the amount inside the tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     rate_percent: Option<Decimal>,
     /// Charged once when the tier is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     flat_amount: Option<Decimal>,
 }
 

@@ -23,19 +23,14 @@ pub(super) struct QuotaAnswer {
     /// The feature.
     pub(super) feature: String,
     /// How much the limit is; null for unlimited.
-    #[schema(value_type = Option<String>)]
     pub(super) limit: Option<Quantity>,
     /// What was used in its window.
-    #[schema(value_type = Option<String>)]
     pub(super) used: Option<Quantity>,
     /// What is held by reservations and by calls on their way to the log.
-    #[schema(value_type = Option<String>)]
     pub(super) reserved: Option<Quantity>,
     /// What is left below the limit; null for unlimited.
-    #[schema(value_type = Option<String>)]
     pub(super) remaining: Option<Quantity>,
     /// What is above the limit.
-    #[schema(value_type = Option<String>)]
     pub(super) overage: Option<Quantity>,
     /// When its window ends; null for never.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -70,19 +65,14 @@ pub(super) struct QuotaLimit {
     /// What happens at it.
     pub(super) mode: LimitMode,
     /// How much; null for unlimited.
-    #[schema(value_type = Option<String>)]
     pub(super) limit: Option<Quantity>,
     /// What was used in its window.
-    #[schema(value_type = String)]
     pub(super) used: Quantity,
     /// What is held.
-    #[schema(value_type = String)]
     pub(super) reserved: Quantity,
     /// What is left below it; null for unlimited.
-    #[schema(value_type = Option<String>)]
     pub(super) remaining: Option<Quantity>,
     /// What is above it.
-    #[schema(value_type = String)]
     pub(super) overage: Quantity,
     /// When its window ends; null for never.
     #[schema(value_type = Option<String>, format = DateTime)]

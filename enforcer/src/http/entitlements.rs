@@ -46,10 +46,8 @@ pub(super) struct EntitlementGrant {
     /// Whose grant it is.
     customer: String,
     /// How much was granted: of a recurring one, each time.
-    #[schema(value_type = String)]
     amount: Quantity,
     /// What is left of it; what is reserved from it is no longer left.
-    #[schema(value_type = String)]
     balance: Quantity,
     /// When it ends; null for never.
     #[schema(value_type = Option<String>, format = DateTime)]

@@ -22,14 +22,22 @@ pub(super) fn seconds_to_grant(outcome: &Outcome) -> Option<u32> {
     if !outcome.fits_when_unused {
         return None;
     }
-    let seconds = seconds_to_reset(outcome, outcome.figures()?)?;
-    Some(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
+    let reset = seconds_to_reset(outcome, outcome.figures()?)?;
+    let earliest = outcome
+        .not_before
+        .map_or(1, |time| seconds_to(outcome, time.micros()));
+    Some(u32::try_from(reset.max(earliest).max(1)).unwrap_or(u32::MAX))
 }
 
 fn seconds_to_reset(outcome: &Outcome, limit: &LimitOutcome) -> Option<i64> {
     let resets_us = Some(limit.figures.resets_us).filter(|us| *us != i64::MAX)?;
-    let left_us = resets_us - outcome.as_of.micros();
-    Some((left_us.max(0) + 999_999) / 1_000_000)
+    Some(seconds_to(outcome, resets_us))
+}
+
+/// Whole seconds until an instant, none where it is over.
+fn seconds_to(outcome: &Outcome, time_us: i64) -> i64 {
+    let left_us = time_us - outcome.as_of.micros();
+    (left_us.max(0) + 999_999) / 1_000_000
 }
 
 /// Adds the headers; nothing where no limit decides.

@@ -167,6 +167,41 @@ async fn moves_on_every_level_are_followed_once_each() {
     assert!(lookups < 10 * LEVELS * MOVES, "{lookups}");
 }
 
+#[tokio::test]
+async fn a_grant_drawn_beside_siblings_is_gone_wherever_its_customer_goes() {
+    let world = team_with_five("month", Some("10")).await;
+    world.put_customer("peer", json!({"parent": "acme"}));
+    world.put_customer("beta", json!({}));
+    world.subscribe("beta", "pro", &[]);
+    assert_eq!(world.consume("a", "peer", "10").await["allowed"], true);
+    assert_eq!(world.consume("b", "team", "3").await["allowed"], true);
+    world.clock.set("2026-01-10T12:05:00Z");
+    world.put_override("team", month("0"));
+    world.clock.set("2026-01-10T12:10:00Z");
+    assert_eq!(
+        balances_of(&world, "team").await,
+        ["2"],
+        "with nothing of its own"
+    );
+    world.remove_override("team", "tokens");
+    world.move_customer("team", Some("beta"));
+    world.clock.set("2026-01-10T12:15:00Z");
+    let world = world.restart().await;
+    assert_eq!(balances_of(&world, "team").await, ["2"], "under another parent");
+    // All ten of the other parent, and what is left.
+    assert_eq!(world.consume("c", "team", "13").await["allowed"], false);
+    assert_eq!(world.consume("d", "team", "12").await["allowed"], true);
+    world.clock.set("2026-01-10T12:20:00Z");
+    world.move_customer("team", Some("acme"));
+    world.clock.set("2026-02-02T00:00:00Z");
+    assert_eq!(
+        balances_of(&world, "team").await,
+        ["0"],
+        "and back, in another window"
+    );
+    assert_eq!(world.consume("e", "peer", "11").await["allowed"], false);
+}
+
 /// One below the other; only the last uses anything.
 const CHAIN: [&str; 3] = ["acme", "unit", "team"];
 

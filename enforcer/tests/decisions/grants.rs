@@ -117,11 +117,11 @@ async fn an_upgrade_from_days_to_months_keeps_what_is_left_of_a_grant() {
         s.later.push(phase);
     });
     world.told(DirectoryChange::Customer(TENANT, "acme".to_owned()));
-    // Two of the grant were drawn on the fifth; the month counts all that it used.
+    // Two of the grant were drawn on the fifth; the month's limit counts the twenty that it did not cover.
     let answer = world.check("acme", "tokens", "0").await;
     assert_eq!(
         texts(&answer, &["limit", "used", "remaining"]),
-        ["103", "22", "81"]
+        ["105", "22", "83"]
     );
 }
 
@@ -183,11 +183,12 @@ async fn what_a_refusal_names_counts_what_is_left_of_grants() {
         "12 and the grant's 5"
     );
     assert_eq!(named(&world, "18").await, ["twenty"]);
-    // 14 of 10: four of the grant are gone, whatever plan comes next.
+    // 14 of 10: four of the grant are gone, and ten count, whatever plan comes next.
     world.consume("a", "acme", "14").await;
-    assert_eq!(named(&world, "2").await, ["twenty"]);
-    assert_eq!(named(&world, "7").await, ["twenty"]);
-    assert_eq!(named(&world, "8").await, [""; 0]);
+    assert_eq!(named(&world, "3").await, ["twelve", "twenty"]);
+    assert_eq!(named(&world, "4").await, ["twenty"]);
+    assert_eq!(named(&world, "11").await, ["twenty"]);
+    assert_eq!(named(&world, "12").await, [""; 0]);
     // And what is named keeps its word.
     world.clock.set("2026-01-10T12:05:00Z");
     world.directory.edit_subscription("acme", |s| {
@@ -196,7 +197,7 @@ async fn what_a_refusal_names_counts_what_is_left_of_grants() {
         s.later.push(phase);
     });
     world.told(DirectoryChange::Customer(TENANT, "acme".to_owned()));
-    assert_eq!(world.consume("b", "acme", "7").await["allowed"], true);
+    assert_eq!(world.consume("b", "acme", "11").await["allowed"], true);
     assert_eq!(world.consume("c", "acme", "1").await["allowed"], false);
 }
 

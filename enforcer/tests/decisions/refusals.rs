@@ -185,6 +185,27 @@ async fn a_refusal_that_no_waiting_heals_is_not_retryable() {
 }
 
 #[tokio::test]
+async fn a_refusal_beyond_used_up_grants_is_retryable_where_they_are_given_again() {
+    for (recurrence, expires, retryable) in [
+        (json!(null), json!(null), [true, true, false]),
+        (json!(null), json!("2026-02-01T00:00:00Z"), [true, false, false]),
+        (json!("month"), json!(null), [true, true, true]),
+    ] {
+        let world = World::new().await;
+        world.metered(json!([{"limit": "10", "period": "month"}]));
+        world.put_grant("acme", json!({"id": "g", "feature": "tokens", "amount": "5", "effective_at": "2026-01-03T00:00:00Z", "recurrence": recurrence, "expires_at": expires}));
+        // Two of the grant are drawn: a later month has ten, and the other three where the grant lasts.
+        world.consume("a", "acme", "12").await;
+        for (amount, retryable) in ["10", "13", "15"].into_iter().zip(retryable) {
+            let body = json!({"customer": "acme", "feature": "tokens", "amount": amount});
+            let path = "/v1/quota/check?status=strict";
+            let (_, answer, _) = world.call("POST", path, Some(body)).await;
+            assert_eq!(answer["retryable"], retryable, "{amount} {recurrence} {expires}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_names_what_would_allow_it() {
     let world = World::new().await;
     world.metered(json!([{"limit": "10", "period": "month"}]));
@@ -220,4 +241,93 @@ async fn a_refusal_names_what_would_allow_it() {
         (&answer["reason"], &answer["upgrade_options"][0]["key"]),
         (&json!("no_subscription"), &json!("big"))
     );
+}
+
+/// What a refusal of `amount` names: keys, and for whom.
+async fn named(world: &World, customer: &str, amount: &str) -> Vec<(String, String)> {
+    let answer = world.check(customer, "tokens", amount).await;
+    assert_eq!(answer["allowed"], false, "{answer}");
+    let text = |option: &Value, member: &str| option[member].as_str().unwrap().to_owned();
+    let options = answer["upgrade_options"].as_array().unwrap().iter();
+    options
+        .map(|option| (text(option, "key"), text(option, "customer")))
+        .collect()
+}
+
+fn for_customer(customer: &str, keys: &[&str]) -> Vec<(String, String)> {
+    let named = keys.iter().map(|key| ((*key).to_owned(), customer.to_owned()));
+    named.collect()
+}
+
+fn day(limit: &str) -> Value {
+    json!([{"feature": "tokens", "limits": [{"limit": limit, "period": "day"}]}])
+}
+
+#[tokio::test]
+async fn what_would_help_is_found_anew_when_its_windows_end() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "month"}]));
+    for period in ["minute", "second"] {
+        let limits = json!([{"limit": "20", "period": period}]);
+        world.put_plan(period, json!([{"feature": "tokens", "limits": limits}]));
+    }
+    world.consume("a", "acme", "10").await;
+    assert_eq!(named(&world, "acme", "11").await, []);
+    world.clock.pass_s(1);
+    assert_eq!(
+        named(&world, "acme", "11").await,
+        for_customer("acme", &["second"])
+    );
+    world.clock.pass_s(59);
+    let both = for_customer("acme", &["minute", "second"]);
+    assert_eq!(named(&world, "acme", "11").await, both);
+    // What comes meanwhile counts in the new windows.
+    world.log.tokens("acme", at("2026-01-10T12:01:00Z"), 10);
+    assert_eq!(named(&world, "acme", "11").await, []);
+    world.clock.pass_s(61);
+    assert_eq!(named(&world, "acme", "11").await, both);
+}
+
+/// `acme` above `kid`, and plans of ten and of a hundred a day.
+async fn above() -> World {
+    let world = World::new().await;
+    world.put_feature("tokens", json!({"kind": "metered", "meter": "tokens"}));
+    world.put_plan("p", day("10"));
+    world.put_plan("q", day("100"));
+    world.put_plan("without", json!([]));
+    world.put_customer("acme", json!({}));
+    world.put_customer("kid", json!({"parent": "acme"}));
+    world
+}
+
+#[tokio::test]
+async fn nothing_is_named_where_an_override_takes_the_feature_away() {
+    let revoked = json!({"feature": "tokens", "revoked": true});
+    let world = above().await;
+    world.put_override("acme", revoked.clone());
+    assert_eq!(named(&world, "kid", "1").await, [], "above");
+    world.subscribe("kid", "q", &[]);
+    assert_eq!(named(&world, "kid", "1").await, []);
+    let world = above().await;
+    world.subscribe("acme", "p", &[]);
+    world.put_override("kid", revoked);
+    assert_eq!(named(&world, "kid", "1").await, [], "its own");
+}
+
+#[tokio::test]
+async fn nothing_is_named_that_another_customer_would_refuse() {
+    let world = above().await;
+    world.subscribe("acme", "p", &[]);
+    world.subscribe("kid", "without", &[]);
+    assert_eq!(named(&world, "kid", "1").await, for_customer("kid", &["p", "q"]));
+    assert_eq!(named(&world, "kid", "11").await, [], "ten are left above");
+    world.put_grant("acme", json!({"id": "g", "feature": "tokens", "amount": "5"}));
+    assert_eq!(named(&world, "kid", "11").await, for_customer("kid", &["q"]));
+    world.consume("a", "acme", "15").await;
+    assert_eq!(named(&world, "kid", "1").await, []);
+    world.subscribe("kid", "q", &[]);
+    assert_eq!(named(&world, "kid", "1").await, for_customer("acme", &["q"]));
+    assert_eq!(named(&world, "kid", "101").await, [], "its own refuses too");
+    world.put_override("acme", day("1")[0].clone());
+    assert_eq!(named(&world, "kid", "1").await, [], "an override decides above");
 }

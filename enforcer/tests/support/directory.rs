@@ -161,6 +161,18 @@ impl FakeDirectory {
         self.change(|state| state.grants.entry(customer.to_owned()).or_default().push(grant));
     }
 
+    /// Takes a grant back, as the control store does.
+    pub fn remove_grant(&self, customer: &str, id: &str, now: Timestamp) {
+        self.change(|state| {
+            let all = state.grants.entry(customer.to_owned()).or_default();
+            let at = all.iter().position(|one| one.id == id).unwrap();
+            let grant = all.remove(at);
+            let mut whose = Customer::clone(&state.customers[customer]);
+            whose.keep_grant(&grant, now);
+            state.customers.insert(customer.to_owned(), Arc::new(whose));
+        });
+    }
+
     /// How often a customer was looked up.
     pub fn lookups(&self) -> usize {
         self.1.load(Ordering::Relaxed)
@@ -250,11 +262,12 @@ impl Directory for FakeDirectory {
 
     fn grant_holders(&self, _: TenantId, feature: &str) -> Vec<Arc<Customer>> {
         let state = self.0.read();
-        let holds = |all: &[Arc<Grant>]| all.iter().any(|grant| grant.feature == feature);
-        let holders = state.grants.iter().filter(|(_, all)| holds(all));
-        holders
-            .filter_map(|(key, _)| state.customers.get(key).cloned())
-            .collect()
+        let holds = |one: &&Arc<Customer>| {
+            let given = state.grants.get(&one.key).into_iter().flatten();
+            let given = given.map(AsRef::as_ref).chain(&one.former_grants);
+            given.into_iter().any(|grant| grant.feature == feature)
+        };
+        state.customers.values().filter(holds).cloned().collect()
     }
 
     fn epoch(&self) -> u64 {

@@ -197,6 +197,7 @@ impl FakeLog {
             position,
             digest: quota.digest,
             record: quota.record.clone(),
+            first: None,
         };
         state.names.insert(quota.name, entry);
         if let Record::Event(event) | Record::Committed { event, .. } = &record {
@@ -244,6 +245,7 @@ impl Intake for FakeLog {
                 position: Position(state.next),
                 digest: known.digest,
                 record,
+                first: Some(known.record.clone()),
             };
             state.names.insert(name, voided.clone());
             Ok(Some(voided))

@@ -195,6 +195,12 @@ impl World {
         self.told(DirectoryChange::Customer(TENANT, customer.to_owned()));
     }
 
+    pub fn remove_grant(&self, customer: &str, id: &str) {
+        self.directory
+            .remove_grant(customer, id, self.clock.machine_now());
+        self.told(DirectoryChange::Customer(TENANT, customer.to_owned()));
+    }
+
     /// A metered feature `tokens` over the meter of that name, a plan `pro` with `limits` on it, and the customer `acme`.
     pub fn metered(&self, limits: Value) {
         self.put_feature("tokens", json!({"kind": "metered", "meter": "tokens"}));

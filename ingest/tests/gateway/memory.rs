@@ -172,6 +172,7 @@ impl Intake for MemoryIntake {
                 position,
                 digest,
                 record,
+                first: None,
             }))
         })
     }

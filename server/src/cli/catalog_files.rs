@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use toml::de::{DeTable, DeValue};
+use turnpike_domain::quantity::wire::survives_float;
 
 use super::CommandError;
 use crate::config::did_you_mean;
@@ -49,6 +50,7 @@ impl CatalogFiles {
     /// Adds a file's declarations.
     pub(crate) fn add(&mut self, name: &str, text: String) -> Result<(), String> {
         let table: toml::Table = toml::from_str(&text).map_err(|error| error.to_string())?;
+        check_floats(&text)?;
         for (part, value) in table {
             if !PARTS.contains(&part.as_str()) {
                 let hint = did_you_mean(&part, PARTS.into_iter())
@@ -177,6 +179,28 @@ fn toml_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(files)
 }
 
+/// Refuses numbers of which a float would keep another value: in a TOML file they are floats.
+fn check_floats(text: &str) -> Result<(), String> {
+    let table = DeTable::parse(text).map_err(|error| error.to_string())?;
+    let mut left: Vec<_> = table.get_ref().values().collect();
+    while let Some(value) = left.pop() {
+        match value.get_ref() {
+            DeValue::Float(number) if !survives_float(number.as_str()) => {
+                let above = text.get(..value.span().start).unwrap_or_default();
+                return Err(format!(
+                    "line {}: {} has more digits than a number in TOML keeps: write it as a string",
+                    1 + above.matches('\n').count(),
+                    number.as_str()
+                ));
+            }
+            DeValue::Array(items) => left.extend(items.iter()),
+            DeValue::Table(table) => left.extend(table.values()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +231,11 @@ mod tests {
             ("[[meter]]\nkey = \"a\"", "unknown part \"meter\""),
             ("[meters]\na = 1", "[[meters]]"),
             ("[[plans]]\nkey = \"p\"\nx", "line 3"),
+            (
+                "[[plans]]\nkey = \"p\"\nprices = [{amount = 123456789.123456789123}]",
+                "line 3: 123456789.123456789123 has more digits",
+            ),
+            ("[[plans]]\nkey = 0.1000000000000000000001", "line 2"),
         ] {
             let error = of(&[text]).unwrap_err();
             assert!(error.contains(expected), "{error}");

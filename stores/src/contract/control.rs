@@ -52,6 +52,7 @@ pub fn customer(key: &str, subject: &str) -> Customer {
         parent_since: None,
         former_parents: Vec::new(),
         former_overrides: Vec::new(),
+        former_grants: Vec::new(),
         subjects: vec![subject.to_owned()],
         suspended: false,
         metadata: std::collections::BTreeMap::new(),

@@ -188,6 +188,17 @@ const LOSSES: &[Loss] = &[
         "missing at its beginning",
     ),
     (
+        "a bit of the log's beginning",
+        |data| {
+            let first = &segments(data)[0];
+            let mut bytes = std::fs::read(first).expect("a segment");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+            std::fs::write(first, bytes).expect("turned over");
+        },
+        "byte ",
+    ),
+    (
         "the log's last segment",
         |data| remove(segments(data).last().expect("segments")),
         "the log in",

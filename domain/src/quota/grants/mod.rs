@@ -1,9 +1,13 @@
-//! How the grants of one level are used up.
+//! How the grants of one customer and of those that share its entitlement are used up.
 //!
 //! Usage draws on the plan's allowance of its window first, for that is lost at the window's end; only what is beyond
 //! it draws on grants: smaller priority first, then earlier end (of the grant, or of its recurrence), then earlier
 //! start, then id. A recurring grant is given anew at each boundary of its recurrence, with at most `rollover_max` of
-//! what was left. Usage that nothing covers (plain events beyond everything) draws on no later grant.
+//! what was left. Usage that nothing covers (plain events beyond everything) draws on no later grant. What a grant covered
+//! is no part of what a window used of its allowance, also where another allowance takes over within the window.
+//!
+//! A grant counts in one pool at a time: that of the customer whose entitlement its own customer uses. When it moves to
+//! another one, what was drawn on it goes with it, so each of its units is drawn once, whatever is moved and changed.
 //!
 //! What is left is a function of the usage alone, by segments: nothing is kept that could be lost or counted twice. Time
 //! from before the last instant at which everything began anew takes no part; see `walk`.
@@ -19,13 +23,53 @@ mod tests;
 use std::sync::Arc;
 
 use super::course::{Bound, Course};
-use crate::catalog::{Grant, LimitPeriod};
+use crate::catalog::{Customer, Grant, LimitPeriod};
+use crate::identity::TenantId;
+use crate::port::directory::Directory;
 use crate::time::{TimeRange, Timestamp};
 
 pub use fold::Standing;
 use walk::Turns;
 
-/// A stretch of time in which neither the window nor the set of grants changes.
+/// A stretch of time spent in one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stay {
+    /// When.
+    pub range: TimeRange,
+    /// The place of the pool among [`Pools::pools`]; `None`: one that decides nothing any more.
+    pub pool: Option<usize>,
+}
+
+/// A grant with the pools in which it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The grant.
+    pub grant: Arc<Grant>,
+    /// One behind the other, without gaps while it counts.
+    pub stays: Vec<Stay>,
+}
+
+/// The usage of a customer and of all below it, with what it may use before grants are drawn on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool<C> {
+    /// What the customer was given.
+    pub course: C,
+    /// In whose pool the customer itself was, from the first event on without gaps: it draws on grants while in its own.
+    pub providers: Vec<Stay>,
+    /// Until when what it used decides about grants of the first pool.
+    pub until: Timestamp,
+}
+
+/// The grants of a pool, and of all pools that their past goes through.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pools<C> {
+    /// The first is the one that was asked about.
+    pub pools: Vec<Pool<C>>,
+    /// Their grants.
+    pub grants: Vec<Placed>,
+}
+
+/// A stretch of time of one pool in which neither the window nor the set of grants changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// When.
@@ -43,47 +87,83 @@ pub struct Segment {
 enum Held {
     /// Nothing changed in the segment, or a window ended with it.
     Not,
-    /// This.
-    Within(Bound),
+    /// This, of a pool: another one where its customer got an entitlement of its own.
+    Within(usize, Bound),
     /// What drew on no grants at all.
     Wholly,
 }
 
-impl Segment {
-    fn bounds(&self) -> impl Iterator<Item = Bound> + use<> {
-        let held = match self.held {
-            Held::Within(bound) => Some(bound),
-            Held::Not | Held::Wholly => None,
-        };
-        self.bound.into_iter().chain(held)
-    }
-}
-
-/// The grants of one level, with the segments that decide what is left of them.
+/// The grants of one pool, with the segments that decide what is left of them.
 pub struct GrantPlan<C> {
     /// What it was made of.
-    given: Vec<Arc<Grant>>,
-    course: C,
+    pools: Pools<C>,
     /// Those that count at any time of the segments.
     grants: Vec<Timed>,
-    segments: Vec<Segment>,
+    /// By pool. The last of the first pool contains now; all others are over.
+    segments: Vec<Vec<Segment>>,
 }
 
 /// A grant with the time in which it counts.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Timed {
     grant: Arc<Grant>,
     active: TimeRange,
+    stays: Vec<TimedStay>,
+}
+
+/// A stay of a grant, with how often it was given anew before.
+#[derive(Debug)]
+struct TimedStay {
+    range: TimeRange,
+    pool: Option<usize>,
+    /// Before it came into the pool.
+    turns: u32,
+    /// What the pool's own count was then.
+    first: u32,
+}
+
+/// When a grant counts: its bounds are whole minutes.
+pub(super) fn active_time(grant: &Grant) -> TimeRange {
+    let start = grant.effective_at.unwrap_or(Timestamp::EPOCH).floor_minute();
+    let end = grant.expires_at.map_or(Timestamp::MAX, Timestamp::floor_minute);
+    TimeRange::new(start, end)
+}
+
+/// All grants of a feature that a customer has, with those that were taken back: these ended.
+pub(super) fn grants_of(
+    directory: &dyn Directory,
+    tenant: TenantId,
+    customer: &Customer,
+    feature: &str,
+) -> Vec<Arc<Grant>> {
+    let former = customer.former_grants.iter();
+    let mut grants = directory.grants(tenant, &customer.key);
+    grants.extend(former.cloned().map(Arc::new));
+    grants.retain(|grant| grant.feature == feature);
+    grants
+}
+
+/// The stay that contains an instant, of stays that follow one another.
+fn stay_at(stays: &[Stay], at: Timestamp) -> Option<&Stay> {
+    let next = stays.partition_point(|stay| stay.range.end <= at);
+    stays.get(next).filter(|stay| stay.range.contains(at))
 }
 
 impl Timed {
-    /// Bounds of grants are whole minutes.
-    fn new(grant: &Arc<Grant>) -> Self {
-        let start = grant.effective_at.unwrap_or(Timestamp::EPOCH).floor_minute();
-        let end = grant.expires_at.map_or(Timestamp::MAX, Timestamp::floor_minute);
+    fn new(placed: &Placed) -> Self {
+        let active = active_time(&placed.grant);
+        let stays = placed.stays.iter().filter_map(|stay| {
+            Some(TimedStay {
+                range: stay.range.intersect(&active)?,
+                pool: stay.pool,
+                turns: 0,
+                first: 0,
+            })
+        });
         Self {
-            grant: Arc::clone(grant),
-            active: TimeRange::new(start, end),
+            grant: Arc::clone(&placed.grant),
+            active,
+            stays: stays.collect(),
         }
     }
 
@@ -93,49 +173,76 @@ impl Timed {
             .recurrence
             .filter(|period| *period != LimitPeriod::Ever)
     }
-    /// How often it was given anew before a segment.
+
+    /// The stay that contains an instant.
+    fn stay_at(&self, at: Timestamp) -> Option<&TimedStay> {
+        let next = self.stays.partition_point(|stay| stay.range.end <= at);
+        self.stays.get(next).filter(|stay| stay.range.contains(at))
+    }
+
+    fn is_in(&self, pool: usize, at: Timestamp) -> bool {
+        self.stay_at(at).is_some_and(|stay| stay.pool == Some(pool))
+    }
+
+    /// How often it was given anew before a segment of the pool in which it was then.
     fn turn(&self, segment: &Segment) -> u32 {
-        self.period().map_or(0, |period| segment.turns.of(period))
+        let (Some(period), Some(stay)) = (self.period(), self.stay_at(segment.range.start)) else {
+            return 0;
+        };
+        stay.turns + segment.turns.of(period).saturating_sub(stay.first)
     }
 }
 
 impl<C: Course> GrantPlan<C> {
-    /// The plan of `grants` up to the segment that contains `now`; `None` when no grant has begun and not all ended.
-    pub fn new(grants: &[Arc<Grant>], course: C, now: Timestamp) -> Option<Self> {
-        let given = grants.to_vec();
-        let mut grants: Vec<_> = grants.iter().map(Timed::new).collect();
+    /// The plan of the first of `pools` up to its segment that contains `now`; `None` when no grant counts in it now, nor did
+    /// in a window that goes on under another allowance.
+    pub fn new(pools: Pools<C>, now: Timestamp) -> Option<Self> {
+        let mut grants: Vec<_> = pools.grants.iter().map(Timed::new).collect();
         grants.retain(|grant| grant.active.start < grant.active.end);
-        if !grants.iter().any(|grant| grant.active.start <= now)
-            || grants.iter().all(|grant| grant.active.end <= now)
-        {
+        let (from, segments) = walk::segments(&grants, &pools.pools, now);
+        if from >= now && !grants.iter().any(|grant| grant.is_in(0, now)) {
             return None;
         }
-        let from = walk::fresh_start(&grants, &course, now);
         grants.retain(|grant| grant.active.end > from);
-        let segments = walk::segments(&grants, &course, from, now);
+        for grant in &mut grants {
+            walk::count_turns(grant, &pools.pools, &segments);
+        }
         Some(Self {
-            given,
-            course,
+            pools,
             grants,
             segments,
         })
     }
 
-    /// Whether it is what [`Self::new`] would make.
-    pub fn stands(&self, grants: &[Arc<Grant>], course: &C, now: Timestamp) -> bool
+    /// Whether it is what [`Self::new`] would make of `pools` at `now`.
+    pub fn stands(&self, pools: &Pools<C>, now: Timestamp) -> bool
     where
         C: PartialEq,
     {
-        self.current().range.contains(now) && self.given == grants && self.course == *course
+        self.is_of(now) && self.pools == *pools
     }
 
-    /// The segments before the current one, each beginning where the one before ends: their usage decides what is left.
-    pub fn past(&self) -> &[Segment] {
-        &self.segments[..self.segments.len() - 1]
+    /// Whether its current segment contains `now`.
+    pub fn is_of(&self, now: Timestamp) -> bool {
+        self.current().range.contains(now)
+    }
+
+    /// Each pool with its segments before now, of which each begins where the one before ends: their usage decides what
+    /// is left. The first is the plan's own.
+    pub fn past(&self) -> impl Iterator<Item = (&C, &[Segment])> {
+        let past = (0..self.segments.len()).map(|pool| self.past_of(pool));
+        self.pools.pools.iter().map(|pool| &pool.course).zip(past)
+    }
+
+    fn past_of(&self, pool: usize) -> &[Segment] {
+        let segments = &self.segments[pool];
+        let current = usize::from(pool == 0);
+        &segments[..segments.len() - current]
     }
 
     /// The segment that contains now.
     pub fn current(&self) -> Segment {
-        self.segments[self.segments.len() - 1]
+        let own = &self.segments[0];
+        own[own.len() - 1]
     }
 }

@@ -50,23 +50,41 @@ fn day_of(at: Timestamp) -> TimeRange {
     Zone::UTC.window(CalendarUnit::Day, at)
 }
 
-fn arcs(grants: &[Grant]) -> Vec<Arc<Grant>> {
-    grants.iter().cloned().map(Arc::new).collect()
+/// All in one pool, whose customer always had its own.
+pub(super) fn in_one<C>(grants: &[Grant], course: C) -> Pools<C> {
+    let stays = vec![Stay {
+        range: TimeRange::ALL,
+        pool: Some(0),
+    }];
+    let placed = |grant: &Grant| Placed {
+        grant: Arc::new(grant.clone()),
+        stays: stays.clone(),
+    };
+    Pools {
+        grants: grants.iter().map(placed).collect(),
+        pools: vec![Pool {
+            course,
+            providers: stays.clone(),
+            until: Timestamp::MAX,
+        }],
+    }
 }
 
-fn units<const N: usize>(used: [i64; N]) -> [Quantity; N] {
-    used.map(Quantity::from_units)
+fn units<const N: usize>(used: [i64; N]) -> [Vec<Quantity>; 1] {
+    [used.map(Quantity::from_units).to_vec()]
 }
 
 /// Days of 10 each.
 fn plan(grants: &[Grant], now: Timestamp) -> Option<GrantPlan<impl Course + use<>>> {
     let days = Given(|at| within(day_of(at), 10, Timestamp::MAX));
-    GrantPlan::new(&arcs(grants), days, now)
+    GrantPlan::new(in_one(grants, days), now)
 }
 
 fn left(plan: &GrantPlan<impl Course>, used: &[i64]) -> Vec<(String, String)> {
     let used: Vec<_> = used.iter().map(|n| Quantity::from_units(*n)).collect();
-    let left = plan.left(&plan.standing(&used), Quantity::ZERO).into_iter();
+    let left = plan
+        .left(&plan.standing(&[used]), Quantity::ZERO, Quantity::ZERO)
+        .into_iter();
     left.map(|(grant, left)| (grant.id.clone(), left.to_string()))
         .collect()
 }
@@ -84,7 +102,7 @@ fn smaller_priority_then_earlier_end_is_drawn_first() {
     first.priority = 0;
     let grants = [grant("z", 5, 0, Some(9)), grant("a", 5, 0, Some(8)), first];
     let plan = plan(&grants, day(1)).unwrap();
-    assert_eq!(plan.past().len(), 1);
+    assert_eq!(past(&plan).len(), 1);
     assert_eq!(
         left(&plan, &[17]),
         pairs(&[("late", "0"), ("a", "3"), ("z", "5")])
@@ -96,7 +114,7 @@ fn smaller_priority_then_earlier_end_is_drawn_first() {
         pairs(&[("late", "0"), ("a", "0"), ("z", "0")])
     );
     assert_eq!(
-        plan.extra(&plan.standing(&units([100])), Quantity::ZERO),
+        plan.extra(&plan.standing(&units([100])), Quantity::ZERO, Quantity::ZERO),
         Quantity::ZERO
     );
 }
@@ -107,7 +125,7 @@ fn a_recurring_grant_is_given_anew_with_at_most_its_rollover() {
     weekly.recurrence = Some(LimitPeriod::Week);
     weekly.rollover_max = Some(Quantity::from_units(2));
     let plan = plan(std::slice::from_ref(&weekly), day(12)).unwrap();
-    assert_eq!(plan.past().len(), 8);
+    assert_eq!(past(&plan).len(), 8);
     assert_eq!(left(&plan, &[0; 8]), pairs(&[("w", "7")]));
     assert_eq!(left(&plan, &[11, 0, 13, 0, 0, 0, 0, 0]), pairs(&[("w", "6")]));
     assert_eq!(left(&plan, &[11, 0, 13, 0, 0, 0, 0, 15]), pairs(&[("w", "1")]));
@@ -122,15 +140,23 @@ fn what_a_window_used_before_a_grant_began_is_not_drawn_from_it() {
     noon.effective_at = Some(day(3).plus_micros(DAY_US / 2));
     let now = day(3).plus_micros(DAY_US * 3 / 4);
     let plan = plan(&[noon], now).unwrap();
-    assert_eq!(plan.past().len(), 1);
+    assert_eq!(past(&plan).len(), 1);
     assert_eq!(plan.current().range.end, day(4));
     // 13 of 10 were used in the morning: the afternoon has the grant, and no more.
     assert_eq!(
-        plan.extra(&plan.standing(&units([13])), Quantity::from_units(13)),
+        plan.extra(
+            &plan.standing(&units([13])),
+            Quantity::from_units(13),
+            Quantity::ZERO
+        ),
         Quantity::from_units(8)
     );
     assert_eq!(
-        plan.extra(&plan.standing(&units([4])), Quantity::from_units(4)),
+        plan.extra(
+            &plan.standing(&units([4])),
+            Quantity::from_units(4),
+            Quantity::ZERO
+        ),
         Quantity::from_units(5)
     );
 }
@@ -140,7 +166,11 @@ fn what_is_left_now_falls_with_what_the_window_uses_beyond_its_allowance() {
     let grants = [grant("a", 5, 3, Some(8)), grant("b", 5, 3, None)];
     let plan = plan(&grants, day(4)).unwrap();
     let left = |total: i64| {
-        let left = plan.left(&plan.standing(&units([12])), Quantity::from_units(total));
+        let left = plan.left(
+            &plan.standing(&units([12])),
+            Quantity::from_units(total),
+            Quantity::ZERO,
+        );
         left.iter().map(|(_, left)| left.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(left(10), ["3", "5"]);
@@ -156,11 +186,11 @@ fn ended_on_the_fifth(now: Timestamp) -> GrantPlan<impl Course> {
         }
         within(TimeRange::ALL, 0, Timestamp::MAX)
     });
-    GrantPlan::new(&arcs(&[grant("g", 5, 3, None)]), course, now).unwrap()
+    GrantPlan::new(in_one(&[grant("g", 5, 3, None)], course), now).unwrap()
 }
 
 fn past(plan: &GrantPlan<impl Course>) -> Vec<TimeRange> {
-    plan.past().iter().map(|segment| segment.range).collect()
+    plan.past_of(0).iter().map(|segment| segment.range).collect()
 }
 
 #[test]
@@ -179,11 +209,16 @@ fn the_end_of_a_subscription_draws_nothing_that_its_windows_covered() {
         plan.extra(
             &plan.standing(&units(used)),
             Quantity::from_units(used.iter().sum()),
+            Quantity::ZERO,
         )
     };
     assert_eq!(extra([70, 10, 9]), Quantity::from_units(94));
     assert_eq!(extra([70, 10, 12]), Quantity::from_units(95), "two were drawn");
-    let left = plan.left(&plan.standing(&units([0, 10, 12])), Quantity::from_units(24));
+    let left = plan.left(
+        &plan.standing(&units([0, 10, 12])),
+        Quantity::from_units(24),
+        Quantity::ZERO,
+    );
     assert_eq!(left[0].1, Quantity::from_units(1));
 }
 
@@ -196,7 +231,7 @@ fn a_window_that_begins_within_a_segment_counts_its_own_part() {
         }
         within(TimeRange::new(day(1), day(31)), 10, Timestamp::MAX)
     });
-    let plan = GrantPlan::new(&arcs(&[grant("g", 5, 0, None)]), course, day(4)).unwrap();
+    let plan = GrantPlan::new(in_one(&[grant("g", 5, 0, None)], course), day(4)).unwrap();
     let changed = day(3).plus_micros(MINUTE_US);
     assert_eq!(
         past(&plan),
@@ -210,13 +245,18 @@ fn a_window_that_begins_within_a_segment_counts_its_own_part() {
         plan.extra(
             &plan.standing(&units(used)),
             Quantity::from_units(used.iter().sum()),
+            Quantity::ZERO,
         )
     };
-    assert_eq!(extra([1, 1, 0]), Quantity::from_units(3));
+    assert_eq!(
+        extra([1, 1, 0]),
+        Quantity::from_units(4),
+        "one that it covered, and three"
+    );
     assert_eq!(
         extra([1, 13, 0]),
-        Quantity::from_units(3),
-        "what January used beyond its allowance"
+        Quantity::from_units(4),
+        "the grant covered four of January, which has one of its ten left"
     );
 }
 
@@ -230,7 +270,7 @@ fn the_minute_of_a_change_draws_what_neither_side_covers() {
         at if at < end => within(day_of(at), 10, end),
         _ => within(TimeRange::ALL, 0, Timestamp::MAX),
     });
-    let plan = GrantPlan::new(&arcs(&[grant("g", 50, 1, None)]), course, day(6)).unwrap();
+    let plan = GrantPlan::new(in_one(&[grant("g", 50, 1, None)], course), day(6)).unwrap();
     let minute = |at: Timestamp| TimeRange::new(at, at.plus_micros(MINUTE_US));
     let ranges = past(&plan);
     let left = |uses: &[(Timestamp, i64)]| {
@@ -239,7 +279,10 @@ fn the_minute_of_a_change_draws_what_neither_side_covers() {
             Quantity::from_units(uses.map(|(_, used)| used).sum())
         };
         let used: Vec<_> = ranges.iter().map(used).collect();
-        plan.left(&plan.standing(&used), Quantity::ZERO)[0].1.parts() / crate::quantity::UNIT
+        plan.left(&plan.standing(&[used]), Quantity::ZERO, Quantity::ZERO)[0]
+            .1
+            .parts()
+            / crate::quantity::UNIT
     };
     assert!(ranges.contains(&minute(lower)) && ranges.contains(&minute(end)));
     assert_eq!(left(&[(day(2), 60), (lower, 30)]), 50, "the month covered it");
@@ -259,8 +302,8 @@ fn the_minute_of_a_change_draws_what_neither_side_covers() {
         "the day covered what was used in the minute of its end"
     );
     assert_eq!(left(&[(end, 19)]), 41);
-    let nothing = plan.standing(&vec![Quantity::ZERO; ranges.len()]);
-    let later = plan.left(&nothing, Quantity::from_units(9));
+    let nothing = plan.standing(&[vec![Quantity::ZERO; ranges.len()]]);
+    let later = plan.left(&nothing, Quantity::from_units(9), Quantity::ZERO);
     assert_eq!(
         later[0].1,
         Quantity::from_units(41),
@@ -295,10 +338,10 @@ fn what_began_anew_since_is_not_followed() {
     // Ten years of hours under a grant that lasts decide about it, however many they are.
     grants.push(grant("old", 1_000, 0, None));
     let plan = plan(&grants, now).unwrap();
-    assert_eq!(plan.past().len(), (9 * 366 + 100) * 24 + 12);
+    assert_eq!(past(&plan).len(), (9 * 366 + 100) * 24 + 12);
     // Fifty days of two an hour: five hours are the day's allowance, of the others each has one of its own grant.
     let used = vec![Quantity::from_units(2); 50 * 24];
-    let left = plan.left(&plan.standing(&used), Quantity::ZERO);
+    let left = plan.left(&plan.standing(&[used]), Quantity::ZERO, Quantity::ZERO);
     let old = left.iter().find(|(grant, _)| grant.id == "old").unwrap();
     assert_eq!(old.1, Quantity::from_units(1_000 - 50 * 19));
 }

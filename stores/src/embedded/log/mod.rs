@@ -65,6 +65,9 @@ pub struct LogOptions {
     pub compression: Compression,
     /// How often the space on the disk is measured, and after which rest the end is sealed.
     pub tick: Duration,
+    /// Bytes of the newest segments before the last one whose checksums a start looks at, whole segments only. The last one
+    /// is always read whole.
+    pub checked_bytes: u64,
     /// What is known of the log elsewhere.
     pub expected: Expected,
 }
@@ -79,6 +82,7 @@ impl LogOptions {
             ahead_bytes: 16 * 1024 * 1024,
             compression: Compression::Lz4,
             tick: Duration::from_millis(500),
+            checked_bytes: 256 * 1024 * 1024,
             expected: Expected::default(),
         }
     }

@@ -49,6 +49,9 @@ impl Opened {
         };
         let beside = Beside::read(disk, directory)?;
         options.expected.check(directory, chain.as_ref(), &beside)?;
+        if let Some(chain) = &chain {
+            recovery::check_newest(disk, &chain.segments, options.checked_bytes)?;
+        }
         if let Some(path) = unborn {
             tracing::info!(path = %path.display(), "removing a segment whose making was interrupted");
             let removed = disk.remove(&path).and_then(|()| disk.sync_directory(directory));

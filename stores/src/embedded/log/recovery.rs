@@ -277,6 +277,30 @@ fn pieces(
     Ok(())
 }
 
+/// Looks at the checksums of the newest segments before the last one, as far as they have `bytes_max` bytes together: of a log
+/// that is not large all damage is met before anything is built upon it, and a large one costs a start no more than this.
+pub(super) fn check_newest(
+    disk: &dyn Disk,
+    segments: &[Arc<Segment>],
+    bytes_max: u64,
+) -> Result<(), StoreError> {
+    let mut left = bytes_max;
+    for pair in segments.windows(2).rev() {
+        let (segment, end) = (&pair[0], pair[1].start);
+        let Some(rest) = left.checked_sub(end - segment.start) else {
+            break;
+        };
+        left = rest;
+        let mut walk = Walk::new(disk, segment, segment.body(), end)?;
+        while let Some(header) = walk.next()? {
+            if let Header::Block(block) = header {
+                walk.check(&block)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Makes a segment's file with its header, durably.
 pub(super) fn write_header(
     disk: &dyn Disk,

@@ -1,6 +1,5 @@
 //! The ports that read the directory.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -114,12 +113,14 @@ impl Directory for MemoryDirectory {
 
     fn grant_holders(&self, tenant: TenantId, feature: &str) -> Vec<Arc<Customer>> {
         self.with(tenant, |room| {
-            let holds =
-                |all: &BTreeMap<String, Arc<Grant>>| all.values().any(|grant| grant.feature == feature);
-            let holders = room.grants.iter().filter(|all| holds(all.value()));
-            holders
-                .filter_map(|all| room.customers.get(all.key()).map(|customer| customer.clone()))
-                .collect()
+            let ours = |grant: &Grant| grant.feature == feature;
+            let holders = room.grants.iter().filter_map(|all| {
+                let customer = room.customers.get(all.key())?;
+                let holds = all.value().values().any(|grant| ours(grant));
+                let held = || customer.former_grants.iter().any(ours);
+                (holds || held()).then(|| Arc::clone(&customer))
+            });
+            holders.collect()
         })
     }
 

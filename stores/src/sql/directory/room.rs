@@ -26,6 +26,7 @@ pub(super) struct Room {
     /// Id of a subscription → customer.
     pub(super) subscribers: DashMap<String, String>,
     pub(super) overrides: DashMap<String, BTreeMap<String, Arc<Override>>>,
+    /// Of those who have some, or had.
     pub(super) grants: DashMap<String, BTreeMap<String, Arc<Grant>>>,
     pub(super) uses: Uses,
 }
@@ -60,6 +61,9 @@ impl Room {
                 .entry(parent.to_owned())
                 .or_default()
                 .insert(customer.key.clone());
+        }
+        if !customer.former_grants.is_empty() {
+            self.grants.entry(customer.key.clone()).or_default();
         }
         match before {
             Some(before) => self.unlink(&before, Some(&customer)),

@@ -19,6 +19,10 @@ pub(super) fn dump(store: &SqlStore) -> String {
     for tenant in store.tenants() {
         let id = tenant.id;
         lines.push(format!("{tenant:?} {:?} {:?}", store.catalog(id), store.keys(id)));
+        let holders = store.grant_holders(id, "f").into_iter();
+        let mut holders: Vec<_> = holders.map(|holder| holder.key.clone()).collect();
+        holders.sort_unstable();
+        lines.push(format!("{holders:?}"));
         for n in 0..WORLD {
             let key = format!("k{n}");
             lines.push(format!(
@@ -56,6 +60,7 @@ fn any_effect(kind: u8, a: u8, b: u8, store: &SqlStore, tenant: TenantId) -> Eff
             })
         }
         1 => Effect::Customer(Customer {
+            former_grants: (b & 16 != 0).then(|| grant(&key, &other)).into_iter().collect(),
             subjects: vec![key.clone(), other],
             ..contract::customer(&key, &key)
         }),
