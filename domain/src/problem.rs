@@ -32,6 +32,8 @@ codes! {
     InvalidJson = "invalid_json", 400, false;
     /// The request cannot be read: a parameter, header or encoding is broken.
     InvalidRequest = "invalid_request", 400, false;
+    /// The connection ended, or failed, before the body did: send the whole call again.
+    IncompleteBody = "incomplete_body", 400, true;
     /// No valid API key was sent: `Authorization: Bearer <key>`.
     Unauthorized = "unauthorized", 401, false;
     /// The key is valid but lacks the scope that this call needs.

@@ -10,6 +10,7 @@ use turnpike_domain::time::Timestamp;
 
 use crate::Enforcer;
 use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count, ended, grant_record};
+use crate::decide::Taking;
 use crate::entry::Entry;
 use crate::hold::Holds;
 use crate::known::{Past, PastGrant};
@@ -131,7 +132,7 @@ impl Enforcer {
         let beyond = amount.checked_sub(reservation.amount).unwrap_or_default();
         let mut reason = Reason::parse(&reservation.reason).unwrap_or(Reason::WithinLimit);
         if beyond > Quantity::ZERO {
-            match self.attempt(&entry, beyond, time).await? {
+            match self.attempt(&entry, beyond, time, Taking::Event).await? {
                 Attempt::Granted {
                     hold,
                     reason: granted,
@@ -148,7 +149,6 @@ impl Enforcer {
                     // then decide on all of it.
                     return Ok(Outcome {
                         fits_when_unused: fits_when_unused(&resolved, &outcome, amount),
-                        not_before: Some(reservation.expires),
                         as_of: now,
                         ..outcome
                     });
@@ -189,7 +189,7 @@ impl Enforcer {
             ..
         } = commit;
         let entry = self.entry(reservation.tenant, &reservation.customer, &reservation.feature)?;
-        match self.attempt(&entry, amount, time).await? {
+        match self.attempt(&entry, amount, time, Taking::Event).await? {
             Attempt::Granted {
                 resolved,
                 hold,

@@ -11,6 +11,7 @@ use turnpike_domain::record::{EventRecord, GrantRecord, Record, encode};
 use turnpike_domain::time::Timestamp;
 
 use crate::Enforcer;
+use crate::decide::{Taken, Taking};
 use crate::entry::{Entry, Resolved, Verdict};
 use crate::hold::{Hold, Holds};
 use crate::known::{self, Past, PastGrant};
@@ -108,7 +109,7 @@ impl Enforcer {
             }
         }
         let now = self.parts.clock.now(tenant);
-        let (resolved, hold, reason) = match self.attempt(&entry, amount, now).await? {
+        let (resolved, hold, reason) = match self.attempt(&entry, amount, now, Taking::Event).await? {
             Attempt::Granted {
                 resolved,
                 hold,
@@ -146,6 +147,7 @@ impl Enforcer {
         entry: &Arc<Entry>,
         amount: Quantity,
         time: Timestamp,
+        what: Taking,
     ) -> Result<Attempt, Problem> {
         entry.see(self.coarse_s.load(std::sync::atomic::Ordering::Relaxed));
         for _ in 0..ATTEMPTS {
@@ -154,8 +156,8 @@ impl Enforcer {
             let refused = match &resolved.verdict {
                 Verdict::Denied(reason) => plain(*reason),
                 Verdict::Entitled(_) => plain(Reason::Entitled),
-                Verdict::Metered(_) => match self.take(entry, &resolved, amount, time) {
-                    crate::decide::Taken::Granted(hold, decision) => {
+                Verdict::Metered(_) => match self.take(entry, &resolved, amount, time, what) {
+                    Taken::Granted(hold, decision) => {
                         let reason = decision.reason;
                         return Ok(Attempt::Granted {
                             resolved,
@@ -163,14 +165,14 @@ impl Enforcer {
                             reason,
                         });
                     }
-                    crate::decide::Taken::Refused(decision, figures) => Outcome::new(
+                    Taken::Refused(decision, figures) => Outcome::new(
                         entry,
                         &resolved,
                         &figures,
                         (decision.reason, Some(decision.index)),
                         time,
                     ),
-                    crate::decide::Taken::Stale => continue,
+                    Taken::Stale => continue,
                 },
             };
             return Ok(Attempt::Refused(resolved, refused));

@@ -31,6 +31,15 @@ impl Decided {
     }
 }
 
+/// What quota is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taking {
+    /// An event that is written at once.
+    Event,
+    /// A reservation, whose event comes with its commit.
+    Reservation,
+}
+
 /// What became of an attempt to take.
 pub(crate) enum Taken {
     /// Taken; the decision as it stood right behind.
@@ -98,6 +107,7 @@ impl Enforcer {
         resolved: &Resolved,
         amount: Quantity,
         time: Timestamp,
+        what: Taking,
     ) -> Taken {
         let Verdict::Metered(metering) = &resolved.verdict else {
             return Taken::Stale;
@@ -108,6 +118,7 @@ impl Enforcer {
             feature: entry.feature.clone(),
             meter: metering.meter,
             subject: metering.subject.clone(),
+            reserved_by: (what == Taking::Reservation).then(|| entry.customer.clone()),
             time,
             amount: amount.parts(),
         });

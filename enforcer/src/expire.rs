@@ -34,6 +34,7 @@ impl Enforcer {
             feature: reservation.feature.as_str().into(),
             meter: meter.id,
             subject: subject.as_str().into(),
+            reserved_by: Some(reservation.customer.as_str().into()),
             time: reservation.made,
             amount: reservation.amount.parts(),
         });

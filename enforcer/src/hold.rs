@@ -18,8 +18,10 @@ pub(crate) struct Hold {
     pub(crate) tenant: TenantId,
     pub(crate) feature: Arc<str>,
     pub(crate) meter: MeterId,
-    /// The subject that its event has.
+    /// The subject that its event has, as things stand.
     pub(crate) subject: Arc<str>,
+    /// For a reservation: the customer. The event of its commit has the subject that is the customer's first by then.
+    pub(crate) reserved_by: Option<Arc<str>>,
     /// The time that its event counts for.
     pub(crate) time: Timestamp,
     pub(crate) amount: i128,
@@ -160,6 +162,7 @@ impl HoldBook {
             feature: draft.feature,
             meter: draft.meter,
             subject: draft.subject,
+            reserved_by: draft.reserved_by,
             time: draft.time,
             amount: draft.amount,
             parts: Mutex::default(),
@@ -203,6 +206,7 @@ pub(crate) struct HoldDraft {
     pub(crate) feature: Arc<str>,
     pub(crate) meter: MeterId,
     pub(crate) subject: Arc<str>,
+    pub(crate) reserved_by: Option<Arc<str>>,
     pub(crate) time: Timestamp,
     pub(crate) amount: i128,
 }

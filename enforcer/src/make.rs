@@ -187,16 +187,26 @@ impl Enforcer {
         Ok(sums)
     }
 
+    /// The subject of a hold's event, as things stand.
+    fn subject_of(&self, hold: &Hold) -> Arc<str> {
+        let reserved_by = hold.reserved_by.as_deref();
+        let customer = reserved_by.and_then(|key| self.parts.directory.customer(hold.tenant, key));
+        match customer {
+            Some(customer) => customer.subjects.first().unwrap_or(&customer.key).as_str().into(),
+            None => Arc::clone(&hold.subject),
+        }
+    }
+
+    /// Whether what a hold takes is usage of a customer.
+    fn counts_for(&self, hold: &Hold, customer: &str) -> bool {
+        let subject = self.subject_of(hold);
+        covers(&*self.parts.directory, hold.tenant, customer, &subject, hold.time)
+    }
+
     /// Counts what is on its way, or reserved, into a slot before anybody decides on it.
     pub(crate) fn attach_open_holds(&self, track: &Arc<Track>, slot: &Arc<Slot>) {
         for hold in self.book.within(track.tenant, &track.feature, slot.range()) {
-            if covers(
-                &*self.parts.directory,
-                track.tenant,
-                &track.customer,
-                &hold.subject,
-                hold.time,
-            ) {
+            if self.counts_for(&hold, &track.customer) {
                 hold.attach(slot);
             }
         }
@@ -210,7 +220,7 @@ impl Enforcer {
         climb(
             &*self.parts.directory,
             hold.tenant,
-            &hold.subject,
+            &self.subject_of(hold),
             hold.time,
             |customer| {
                 tracks.of_customer(&customer.key, |track| {
@@ -237,9 +247,7 @@ impl Enforcer {
         let mut held = vec![0i128; segments.len()];
         for hold in self.book.within(track.tenant, &track.feature, all) {
             let at = segments.partition_point(|segment| segment.end <= hold.time);
-            let directory = &*self.parts.directory;
-            let ours = segments[at].contains(hold.time)
-                && covers(directory, track.tenant, &track.customer, &hold.subject, hold.time);
+            let ours = segments[at].contains(hold.time) && self.counts_for(&hold, &track.customer);
             if ours && hold.watch(track) {
                 held[at] = held[at].saturating_add(hold.amount);
             }

@@ -27,8 +27,6 @@ pub struct Outcome {
     pub as_of: Timestamp,
     /// For a refusal: whether no limit is smaller than what was asked for, so that a reset may allow it.
     pub fits_when_unused: bool,
-    /// For a refusal: the instant before which no reset helps, if there is one.
-    pub not_before: Option<Timestamp>,
     /// For a refusal: what would allow it.
     pub upgrade_options: Vec<UpgradeOption>,
     /// The reservation concerned.
@@ -101,7 +99,6 @@ impl Outcome {
             },
             as_of,
             fits_when_unused: true,
-            not_before: None,
             upgrade_options: Vec::new(),
             reservation: None,
             grants: Vec::new(),

@@ -112,6 +112,21 @@ impl Reservations {
             .collect()
     }
 
+    /// Those that come after a place in the order of when they end, at most `most`: when each ends, and its name.
+    pub(crate) fn after(
+        &self,
+        tenant: TenantId,
+        place: (Timestamp, EventName),
+        most: usize,
+    ) -> Vec<(Timestamp, EventName)> {
+        let due = self.due.lock();
+        let Some(of_tenant) = due.get(&tenant) else {
+            return Vec::new();
+        };
+        let behind = of_tenant.range((Bound::Excluded(place), Bound::Unbounded));
+        behind.take(most).copied().collect()
+    }
+
     /// When the next one after `after` ends.
     pub(crate) fn next_due(&self, tenant: TenantId, after: Timestamp) -> Option<Timestamp> {
         let behind = Bound::Excluded((after, EventName(u128::MAX)));

@@ -10,11 +10,15 @@ use turnpike_domain::time::Timestamp;
 
 use crate::Enforcer;
 use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count};
+use crate::decide::Taking;
 use crate::entry::Entry;
 use crate::hold::{Hold, Holds};
 use crate::known::{self, Past};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
+
+/// Reservations that are looked at between two others' turns while a list is made.
+const LISTED_AT_ONCE: usize = 1_000;
 
 impl Enforcer {
     /// Holds an amount for `ttl_s` seconds, durably, once per id.
@@ -48,7 +52,7 @@ impl Enforcer {
             ));
         }
         let now = self.parts.clock.now(tenant);
-        let (resolved, hold, reason) = match self.attempt(&entry, amount, now).await? {
+        let (resolved, hold, reason) = match self.attempt(&entry, amount, now, Taking::Reservation).await? {
             Attempt::Granted {
                 resolved,
                 hold,
@@ -116,6 +120,31 @@ impl Enforcer {
             )),
             _ => Err(conflict()),
         }
+    }
+
+    /// The reservations of a tenant that hold something now, those that end first before the others, from behind a place in
+    /// that order on: at most `most` of those that are wanted.
+    pub(crate) fn open_reservations(
+        &self,
+        tenant: TenantId,
+        after: Option<(Timestamp, EventName)>,
+        wants: &dyn Fn(&Reservation) -> bool,
+        most: usize,
+    ) -> Vec<Arc<Reservation>> {
+        let ended = (self.parts.clock.now(tenant), EventName(u128::MAX));
+        let mut place = after.map_or(ended, |after| after.max(ended));
+        let mut found = Vec::new();
+        while found.len() < most {
+            let next = self.reservations.after(tenant, place, LISTED_AT_ONCE);
+            let Some(last) = next.last() else { break };
+            place = *last;
+            // One that was closed in between is gone.
+            let open = next
+                .into_iter()
+                .filter_map(|(_, name)| self.reservations.get(name));
+            found.extend(open.filter(|one| wants(one)).take(most - found.len()));
+        }
+        found
     }
 
     /// Gives a reservation back. Repeating it, and releasing what has expired, is fine.

@@ -43,6 +43,55 @@ async fn a_reservation_holds_until_it_is_committed_or_released() {
 }
 
 #[tokio::test]
+async fn those_that_are_open_are_listed() {
+    let world = world().await;
+    world.put_customer("lab", json!({}));
+    world.subscribe("lab", "pro", &[]);
+    for (id, customer, ttl_s) in [
+        ("a", "acme", 90),
+        ("b", "acme", 60),
+        ("c", "lab", 120),
+        ("d", "acme", 30),
+        ("e", "acme", 60),
+    ] {
+        world.reserve(id, customer, "1", ttl_s).await;
+    }
+    world.commit("e", json!({})).await;
+    let list = async |query: &str| {
+        let path = format!("/v1/quota/reservations{query}");
+        let (status, page, _) = world.call("GET", &path, None).await;
+        assert_eq!(status, 200, "{page}");
+        let rows = page["data"].as_array().unwrap().clone();
+        let ids: Vec<String> = rows
+            .iter()
+            .map(|row| row["id"].as_str().unwrap().to_owned())
+            .collect();
+        (ids, rows, page["next_cursor"].clone())
+    };
+    let (ids, rows, next) = list("").await;
+    assert_eq!(
+        (ids, next),
+        (["d", "b", "a", "c"].map(str::to_owned).to_vec(), json!(null))
+    );
+    assert_eq!(
+        rows[1],
+        json!({"id": "b", "customer": "acme", "feature": "tokens", "amount": "1", "properties": {},
+            "made_at": "2026-01-10T12:00:00Z", "expires_at": "2026-01-10T12:01:00Z"})
+    );
+    assert_eq!(list("?customer=lab").await.0, ["c"]);
+    assert_eq!(list("?feature=none").await.0, [""; 0]);
+    let (first, _, next) = list("?customer=acme&limit=2").await;
+    let next = next.as_str().unwrap().to_owned();
+    assert_eq!(first, ["d", "b"]);
+    assert_eq!(
+        list(&format!("?customer=acme&limit=2&cursor={next}")).await.0,
+        ["a"]
+    );
+    world.clock.set("2026-01-10T12:01:00Z");
+    assert_eq!(list("").await.0, ["a", "c"], "what has ended holds nothing");
+}
+
+#[tokio::test]
 async fn a_commit_of_more_takes_the_rest_within_the_limit() {
     let world = world().await;
     world.reserve("r", "acme", "40", 60).await;
@@ -314,6 +363,17 @@ async fn holds_stay_counted_when_limits_are_compiled_anew() {
     assert_eq!(world.figures("acme").await, ["0", "40", "10"]);
     world.commit("r", json!({"amount": "15"})).await;
     assert_eq!(world.figures("acme").await, ["15", "0", "35"]);
+}
+
+#[tokio::test]
+async fn a_hold_stays_counted_when_its_customer_gets_other_subjects() {
+    let world = world().await;
+    world.reserve("r", "acme", "40", 600).await;
+    world.put_customer("acme", json!({"subjects": ["other"]}));
+    assert_eq!(world.figures("acme").await, ["0", "40", "60"]);
+    assert_eq!(world.consume("x", "acme", "61").await["allowed"], false);
+    assert_eq!(world.commit("r", json!({})).await.1["allowed"], true);
+    assert_eq!(world.figures("acme").await, ["40", "0", "60"]);
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ async fn read_whole(body: Body) -> Result<Bytes, Problem> {
                 return too_large();
             }
             told(&error).unwrap_or_else(|| {
-                Problem::new(Code::InvalidRequest, format!("the body ended early: {error}"))
+                Problem::new(Code::IncompleteBody, format!("the body ended early: {error}"))
             })
         })
 }

@@ -14,6 +14,7 @@
 mod body;
 mod caller;
 mod change;
+mod csv;
 mod cursor;
 mod decimal;
 mod failure;
@@ -23,6 +24,7 @@ mod rate;
 pub use body::{Idempotency, JsonBody, MaybeJson, Params, optional_time, parse_time, told, without_body};
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
+pub use csv::{CSV, csv};
 pub use cursor::Cursor;
 pub use decimal::SentDecimal;
 pub use failure::{Failure, ProblemBody, Reply};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_http::{Caller, ProblemBody, Reply};
+use turnpike_http::{CSV, Caller, ProblemBody, Reply, csv};
 
 use super::params::{Format, Pairs};
 use super::table;
@@ -82,7 +82,7 @@ pub(crate) async fn export(
     }
     let parts = all_parts(aggregator, caller.tenant, (meters, query), format);
     let (media, head) = match format {
-        Format::Csv => (table::CSV, table::csv(std::iter::once(head()))?),
+        Format::Csv => (CSV, csv(std::iter::once(head()))?),
         Format::Ndjson | Format::Json => (table::NDJSON, Vec::new()),
     };
     Ok(table::streamed(media, head, parts).await?)
@@ -132,7 +132,7 @@ fn all_parts(
                     usage: body(&split, row),
                 });
                 match format {
-                    Format::Csv => table::csv(rows.map(|row| row.cells())),
+                    Format::Csv => csv(rows.map(|row| row.cells())),
                     Format::Ndjson | Format::Json => table::ndjson(rows),
                 }
             });

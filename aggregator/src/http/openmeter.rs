@@ -14,7 +14,7 @@ use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
-use turnpike_http::{Caller, ProblemBody, Reply};
+use turnpike_http::{CSV, Caller, ProblemBody, Reply, csv};
 
 use super::params::{Format, Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
 use super::python::dict;
@@ -338,10 +338,10 @@ async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Pr
             .iter()
             .filter_map(|row| query_row(&split, row).transpose())
             .collect::<Result<Vec<_>, _>>()?;
-        table::csv(rows.iter().map(|row| cells(&split, row)))
+        csv(rows.iter().map(|row| cells(&split, row)))
     });
-    let head = table::csv(std::iter::once(head))?;
-    table::streamed(table::CSV, head, rows).await
+    let head = csv(std::iter::once(head))?;
+    table::streamed(CSV, head, rows).await
 }
 
 fn dimensions(split: &[Split]) -> impl Iterator<Item = &String> {

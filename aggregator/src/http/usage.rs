@@ -13,7 +13,7 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{Caller, Cursor, Page, PageQuery, ProblemBody, Reply};
+use turnpike_http::{CSV, Caller, Cursor, Page, PageQuery, ProblemBody, Reply, csv};
 
 use super::params::{Format, Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
 use super::place::Place;
@@ -87,7 +87,7 @@ pub(crate) struct UsagePage {
         PageQuery,
     ),
     responses(
-        (status = 200, body = UsagePage, description = "The rows"),
+        (status = 200, description = "The rows", content((UsagePage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))),
         (status = 404, body = ProblemBody, description = "There is no such meter"),
         (status = 422, body = ProblemBody, description = "A parameter is invalid"),
         (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
@@ -297,9 +297,9 @@ async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Re
         Split::Dimension(name) => name.clone(),
     }));
     head.push("value".to_owned());
-    let lines = parts(reading, |rows| table::csv(rows.iter().map(cells)));
-    let head = table::csv(std::iter::once(head))?;
-    table::streamed(table::CSV, head, lines).await
+    let lines = parts(reading, |rows| csv(rows.iter().map(cells)));
+    let head = csv(std::iter::once(head))?;
+    table::streamed(CSV, head, lines).await
 }
 
 fn cells(row: &UsageRow) -> Vec<String> {

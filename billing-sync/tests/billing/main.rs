@@ -4,6 +4,7 @@
 mod app;
 mod commitment;
 mod exactly_once;
+mod exports;
 mod hierarchy;
 mod life;
 mod oracle;

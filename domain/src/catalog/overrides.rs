@@ -19,7 +19,7 @@ pub struct Override {
     pub revoked: bool,
     /// Since when it says so, on a whole minute; none where it always did. Given by the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, read_only)]
+    #[schema(value_type = Option<String>, format = DateTime, read_only)]
     pub since: Option<Timestamp>,
 }
 
@@ -66,13 +66,59 @@ impl From<FlatOverride> for Override {
 
 /// An override that stood for a while, `[since, until)`, on whole minutes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(from = "FlatFormerOverride", deny_unknown_fields)]
 pub struct FormerOverride {
     /// What it said.
     #[serde(flatten)]
     pub said: Override,
     /// Until when.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
+}
+
+/// A former override as it is read, field by field too.
+#[derive(Deserialize)]
+#[serde(rename = "FormerOverride", deny_unknown_fields)]
+struct FlatFormerOverride {
+    #[serde(default)]
+    customer: String,
+    #[serde(default)]
+    feature: String,
+    #[serde(default)]
+    limits: Vec<Limit>,
+    #[serde(default)]
+    value: Option<String>,
+    #[serde(default)]
+    revoked: bool,
+    #[serde(default)]
+    since: Option<Timestamp>,
+    until: Timestamp,
+}
+
+impl From<FlatFormerOverride> for FormerOverride {
+    fn from(flat: FlatFormerOverride) -> Self {
+        let FlatFormerOverride {
+            customer,
+            feature,
+            limits,
+            value,
+            revoked,
+            since,
+            until,
+        } = flat;
+        let said = FlatOverride {
+            customer,
+            feature,
+            limits,
+            value,
+            revoked,
+            since,
+        };
+        Self {
+            said: said.into(),
+            until,
+        }
+    }
 }
 
 impl Override {

@@ -45,6 +45,8 @@ pub struct ApiKey {
     pub expires: Option<Timestamp>,
     /// When it was revoked.
     pub revoked: Option<Timestamp>,
+    /// The id of the key that was made in its place.
+    pub replaced_by: Option<String>,
     /// Calls per second at the most; none: no limit of its own.
     pub calls_per_second: Option<u32>,
 }

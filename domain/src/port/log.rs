@@ -95,6 +95,8 @@ pub enum LogHealth {
     Healthy,
     /// The disk is too full; it will take records again by itself.
     Full(String),
+    /// It does, but a reading has met a part of it that is not what was written. Names the file and the offset.
+    Damaged(String),
     /// A write or sync failed; it takes none until the process has started anew.
     Poisoned(String),
 }

@@ -23,10 +23,10 @@ pub(super) fn seconds_to_grant(outcome: &Outcome) -> Option<u32> {
         return None;
     }
     let reset = seconds_to_reset(outcome, outcome.figures()?)?;
-    let earliest = outcome
-        .not_before
-        .map_or(1, |time| seconds_to(outcome, time.micros()));
-    Some(u32::try_from(reset.max(earliest).max(1)).unwrap_or(u32::MAX))
+    // A commit beyond an open reservation counts in the windows that held it, until that ends.
+    let open = outcome.reservation.iter().filter(|one| one.status == "open");
+    let ends = open.map(|one| seconds_to(outcome, one.expires_at.micros()));
+    Some(u32::try_from(ends.fold(reset.max(1), i64::max)).unwrap_or(u32::MAX))
 }
 
 fn seconds_to_reset(outcome: &Outcome, limit: &LimitOutcome) -> Option<i64> {

@@ -3,6 +3,7 @@
 mod answer;
 mod entitlements;
 mod headers;
+mod listing;
 mod quota;
 mod reservations;
 
@@ -13,13 +14,13 @@ use utoipa_axum::routes;
 
 use crate::Enforcer;
 
-/// The routes of quotas: check, consume, reservations, batch, and a customer's entitlements.
+/// The routes of quotas: check, consume, reservations and their list, batch, and a customer's entitlements.
 pub fn router(enforcer: Arc<Enforcer>) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(quota::check))
         .routes(routes!(quota::consume))
         .routes(routes!(quota::batch))
-        .routes(routes!(reservations::reserve))
+        .routes(routes!(listing::list_reservations, reservations::reserve))
         .routes(routes!(reservations::commit))
         .routes(routes!(reservations::release))
         .routes(routes!(entitlements::entitlements))

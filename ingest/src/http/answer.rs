@@ -81,9 +81,14 @@ impl IngestAnswer {
     /// `problem`, which ended a stream, with what became of the events that it does not concern: what counts of a piece
     /// that failed in part is in its own words.
     pub(crate) fn interrupted(&self, problem: Problem) -> Problem {
+        let advice = if problem.code.retryable() {
+            "Send the whole stream again"
+        } else {
+            "Mend it and send the whole stream again"
+        };
         let detail = format!(
             "{}. Of the other events that were read, {} were accepted, {} were duplicates, {} conflicts, {} rejected. \
-             Send the whole stream again: what was accepted is answered as a duplicate and counts once",
+             {advice}: what was accepted is answered as a duplicate and counts once",
             problem.detail, self.accepted, self.duplicates, self.conflicts, self.rejected
         );
         Problem { detail, ..problem }

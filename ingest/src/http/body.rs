@@ -174,10 +174,9 @@ fn unreadable(error: &io::Error, encoding: &str) -> Problem {
     }
     let inner = error.get_ref();
     let is_cut = inner.and_then(|inner| inner.downcast_ref::<CutShort>()).is_some();
-    let detail = if is_cut {
-        format!("the body ended early: {error}")
-    } else {
-        format!("the body is not whole, valid {encoding}: {error}")
-    };
+    if is_cut {
+        return Problem::new(Code::IncompleteBody, format!("the body ended early: {error}"));
+    }
+    let detail = format!("the body is not whole, valid {encoding}: {error}");
     Problem::new(Code::InvalidRequest, detail)
 }

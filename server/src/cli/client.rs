@@ -112,9 +112,26 @@ fn on_this_machine(base: &str) -> bool {
     host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
 }
 
+/// An error for a text that is no key and could not be sent as one.
+fn check_key(key: &str) -> Result<(), CommandError> {
+    if key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let place = if key.trim() == key {
+        ""
+    } else {
+        " at its beginning or end"
+    };
+    Err(CommandError::usage(format!(
+        "the API key has a space, a line's end or another character{place} that no key has; check --api-key or \
+         TURNPIKE_API_KEY"
+    )))
+}
+
 impl Client {
     /// A client for the server at `base`.
     pub(crate) fn new(base: &str, key: &str) -> Result<Self, CommandError> {
+        check_key(key)?;
         // Both this and other parts may have chosen it already: the first choice stands.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder();
@@ -369,7 +386,7 @@ impl Patience {
         if self.bar.is_hidden() {
             output::tell(text);
         } else {
-            self.bar.println(text);
+            self.bar.suspend(|| output::tell(text));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! How commands show what they have.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
@@ -26,10 +28,11 @@ pub(crate) fn page(text: &str, file: Option<&Path>) -> Result<(), CommandError> 
         .map_err(|error| CommandError::failed(format!("cannot write {}: {error}", file.display())))
 }
 
-/// Writes a line to standard output. A reader that went away (`| head`) is no failure.
+/// Writes a text and a line's end to standard output, with control characters [`escaped`]. A reader that went away
+/// (`| head`) is no failure.
 pub(crate) fn line(text: &str) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}") {
+    match writeln!(out, "{}", escaped(text, OF_TEXTS)) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(CommandError::failed(format!("cannot write: {error}")))
         }
@@ -37,10 +40,40 @@ pub(crate) fn line(text: &str) -> Result<(), CommandError> {
     }
 }
 
-/// Writes a line to standard error. Where nobody reads it, there is nobody to tell: how the command ended says its exit
-/// code.
+/// Writes a text and a line's end to standard error, with control characters [`escaped`]. Where nobody reads it, there is
+/// nobody to tell: how the command ended says its exit code.
 pub(crate) fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", escaped(text, OF_TEXTS));
+}
+
+/// Control characters that texts of several lines are made of.
+const OF_TEXTS: &[char] = &['\n', '\t'];
+
+/// A text with its control characters, but for those `kept`, and what turns the direction of writing as JSON escapes them:
+/// what events hold may be written by anybody, and must neither steer the terminal nor look like another row.
+fn escaped<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
+    let steers = |one: char| {
+        let turns =
+            matches!(one, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        (one.is_control() || turns) && !kept.contains(&one)
+    };
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for one in text.chars() {
+        match one {
+            one if !steers(one) => out.push(one),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            one => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(one));
+            }
+        }
+    }
+    out.into()
 }
 
 /// An aligned table. Columns whose title begins with `#` hold numbers and stand at the right.
@@ -85,7 +118,7 @@ fn filled(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table
     table.set_header(
         titles
             .iter()
-            .map(|title| title.trim_start_matches('#').to_uppercase()),
+            .map(|title| escaped(title.trim_start_matches('#'), &[]).to_uppercase()),
     );
     for row in rows {
         table.add_row(row);
@@ -117,13 +150,13 @@ pub(crate) fn pairs(rows: impl IntoIterator<Item = (&'static str, String)>) -> S
         .map_or(String::new(), |(_, rows)| rows.to_owned())
 }
 
-/// A value as a cell.
+/// A value as a cell, in one line.
 pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => escaped(text, &[]).into_owned(),
         Value::Array(all) => all.iter().map(cell).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
+        other => escaped(&other.to_string(), &[]).into_owned(),
     }
 }
 
@@ -223,6 +256,32 @@ mod tests {
             table(&["name", "#value"], rows),
             "NAME    VALUE\na           1\nlonger  1,000"
         );
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        use serde_json::json;
+
+        for (given, of_cells, of_texts) in [
+            ("plain – ü", "plain – ü", "plain – ü"),
+            ("a\nb\tc", "a\\nb\\tc", "a\nb\tc"),
+            (
+                "\u{1b}[2J\r\u{7f}",
+                "\\u001b[2J\\r\\u007f",
+                "\\u001b[2J\\r\\u007f",
+            ),
+            ("\u{9b}1m\u{202e}x", "\\u009b1m\\u202ex", "\\u009b1m\\u202ex"),
+        ] {
+            assert_eq!(cell(&json!(given)), of_cells);
+            assert_eq!(escaped(given, OF_TEXTS), of_texts);
+        }
+        let steering = json!({"a\u{9b}": ["\u{7f}"]});
+        assert_eq!(
+            serde_json::from_str::<Value>(&escaped(&pretty(&steering), OF_TEXTS)).unwrap(),
+            steering,
+            "what is JSON stays the same JSON"
+        );
+        assert_eq!(cell(&json!(["a\n", {"\u{9b}": 1}])), "a\\n, {\"\\u009b\":1}");
     }
 
     #[test]

@@ -244,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_in_a_subject_a_row_is_one_line() {
+        let rows = ["a\nb", "c\u{1b}[2J", "d"].map(|subject| {
+            json!({"start": "10:00", "end": "11:00", "subject": subject, "group": {"model": "x\r\n"}, "value": "2"})
+        });
+        insta::assert_snapshot!(show_in(&rows, 40), @r"
+        START  END    SUBJECT     MODEL  VALUE
+        10:00  11:00  a\nb        x\r\n      2
+        10:00  11:00  c\u001b[2J  x\r\n      2
+        10:00  11:00  d           x\r\n      2
+        ");
+    }
+
+    #[test]
     fn a_narrow_terminal_has_shorter_bars_or_none() {
         assert!(
             show_in(&rows(), 40)

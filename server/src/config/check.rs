@@ -89,6 +89,7 @@ pub(super) fn wrong_meaning(config: &Config) -> Option<(&'static str, String)> {
             "http.cors_origins",
             origins.find_map(|origin| wrong_origin(origin)),
         ),
+        ("http.metrics_listen", wrong_metrics_listener(config)),
         ("telemetry.log_filter", wrong_filter(&config.telemetry.log_filter)),
         (
             "telemetry.otlp_endpoint",
@@ -97,6 +98,16 @@ pub(super) fn wrong_meaning(config: &Config) -> Option<(&'static str, String)> {
     ]
     .into_iter()
     .find_map(|(key, wrong)| Some((key, wrong?)))
+}
+
+/// Two listeners cannot have one address; port 0 is another one for each.
+fn wrong_metrics_listener(config: &Config) -> Option<String> {
+    let (api, metrics) = (config.listen, config.http.metrics_listen.0?);
+    let all = api.ip().is_unspecified() || metrics.ip().is_unspecified();
+    let overlap = api.ip() == metrics.ip() || (all && api.is_ipv4() == metrics.is_ipv4());
+    (overlap && api.port() == metrics.port() && api.port() != 0).then(|| {
+        format!("{metrics} is where `listen` ({api}) stands: give another port, or leave it empty for /metrics there")
+    })
 }
 
 /// An origin is compared with what browsers send letter by letter, so it must be written as they do. Source: RFC 6454.

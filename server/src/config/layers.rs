@@ -436,6 +436,14 @@ mod tests {
                 ", line 2: http.cors_origins has \"https://a.example/x\"",
             ),
             (
+                "listen = \"127.0.0.1:8080\"\n[http]\nmetrics_listen = \"127.0.0.1:8080\"",
+                ", line 3: http.metrics_listen 127.0.0.1:8080 is where",
+            ),
+            (
+                "listen = \"0.0.0.0:8080\"\n[http]\nmetrics_listen = \"127.0.0.1:8080\"",
+                ", line 3: http.metrics_listen 127.0.0.1:8080 is where",
+            ),
+            (
                 "[telemetry]\nlog_filter = \"inof\"",
                 ", line 2: telemetry.log_filter has \"inof\"",
             ),

@@ -13,7 +13,7 @@ use turnpike_domain::limits::PAGE_ROWS_MAX;
 use turnpike_domain::port::control::{AuditEntry, AuditFilter, PageAfter};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
-use turnpike_http::{Caller, Page, PageQuery, Params, ProblemBody, Reply};
+use turnpike_http::{CSV, Caller, Page, PageQuery, Params, ProblemBody, Reply, csv};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -105,7 +105,7 @@ async fn export(
 ) -> Reply<Response> {
     caller.require(Scope::Admin)?;
     let content_type = match export.format {
-        Format::Csv => "text/csv; charset=utf-8",
+        Format::Csv => CSV,
         Format::Ndjson => "application/x-ndjson",
     };
     let pages = Pages {
@@ -182,27 +182,18 @@ fn ndjson_of(rows: &[AuditEntry]) -> Result<Vec<u8>, Problem> {
 }
 
 fn csv_of(rows: &[AuditEntry], heading: bool) -> Result<Vec<u8>, Problem> {
-    let mut out = csv::Writer::from_writer(Vec::new());
-    if heading {
-        out.write_record(["id", "at", "actor", "request_id", "action", "object", "detail"])
-            .map_err(unwritable)?;
-    }
-    for entry in rows {
-        let (id, at, detail) = (
+    let names = ["id", "at", "actor", "request_id", "action", "object", "detail"];
+    let head = heading.then(|| names.map(str::to_owned));
+    let rows = rows.iter().map(|entry| {
+        [
             entry.id.to_string(),
             entry.at.to_string(),
+            entry.actor.clone(),
+            entry.request_id.clone(),
+            entry.action.clone(),
+            entry.object.clone(),
             entry.detail.to_string(),
-        );
-        let record = [
-            &id,
-            &at,
-            &entry.actor,
-            &entry.request_id,
-            &entry.action,
-            &entry.object,
-            &detail,
-        ];
-        out.write_record(record).map_err(unwritable)?;
-    }
-    out.into_inner().map_err(unwritable)
+        ]
+    });
+    csv(head.into_iter().chain(rows))
 }

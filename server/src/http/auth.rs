@@ -80,6 +80,7 @@ mod tests {
                     created: Timestamp::EPOCH,
                     expires: None,
                     revoked: None,
+                    replaced_by: None,
                     calls_per_second: None,
                 })),
                 "expired" => Err(KeyRefusal::Expired),

@@ -16,6 +16,7 @@ use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Tag};
 
 use super::error_pages;
 
+use super::docs_flat::flatten;
 use super::docs_page::readable;
 
 const PROBLEM: &str = "application/problem+json";
@@ -39,8 +40,9 @@ pub(crate) fn preamble() -> OpenApi {
     Preamble::openapi()
 }
 
-/// What holds for all operations: the security scheme, and failures as problems.
+/// What holds for all operations: the security scheme, and failures as problems. Schemas that nothing would fit are written out.
 pub(crate) fn complete(document: &mut OpenApi) {
+    flatten(document);
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(

@@ -109,7 +109,7 @@ impl Arrival {
 /// The outermost layer of every route, and of what matches none.
 pub(crate) async fn entry(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let arrival = Arrival {
-        id: gate.request_id(&request),
+        id: request_id(&request, gate.randomness.as_ref()),
         method: request.method().clone(),
         route: request.extensions().get::<MatchedPath>().cloned(),
         client: gate.client(&request),
@@ -171,27 +171,27 @@ fn report(arrival: &Arrival, response: &Response, took_us: u64) {
     }
 }
 
+/// The client's own id where it sent a plain one, else a new one.
+pub(super) fn request_id(request: &Request, randomness: &dyn Randomness) -> RequestId {
+    let plain = |text: &&str| {
+        (1..=128).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    };
+    let sent = request
+        .headers()
+        .get("x-request-id")
+        .and_then(|value| value.to_str().ok())
+        .filter(plain);
+    RequestId(sent.map_or_else(|| randomness.new_id().into(), Into::into))
+}
+
 impl Gate {
     fn client(&self, request: &Request) -> Option<IpAddr> {
         let peer = request.extensions().get::<Peer>()?;
         let trusted = &self.trusted_proxies;
         Some(client_address(peer.0.ip(), request.headers(), trusted))
-    }
-
-    /// The client's own id where it sent a plain one, else a new one.
-    fn request_id(&self, request: &Request) -> RequestId {
-        let plain = |text: &&str| {
-            (1..=128).contains(&text.len())
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
-        };
-        let sent = request
-            .headers()
-            .get("x-request-id")
-            .and_then(|value| value.to_str().ok())
-            .filter(plain);
-        RequestId(sent.map_or_else(|| self.randomness.new_id().into(), Into::into))
     }
 
     async fn handle(&self, arrival: &Arrival, request: Request, next: Next) -> Response {

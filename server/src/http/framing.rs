@@ -41,6 +41,8 @@ pub(crate) struct Framing {
     /// The beginning of the line that is being read.
     line: Vec<u8>,
     head: Head,
+    /// How many of the bytes that came last belong to messages that have ended.
+    ended: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +68,15 @@ struct Head {
 
 impl Framing {
     /// Takes in the bytes that came next.
-    pub(crate) fn watch(&mut self, mut bytes: &[u8]) -> Result<(), Ambiguous> {
+    pub(crate) fn watch(&mut self, all: &[u8]) -> Result<(), Ambiguous> {
+        let mut bytes = all;
+        self.ended = 0;
         while !bytes.is_empty() {
             if let State::Body(left) | State::Chunk(left) = self.state {
                 let here = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 bytes = &bytes[here..];
                 self.skipped(here as u64);
+                self.note_end(all.len() - bytes.len());
                 continue;
             }
             let end = bytes.iter().position(|byte| *byte == b'\n');
@@ -84,8 +89,20 @@ impl Framing {
             self.state = self.after_line(line.strip_suffix(b"\r").unwrap_or(&line))?;
             self.line = line;
             self.line.clear();
+            self.note_end(all.len() - bytes.len());
         }
         Ok(())
+    }
+
+    /// Whether the next byte begins a message.
+    fn is_between(&self) -> bool {
+        self.state == State::Head && !self.head.begun && self.line.is_empty()
+    }
+
+    fn note_end(&mut self, taken: usize) {
+        if self.is_between() {
+            self.ended = taken;
+        }
     }
 
     fn skipped(&mut self, bytes: u64) {
@@ -154,12 +171,18 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()
 }
 
-/// A connection that is watched as it is read. From an ambiguous message on it can no longer be read.
+/// What is read in the place of an ambiguous message: no head has it anywhere, so that the reader refuses it, after it has
+/// answered what came before.
+const NO_HEAD: u8 = b'\0';
+
+/// A connection that is watched as it is read. An ambiguous message and what follows on it can no longer be read.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) stream: TcpStream,
     framing: Framing,
     pub(crate) ambiguous: Option<Ambiguous>,
+    /// Whether the reader has the head of the ambiguous message already, and waits for its body.
+    pub(crate) within_body: bool,
 }
 
 impl Watched {
@@ -168,6 +191,7 @@ impl Watched {
             stream,
             framing: Framing::default(),
             ambiguous: None,
+            within_body: false,
         }
     }
 }
@@ -178,16 +202,26 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
+        let broken = || Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()));
         let this = &mut *self;
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        if this.ambiguous.is_none() {
-            this.ambiguous = this.framing.watch(&buf.filled()[before..]).err();
-        }
         if this.ambiguous.is_some() {
-            buf.set_filled(before);
-            return Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()));
+            return broken();
         }
+        let before = buf.filled().len();
+        let between = this.framing.is_between();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let Err(ambiguous) = this.framing.watch(&buf.filled()[before..]) else {
+            return Poll::Ready(Ok(()));
+        };
+        this.ambiguous = Some(ambiguous);
+        let ended = this.framing.ended;
+        this.within_body = ambiguous == Ambiguous::ChunkSize && !between && ended == 0;
+        buf.set_filled(before + ended);
+        if this.within_body {
+            return broken();
+        }
+        // There is room: the ambiguous message had a byte at least.
+        buf.put_slice(&[NO_HEAD]);
         Poll::Ready(Ok(()))
     }
 }
@@ -271,6 +305,31 @@ mod tests {
                 "{chunk}"
             );
         }
+    }
+
+    #[test]
+    fn what_has_ended_before_an_ambiguous_message_is_told() {
+        for (before, ambiguous) in [
+            (GET, BOTH),
+            (SIZED, BOTH_TURNED),
+            (CHUNKED, BOTH),
+            ("", BOTH),
+            ("\r\n", BOTH),
+        ] {
+            let mut framing = Framing::default();
+            let found = framing.watch(format!("{before}{ambiguous}").as_bytes());
+            assert_eq!(
+                (found, framing.ended),
+                (Err(Ambiguous::Head), before.len()),
+                "{before}"
+            );
+        }
+        let mut framing = Framing::default();
+        let (first, second) = BOTH.split_at(20);
+        assert_eq!(framing.watch(format!("{GET}{first}").as_bytes()), Ok(()));
+        assert!(!framing.is_between());
+        assert_eq!(framing.watch(second.as_bytes()), Err(Ambiguous::Head));
+        assert_eq!(framing.ended, 0, "what came before has been read");
     }
 
     proptest! {

@@ -73,8 +73,9 @@ async fn healthz() -> Json<HealthBody> {
     })
 }
 
-/// Whether calls can be served: each dependency with its state. While `log` is degraded no events are kept, and while `sql` is no
-/// changes of the catalog, of customers and of invoices; all else is served.
+/// Whether calls can be served: each dependency with its state. While `log` is degraded no events are kept, or a part of
+/// those kept cannot be read: `detail` says which. While `sql` is no changes of the catalog, of customers and of invoices are kept.
+/// All else is served.
 #[utoipa::path(get, path = "/readyz", tag = "Operations", responses(
     (status = 200, description = "Calls are served.", body = ReadinessBody),
     (status = 503, description = "A dependency is down: the same shape as 200, so that a probe reads one, with Retry-After.", body = ReadinessBody),

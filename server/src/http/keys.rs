@@ -50,6 +50,9 @@ struct KeyView {
     /// When it was revoked.
     #[schema(value_type = Option<String>, format = DateTime)]
     revoked: Option<Timestamp>,
+    /// The id of the key that was made in its place, where it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<String>,
     /// Calls per second at the most; null: no limit of its own.
     calls_per_second: Option<u32>,
     /// The key itself, shown this once.
@@ -73,6 +76,7 @@ impl KeyView {
             created: key.created,
             expires: key.expires,
             revoked: key.revoked,
+            replaced_by: key.replaced_by.clone(),
             calls_per_second: key.calls_per_second,
             key: None,
             replaces: None,
@@ -206,6 +210,7 @@ fn decide_create(
         created: now,
         expires: asked.expires,
         revoked: None,
+        replaced_by: None,
         calls_per_second: asked.calls_per_second,
     };
     let view = KeyView::of(&key);
@@ -248,7 +253,8 @@ async fn get(
     Ok(Json(KeyView::of(&key)))
 }
 
-/// Makes a key in the place of another, which goes on for a time of grace.
+/// Makes a key in the place of another, which goes on for a time of grace. A key is rotated once: where the answer was lost, and
+/// with it the text of the new key, rotate that one, which is `replaced_by` of the old one, while the old one goes on.
 #[utoipa::path(
     post, path = "/v1/keys/{id}/rotate", tag = "Keys", operation_id = "rotate_key", params(("id" = String, Path)),
     request_body = Option<Rotation>,
@@ -276,6 +282,11 @@ async fn rotate(
     administration
         .change(&changing, &body, move |state| {
             let old = valid_key(state, tenant, &id, now)?;
+            if let Some(next) = &old.replaced_by {
+                let detail =
+                    format!("key {id} was rotated before: rotate {next}, which was made in its place");
+                return Err(Problem::new(Code::IllegalTransition, detail));
+            }
             let until = old.expires.map_or(grace_end, |expires| expires.min(grace_end));
             let new = ApiKey {
                 id: made.id.clone(),
@@ -292,6 +303,7 @@ async fn rotate(
                 .with_detail(json!({ "new": new.id, "until": until }));
             let old = ApiKey {
                 expires: Some(until),
+                replaced_by: Some(new.id.clone()),
                 ..old
             };
             shown_once(vec![Effect::ApiKey(old), Effect::ApiKey(new)], note, view, &made)

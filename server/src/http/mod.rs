@@ -6,6 +6,7 @@ pub(crate) mod auth;
 mod body;
 mod call_limits;
 mod docs;
+mod docs_flat;
 mod docs_page;
 mod entry;
 mod error_pages;

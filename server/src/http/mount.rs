@@ -2,16 +2,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::IntoResponse as _;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::time::Randomness;
 use turnpike_http::{Failure, Rates};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::call_limits::CallLimits;
-use super::entry::{Gate, entry};
+use super::entry::{Gate, entry, request_id};
+use super::finish::finish;
 use super::operations::Operations;
 use super::pace::Pace;
 use super::repeat::{Repeats, repeats};
@@ -24,7 +27,7 @@ pub(crate) struct GateParts {
     /// Time.
     pub(crate) clock: Arc<dyn turnpike_domain::time::Clock>,
     /// Ids of requests.
-    pub(crate) randomness: Arc<dyn turnpike_domain::time::Randomness>,
+    pub(crate) randomness: Arc<dyn Randomness>,
     /// The API keys.
     pub(crate) keys: Arc<dyn turnpike_domain::port::control::ApiKeys>,
     /// The tenants.
@@ -87,8 +90,8 @@ pub(crate) fn mount(
     router
 }
 
-/// `/metrics` alone, for a listener of its own. Whatever else is asked for is a problem, as on the main one.
-pub(crate) fn metrics_only(page: PrometheusPage) -> Router {
+/// `/metrics` alone, for a listener of its own. Whatever else is asked for is a problem with a request id, as on the main one.
+pub(crate) fn metrics_only(page: PrometheusPage, randomness: Arc<dyn Randomness>) -> Router {
     let nowhere = async || {
         let detail = "this listener has /metrics only";
         Failure(Problem::new(Code::NotFound, detail)).into_response()
@@ -98,11 +101,19 @@ pub(crate) fn metrics_only(page: PrometheusPage) -> Router {
         let problem = Failure(Problem::new(Code::MethodNotAllowed, detail));
         ([(header::ALLOW, "GET, HEAD")], problem).into_response()
     };
+    let finished = move |request: Request, next: Next| {
+        let (id, method) = (
+            request_id(&request, randomness.as_ref()),
+            request.method().clone(),
+        );
+        async move { finish(next.run(request).await, &id, &method).await }
+    };
     metrics_page::router(page)
         .split_for_parts()
         .0
         .method_not_allowed_fallback(refused)
         .fallback(nowhere)
+        .layer(from_fn(finished))
 }
 
 fn cors(origins: &[String]) -> CorsLayer {
@@ -138,6 +149,7 @@ mod tests {
     use axum::body::Body;
     use axum::http::Request;
     use tower::ServiceExt as _;
+    use turnpike_stores::machine::MachineRandomness;
 
     use super::*;
 
@@ -148,14 +160,15 @@ mod tests {
             ("GET", "/healthz", 404),
             ("POST", "/metrics", 405),
         ] {
-            let router = metrics_only(PrometheusPage::new(Arc::new(|| {})));
+            let router = metrics_only(PrometheusPage::new(Arc::new(|| {})), Arc::new(MachineRandomness));
             let request = Request::builder().method(method).uri(path).body(Body::empty());
             let answer = router.oneshot(request.unwrap()).await.unwrap();
             assert_eq!(answer.status().as_u16(), status, "{method} {path}");
             if status != 200 {
                 assert_eq!(answer.headers()["content-type"], "application/problem+json");
                 let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
-                assert!(body.starts_with(b"{\"type\":"), "{body:?}");
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert!(body["request_id"].is_string(), "{body}");
             }
         }
     }

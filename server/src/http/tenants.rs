@@ -108,6 +108,37 @@ struct TenantChange {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 1_000_000)]
     calls_per_second: Option<u32>,
+    /// Optional, as an answer has it: whether it has its own clock never changes.
+    #[serde(default)]
+    test: Option<bool>,
+    /// Optional, as an answer has it: its own clock is moved with `POST /v1/test-clock/advance`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    clock: Option<Timestamp>,
+    /// Optional, as an answer has it: a tenant is suspended and resumed with calls of their own.
+    #[serde(default)]
+    suspended: Option<bool>,
+}
+
+impl TenantChange {
+    /// What is sent of `tenant` that this call does not change.
+    fn check_fixed(&self, tenant: &Tenant, findings: &mut Findings) {
+        if self.test.is_some_and(|test| test != tenant.test) {
+            findings.add("/test", "never changes: make another tenant");
+        }
+        if self.clock.is_some() && self.clock != tenant.clock {
+            findings.add("/clock", "is moved with POST /v1/test-clock/advance");
+        }
+        if self
+            .suspended
+            .is_some_and(|suspended| suspended != tenant.suspended)
+        {
+            findings.add(
+                "/suspended",
+                "is changed with POST /v1/tenants/{key}/suspend and /resume",
+            );
+        }
+    }
 }
 
 /// Lists tenants in the order of their keys.
@@ -199,6 +230,7 @@ fn decide_create(
         created: now,
         expires: None,
         revoked: None,
+        replaced_by: None,
         calls_per_second: None,
     };
     let mut view = TenantView::of(&tenant);
@@ -250,7 +282,8 @@ async fn get(
     Ok(Json(TenantView::of(&*administration.tenant(&key)?)))
 }
 
-/// Changes a tenant's name, time zone and limit. Whether it has its own clock never changes.
+/// Changes a tenant's name, time zone and limit. Whether it has its own clock never changes. What an answer shows can be sent
+/// as it is; what this call does not change must be as it stands.
 #[utoipa::path(
     put, path = "/v1/tenants/{key}", tag = "Tenants", operation_id = "put_tenant", params(("key" = String, Path)),
     request_body = TenantChange,
@@ -281,6 +314,9 @@ async fn put(
                 body.calls_per_second,
                 &mut findings,
             );
+            if let Some(tenant) = state.tenant_by_key(&key) {
+                body.check_fixed(&tenant, &mut findings);
+            }
             findings.into_result()?;
             alter(state, &key, "tenant.put", |tenant| {
                 tenant.name = named(body.name, &tenant.key);

@@ -93,9 +93,20 @@ impl Refusing {
         let Some(status) = bare(bytes) else {
             return false;
         };
-        self.pending = problem(status, &self.randomness.new_id());
-        self.refused = true;
+        let problem = self.ambiguous().unwrap_or_else(|| problem(status));
+        self.refuse(&problem);
         true
+    }
+
+    /// What is wrong with the message that can no longer be read, if there is one.
+    fn ambiguous(&self) -> Option<Problem> {
+        let ambiguous = self.inner.as_ref()?.inner().ambiguous?;
+        Some(Problem::new(Code::InvalidRequest, ambiguous.detail()))
+    }
+
+    fn refuse(&mut self, problem: &Problem) {
+        self.pending = refusal(problem, &self.randomness.new_id());
+        self.refused = true;
     }
 }
 
@@ -110,8 +121,8 @@ fn bare(bytes: &[u8]) -> Option<StatusCode> {
     (status.is_client_error() && !of_a_route).then_some(status)
 }
 
-/// The whole answer that stands in the place of the library's.
-fn problem(status: StatusCode, id: &str) -> Vec<u8> {
+/// What the library's own answer with this status says.
+fn problem(status: StatusCode) -> Problem {
     let (code, detail) = match status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => (
             Code::HeadTooLarge,
@@ -123,7 +134,7 @@ fn problem(status: StatusCode, id: &str) -> Vec<u8> {
             "the head of the request is not valid HTTP/1.1",
         ),
     };
-    refusal(&Problem::new(code, detail), id)
+    Problem::new(code, detail)
 }
 
 /// A whole answer that closes its connection, counted and noted, for what reached no route.
@@ -153,11 +164,9 @@ impl Read for Refusing {
         buf: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
         let read = self.io()?.poll_read(cx, buf);
-        let ambiguous = self.inner.as_ref().and_then(|io| io.inner().ambiguous);
-        if let (Some(ambiguous), false) = (ambiguous, self.refused) {
-            let problem = Problem::new(Code::InvalidRequest, ambiguous.detail());
-            self.pending = refusal(&problem, &self.randomness.new_id());
-            self.refused = true;
+        let within_body = self.inner.as_ref().is_some_and(|io| io.inner().within_body);
+        if let (true, false, Some(ambiguous)) = (within_body, self.refused, self.ambiguous()) {
+            self.refuse(&ambiguous);
         }
         read
     }
@@ -253,7 +262,8 @@ mod tests {
             (431, "head_too_large"),
             (414, "uri_too_long"),
         ] {
-            let text = String::from_utf8(problem(StatusCode::from_u16(status).unwrap(), "r-1")).unwrap();
+            let problem = problem(StatusCode::from_u16(status).unwrap());
+            let text = String::from_utf8(refusal(&problem, "r-1")).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
             assert!(

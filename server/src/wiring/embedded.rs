@@ -125,12 +125,13 @@ impl Engine {
         let metrics = PrometheusPage::new(Arc::new(move || {
             gauges::refresh(log.as_ref(), &views, &aggregator);
         }));
+        let metrics_router = metrics_only(metrics.clone(), Arc::clone(&parts.randomness));
         let ingest = services.ingest(config, &stores, &clock, &parts.randomness);
         let router = services.router(ingest.clone(), &stores, &clock, &parts.randomness);
         let gate = gate(&stores.sql, clock, parts.randomness, ingest);
         Ok(Self {
-            router: mount(config, gate, router, state.clone(), metrics.clone()),
-            metrics_router: metrics_only(metrics),
+            router: mount(config, gate, router, state.clone(), metrics),
+            metrics_router,
             stores,
             services,
             state,

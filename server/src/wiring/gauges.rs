@@ -12,7 +12,7 @@ pub(crate) fn refresh(log: &dyn EventLog, views: &[Arc<dyn Views>], aggregator: 
     let (durable, end) = (log.durable().offset(), log.end().offset());
     metrics::gauge!("turnpike_log_bytes").set(log.bytes() as f64);
     metrics::gauge!("turnpike_log_not_durable_bytes").set(end.saturating_sub(durable) as f64);
-    let accepts = matches!(log.health(), LogHealth::Healthy);
+    let accepts = matches!(log.health(), LogHealth::Healthy | LogHealth::Damaged(_));
     metrics::gauge!("turnpike_log_accepts").set(f64::from(u8::from(accepts)));
     for (partition, views) in views.iter().enumerate() {
         let partition = partition.to_string();

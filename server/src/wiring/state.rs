@@ -90,7 +90,13 @@ fn log(health: &LogHealth) -> Check {
         LogHealth::Healthy => check("log", State::Ready, ""),
         // Reads and checks go on; only what would be written is refused.
         LogHealth::Full(detail) => check("log", State::Degraded, detail),
-        // Its words name files, and anybody may ask here.
+        // The words of these name files, and anybody may ask here.
+        LogHealth::Damaged(_) => check(
+            "log",
+            State::Degraded,
+            "a part of it is not what was written, and calls that read it fail; the server's log names the place: look with \
+             `turnpike doctor`, and restore a backup",
+        ),
         LogHealth::Poisoned(_) => check(
             "log",
             State::Down,
@@ -116,6 +122,7 @@ mod tests {
         for (health, expected) in [
             (LogHealth::Healthy, State::Ready),
             (LogHealth::Full("95 %".to_owned()), State::Degraded),
+            (LogHealth::Damaged("/x".to_owned()), State::Degraded),
             (LogHealth::Poisoned("EIO".to_owned()), State::Down),
         ] {
             assert_eq!(log(&health).state, expected);

@@ -47,6 +47,24 @@ async fn keys_are_shown_once_rotated_and_revoked() {
         app.store.authenticate(text).is_ok(),
         "the old one goes on for its time of grace"
     );
+    assert_eq!(
+        app.call(admin, ("GET", &one, Value::Null), OK).await["replaced_by"],
+        new["id"]
+    );
+    let again = app
+        .call(
+            admin,
+            ("POST", &rotate, json!({"grace_s": 60})),
+            (409, "illegal_transition"),
+        )
+        .await;
+    let next = new["id"].as_str().unwrap();
+    assert!(again["detail"].as_str().unwrap().contains(next), "{again}");
+    assert_eq!(
+        new["expires"],
+        Value::Null,
+        "the new one does not end with the old one"
+    );
     app.clock.pass(60_000_000);
     assert!(app.store.authenticate(text).is_err());
     assert!(app.store.authenticate(new["key"].as_str().unwrap()).is_ok());

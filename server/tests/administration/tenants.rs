@@ -81,6 +81,22 @@ async fn a_tenant_is_limited_and_suspended_but_never_the_default_one() {
         (&limited["calls_per_second"], &limited["name"]),
         (&json!(7), &json!("b"))
     );
+    let sent_back = app
+        .call(admin, ("PUT", "/v1/tenants/b", limited.clone()), OK)
+        .await;
+    assert_eq!(sent_back, limited, "an answer can be sent as it is");
+    for (field, value) in [
+        ("test", json!(true)),
+        ("suspended", json!(true)),
+        ("clock", json!("2026-01-01T00:00:00Z")),
+    ] {
+        let mut other = limited.clone();
+        other[field] = value;
+        let refused = app
+            .call(admin, ("PUT", "/v1/tenants/b", other), (422, "invalid"))
+            .await;
+        assert_eq!(refused["errors"][0]["pointer"], format!("/{field}"));
+    }
     let suspended = app
         .call(admin, ("POST", "/v1/tenants/b/suspend", Value::Null), OK)
         .await;

@@ -216,6 +216,7 @@ fn a_doctor_says_what_it_looked_at() {
     assert_snapshot!(first.join("\n"), @"
     CHECK           VERDICT  DETAIL
     configuration   ok
+    time zones      ok
     data directory  ok
     parts           ok
     other files     ok

@@ -63,6 +63,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "invoice_history",
         include_str!("../../migrations/sqlite/0007_invoice_history.sql"),
     ),
+    (
+        8,
+        "key_successor",
+        include_str!("../../migrations/sqlite/0008_key_successor.sql"),
+    ),
 ];
 
 const READERS_MAX: u32 = 8;

@@ -104,6 +104,7 @@ fn admin_key(id: &str, hash: [u8; 32], at: Timestamp) -> ApiKey {
         created: at,
         expires: None,
         revoked: None,
+        replaced_by: None,
         calls_per_second: None,
     }
 }

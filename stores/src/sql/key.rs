@@ -70,10 +70,11 @@ pub(super) fn id_of(text: &str) -> Option<&str> {
 pub(super) async fn put(connection: &mut SqliteConnection, key: &ApiKey) -> Result<(), sqlx::Error> {
     let micros = |at: Option<Timestamp>| at.map(Timestamp::micros);
     sqlx::query(
-        "INSERT INTO api_keys (id, tenant, name, hash, scopes, created_us, expires_us, revoked_us, calls_per_second) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+        "INSERT INTO api_keys (id, tenant, name, hash, scopes, created_us, expires_us, revoked_us, calls_per_second, \
+         replaced_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, expires_us = excluded.expires_us, \
-         revoked_us = excluded.revoked_us, calls_per_second = excluded.calls_per_second",
+         revoked_us = excluded.revoked_us, calls_per_second = excluded.calls_per_second, \
+         replaced_by = excluded.replaced_by",
     )
     .bind(&key.id)
     .bind(i64::from(key.tenant.0))
@@ -84,6 +85,7 @@ pub(super) async fn put(connection: &mut SqliteConnection, key: &ApiKey) -> Resu
     .bind(micros(key.expires))
     .bind(micros(key.revoked))
     .bind(key.calls_per_second.map(i64::from))
+    .bind(&key.replaced_by)
     .execute(connection)
     .await?;
     Ok(())
@@ -94,7 +96,8 @@ pub(super) async fn load(
     directory: &MemoryDirectory,
 ) -> Result<(), StoreError> {
     let rows = sqlx::query(
-        "SELECT id, tenant, name, hash, scopes, created_us, expires_us, revoked_us, calls_per_second FROM api_keys",
+        "SELECT id, tenant, name, hash, scopes, created_us, expires_us, revoked_us, calls_per_second, replaced_by \
+         FROM api_keys",
     )
     .fetch_all(connection)
     .await
@@ -126,6 +129,7 @@ fn read(row: &SqliteRow) -> Result<ApiKey, StoreError> {
         created,
         expires: time(6)?,
         revoked: time(7)?,
+        replaced_by: row.try_get(9).map_err(lost)?,
         calls_per_second: calls.map(|calls| number("api_keys", &id, calls)).transpose()?,
         id,
     })

@@ -113,6 +113,27 @@ async fn what_is_no_http_does_no_harm() {
     assert_eq!(app.admin().get("/healthz").await.0, 200);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_an_ambiguous_request_is_answered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let good = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let ambiguous = "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let behind = "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (before, expected) in [
+        (0, vec!["400"]),
+        (1, vec!["200", "400"]),
+        (3, vec!["200", "200", "200", "400"]),
+    ] {
+        let sent = format!("{}{ambiguous}{behind}", good.repeat(before));
+        let answer = raw(&app, sent.as_bytes(), Duration::from_secs(10)).await;
+        let answer = answer.expect("the connection ends");
+        let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|one| &one[..3]).collect();
+        assert_eq!(statuses, expected, "{answer}");
+        assert!(answer.contains("length of its body in two ways"), "{answer}");
+    }
+}
+
 /// A connection that is kept open, and the head and body of its first answer.
 async fn kept(app: &App) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(app.address()).await.expect("a connection");

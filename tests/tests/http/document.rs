@@ -61,6 +61,44 @@ async fn the_documents_are_whole() {
     assert_eq!(nobody.get("/docs/errors/no_such_code").await.0, 404);
 }
 
+/// Pointers of the schemas in `value` that are made of several of which one takes nothing of the others: nothing fits them.
+fn unfitting(document: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
+    let closed = |part: &Value| meant(document, part)["additionalProperties"] == false;
+    let parts = value["allOf"].as_array().map_or(&[][..], Vec::as_slice);
+    if parts.len() > 1 && parts.iter().any(closed) {
+        found.push(at.to_owned());
+    }
+    let listed = value.as_array().into_iter().flatten();
+    let named = value.as_object().into_iter().flatten();
+    let inner = listed
+        .enumerate()
+        .map(|(index, inner)| (index.to_string(), inner));
+    for (name, inner) in inner.chain(named.map(|(name, inner)| (name.clone(), inner))) {
+        unfitting(document, inner, &format!("{at}/{name}"), found);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_schema_can_be_fitted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let (_, document) = app.caller("none").get("/openapi.json").await;
+    let mut found = Vec::new();
+    unfitting(&document, &document, "", &mut found);
+    assert_eq!(found, Vec::<String>::new());
+    for name in ["Override", "FormerOverride", "MeterState"] {
+        let schema = &document["components"]["schemas"][name];
+        assert_eq!(schema["additionalProperties"], false, "{name}: {schema}");
+    }
+    for path in ["/v1/meters/{key}/usage", "/v1/export/usage"] {
+        let kinds = &document["paths"][path]["get"]["responses"]["200"]["content"];
+        assert!(
+            kinds["text/csv"].is_object() && kinds["application/x-ndjson"].is_object(),
+            "{path}"
+        );
+    }
+}
+
 /// Path with its parameters filled in, and its operations.
 pub(super) fn operations(document: &Value) -> Vec<(String, Method, Value)> {
     let mut all = Vec::new();

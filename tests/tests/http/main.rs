@@ -1,5 +1,6 @@
 //! The listener and what all routes share, against rude clients.
 
+mod answers;
 mod calls;
 mod connections;
 mod document;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use turnpike_domain::problem::Code;
 use turnpike_tests::app::{ADMIN_KEY, App, AppOptions, Caller};
@@ -125,6 +126,23 @@ fn code_of((status, body): (u16, Value)) -> String {
     slug.to_owned()
 }
 
+/// The code of a stream whose sender stops in the middle.
+async fn cut_short(app: &App) -> String {
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_KEY}\r\ncontent-type: application/x-ndjson\r\n\
+         content-length: 99\r\n\r\n{{"
+    );
+    let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream.shutdown().await.expect("half closed");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let problem = problem_of(&answer, 400).1;
+    let told = problem["detail"].as_str().expect("words");
+    assert!(told.contains("Send the whole stream again"), "{told}");
+    code_of((400, problem))
+}
+
 /// Codes of what is wrong with the head or the sending.
 async fn heads(app: &App) -> BTreeSet<String> {
     let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000));
@@ -142,6 +160,7 @@ async fn heads(app: &App) -> BTreeSet<String> {
             .expect("a status");
         codes.insert(code_of((status, problem_of(&answer, status).1)));
     }
+    codes.insert(cut_short(app).await);
     let client = reqwest::Client::new();
     let plain = client
         .post(app.url("/v1/events"))

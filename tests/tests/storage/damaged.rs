@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use serde_json::json;
 use turnpike_tests::app::{App, AppOptions};
 use turnpike_tests::oracle::Oracle;
 use turnpike_tests::run::seed;
@@ -165,10 +166,15 @@ async fn an_answer_tells_of_damage_and_the_log_alone_where_it_is() {
     }
     let (status, body) = app.admin().get("/v1/events?limit=1000").await;
     assert_eq!(
-        (status, body["code"].as_str()),
-        (503, Some("unavailable")),
+        (status, &body["code"], &body["retryable"]),
+        (500, &json!("damaged"), &json!(false)),
         "{body}"
     );
+    let (_, ready) = app.admin().get("/readyz").await;
+    let log = ready["dependencies"].as_array().expect("dependencies").iter();
+    let log = log.clone().find(|one| one["name"] == "log").expect("the log");
+    let told = log["detail"].as_str().expect("words");
+    assert!(log["state"] == "degraded" && told.contains("doctor"), "{ready}");
     let place = directory.path().display().to_string();
     let told = body["detail"].as_str().expect("words");
     assert!(

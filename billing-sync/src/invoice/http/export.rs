@@ -12,7 +12,7 @@ use turnpike_domain::invoice::{Invoice, InvoiceView, number_text};
 use turnpike_domain::port::billing::{Broken, InvoiceFilter};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_http::{Caller, Params, ProblemBody, Reply};
+use turnpike_http::{CSV, Caller, Params, ProblemBody, Reply, csv};
 
 use super::invoices::{DamagedInvoice, InvoiceQuery, id_of};
 use crate::invoice::engine::BillingSync;
@@ -42,7 +42,8 @@ pub(super) struct ExportQuery {
 }
 
 /// All invoices, newest first, as CSV or NDJSON. One that cannot be read has a row too: of kind `damaged` in CSV, with the one member
-/// `damaged` in NDJSON.
+/// `damaged` in NDJSON. In CSV a text that a spreadsheet would take for a formula has a quote (`'`) before it, as in the export of
+/// usage.
 #[utoipa::path(
     get, path = "/v1/export/invoices", tag = "Billing", operation_id = "export_invoices",
     params(ExportQuery, InvoiceQuery),
@@ -68,7 +69,7 @@ pub(super) async fn export_invoices(
         first: true,
     };
     let (kind, name) = match export.format {
-        Format::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"invoices.csv\""),
+        Format::Csv => (CSV, "attachment; filename=\"invoices.csv\""),
         Format::Ndjson => ("application/x-ndjson", "attachment; filename=\"invoices.ndjson\""),
     };
     let body = Body::from_stream(stream::try_unfold(Some(pages), |pages| async move {
@@ -166,46 +167,41 @@ fn damaged_row(broken: &Broken) -> [String; COLUMNS.len()] {
 }
 
 fn csv_rows(invoices: &[Result<Invoice, Broken>], with_header: bool) -> Result<Vec<u8>, Problem> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    if with_header {
-        writer.write_record(COLUMNS).map_err(unwritable)?;
-    }
-    for invoice in invoices {
-        let invoice = match invoice {
-            Ok(invoice) => invoice,
-            Err(broken) => {
-                writer.write_record(damaged_row(broken)).map_err(unwritable)?;
-                continue;
-            }
-        };
-        let view = InvoiceView::from(invoice);
-        let status = invoice.status.as_str().to_owned();
-        let head = [
-            invoice.id.clone(),
-            view.number.unwrap_or_default(),
-            view.customer,
-            view.subscription,
-            status,
-            view.currency.to_string(),
-            view.period.start.to_string(),
-            view.period.end.to_string(),
-            view.total,
-        ];
-        for line in view.lines {
-            let tail = [
-                line.kind.as_str().to_owned(),
-                line.price,
-                line.meter.unwrap_or_default(),
-                line.description,
-                line.quantity,
-                line.amount,
-                line.period.start.to_string(),
-                line.period.end.to_string(),
-            ];
-            writer
-                .write_record(head.iter().chain(&tail))
-                .map_err(unwritable)?;
-        }
-    }
-    writer.into_inner().map_err(unwritable)
+    let head = with_header.then(|| COLUMNS.map(str::to_owned).to_vec());
+    let rows = invoices.iter().flat_map(|invoice| match invoice {
+        Ok(invoice) => line_rows(invoice),
+        Err(broken) => vec![damaged_row(broken).to_vec()],
+    });
+    csv(head.into_iter().chain(rows))
+}
+
+/// A row for each line of an invoice.
+fn line_rows(invoice: &Invoice) -> Vec<Vec<String>> {
+    let view = InvoiceView::from(invoice);
+    let head = [
+        invoice.id.clone(),
+        view.number.unwrap_or_default(),
+        view.customer,
+        view.subscription,
+        invoice.status.as_str().to_owned(),
+        view.currency.to_string(),
+        view.period.start.to_string(),
+        view.period.end.to_string(),
+        view.total,
+    ];
+    let tails = view.lines.into_iter().map(|line| {
+        [
+            line.kind.as_str().to_owned(),
+            line.price,
+            line.meter.unwrap_or_default(),
+            line.description,
+            line.quantity,
+            line.amount,
+            line.period.start.to_string(),
+            line.period.end.to_string(),
+        ]
+    });
+    tails
+        .map(|tail| head.iter().cloned().chain(tail).collect())
+        .collect()
 }

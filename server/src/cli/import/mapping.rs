@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -65,7 +65,8 @@ pub(crate) struct Mapping {
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
     #[serde(deserialize_with = "delimiter_in_file")]
     pub(super) delimiter: Option<u8>,
-    /// Numbers have a decimal comma, such as 12,50; `1.250` is then a text, for its point may group thousands.
+    /// Numbers have a decimal comma, such as 12,50; a row with a number such as `1.250` is then refused, for its point may
+    /// group thousands or begin the decimals (but not in a --text-column).
     #[arg(long)]
     pub(super) decimal_comma: bool,
 }
@@ -110,14 +111,16 @@ impl Mapping {
             .map_err(|error| CommandError::usage(format!("the mapping {}: {error}", path.display())))?;
         let says_when = self.now || self.time_column.is_some();
         let when = if says_when { &self } else { &below };
+        let says_whose = self.subject.is_some() || self.subject_column.is_some();
+        let whose = if says_whose { &self } else { &below };
         Ok(Self {
             now: when.now,
             time_column: when.time_column.clone(),
+            subject: whose.subject.clone(),
+            subject_column: whose.subject_column.clone(),
             format: self.format.or(below.format),
             source: self.source.or(below.source),
             kind: self.kind.or(below.kind),
-            subject: self.subject.or(below.subject),
-            subject_column: self.subject_column.or(below.subject_column),
             id_column: self.id_column.or(below.id_column),
             time_format: self.time_format.or(below.time_format),
             time_zone: self.time_zone.or(below.time_zone),
@@ -157,6 +160,17 @@ impl Mapping {
 
     /// An error for what would have no effect on a file of `format`.
     fn check_use(&self, format: Format) -> Result<(), CommandError> {
+        if self.subject.is_some() && self.subject_column.is_some() {
+            return Err(CommandError::usage(
+                "give --subject (one for all rows) or --subject-column (of each row its own), not both",
+            ));
+        }
+        let mut names = BTreeSet::new();
+        if let Some((twice, _)) = self.data.iter().find(|(name, _)| !names.insert(name)) {
+            return Err(CommandError::usage(format!(
+                "--data gives \"{twice}\" several columns, and an event has one value of a name; give each its own name"
+            )));
+        }
         if format != Format::Csv && (self.delimiter.is_some() || self.decimal_comma) {
             return Err(CommandError::usage(
                 "--delimiter and --decimal-comma are for CSV; other formats say themselves how they are written",
@@ -303,8 +317,38 @@ mod tests {
             subject_column: Some("who".to_owned()),
             ..Mapping::default()
         };
-        let refused = columns.rules(Format::Ndjson).unwrap_err();
+        let refused = columns.clone().rules(Format::Ndjson).unwrap_err();
         assert!(refused.to_string().starts_with("--subject-column"), "{refused}");
+        let both = Mapping {
+            subject: Some("fix".to_owned()),
+            ..columns
+        };
+        let refused = both.rules(Format::Csv).unwrap_err();
+        assert!(refused.to_string().contains("not both"), "{refused}");
+        let twice = Mapping {
+            subject: Some("fix".to_owned()),
+            data: [("v", "n"), ("v", "m")]
+                .map(|(name, column)| (name.to_owned(), column.to_owned()))
+                .into(),
+            ..Mapping::default()
+        };
+        let refused = twice.rules(Format::Csv).unwrap_err();
+        assert!(refused.to_string().contains("\"v\""), "{refused}");
+    }
+
+    #[test]
+    fn a_subject_given_by_a_flag_goes_before_either_of_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "subject_column = \"who\"\n").unwrap();
+        let flags = Mapping {
+            subject: Some("fix".to_owned()),
+            ..Mapping::default()
+        };
+        let both = flags.beneath(Some(&file.path().to_owned())).unwrap();
+        assert_eq!(
+            (both.subject.as_deref(), both.subject_column),
+            (Some("fix"), None)
+        );
     }
 
     #[test]

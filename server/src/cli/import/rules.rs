@@ -2,6 +2,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 
+use turnpike_domain::quantity::Quantity;
+
 use super::content_ids::ContentIds;
 use super::time::TimeReader;
 use crate::cli::CommandError;
@@ -118,9 +120,11 @@ impl Rules {
             }
             event.push_str(&quote(name));
             event.push(':');
-            let number = self
-                .number(value)
-                .filter(|_| !self.text_columns.iter().any(|text| text == column));
+            let number = if self.text_columns.iter().any(|text| text == column) {
+                None
+            } else {
+                self.number(column, value)?
+            };
             event.push_str(&number.unwrap_or_else(|| quote(value).into()));
             event.push(',');
         }
@@ -131,16 +135,19 @@ impl Rules {
         Ok(event)
     }
 
-    /// A value as JSON writes numbers, if it is one.
-    fn number<'a>(&self, value: &'a str) -> Option<Cow<'a, str>> {
+    /// A value as JSON writes numbers, if it is one; why it is refused where nobody can tell which number it is.
+    fn number<'a>(&self, column: &str, value: &'a str) -> Result<Option<Cow<'a, str>>, String> {
         let number = if !self.decimal_comma {
             Cow::Borrowed(value)
-        } else if value.contains('.') {
-            return None;
+        } else if is_ambiguous(value) {
+            return Err(format!(
+                "column \"{column}\": the point of \"{value}\" may group thousands or begin the decimals; write the \
+                 number without it, or keep the column as text with --text-column \"{column}\""
+            ));
         } else {
             Cow::Owned(value.replacen(',', ".", 1))
         };
-        is_number(&number).then_some(number)
+        Ok(Some(number).filter(|number| is_number(number)))
     }
 
     /// Name, column and value of everything in `data`.
@@ -209,6 +216,23 @@ fn is_number(text: &str) -> bool {
         .map_or((unsigned, None), |(whole, rest)| (whole, Some(rest)));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits(whole) && (whole == "0" || !whole.starts_with('0')) && fraction.is_none_or(digits)
+}
+
+/// Whether a text with a point is a number where numbers have a decimal comma: one that groups its thousands with points,
+/// or one that a meter would read though it is sent as a text.
+fn is_ambiguous(text: &str) -> bool {
+    text.contains('.') && (Quantity::parse(text).is_ok() || has_grouped_thousands(text))
+}
+
+/// Whether a text is a number such as `1.250.000,5`.
+fn has_grouped_thousands(text: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (whole, fraction) = unsigned.split_once(',').unwrap_or((unsigned, ""));
+    let mut groups = whole.split('.');
+    let first = groups.next().unwrap_or("");
+    let first_fits = (1..=3).contains(&first.len()) && digits(first);
+    first_fits && digits(fraction) && groups.all(|group| group.len() == 3 && digits(group))
 }
 
 #[cfg(test)]
@@ -326,14 +350,38 @@ mod tests {
             ("who", "a"),
             ("cost", "-12,50"),
             ("whole", "7"),
-            ("grouped", "1.250"),
-            ("both", "1.250,5"),
             ("twice", "1,2,3"),
             ("zip", "1,5"),
+            ("version", "1.2.3"),
+            ("day", "05.10.2026"),
+            ("host", "www.example.com"),
+            ("none", "."),
         ]);
         let event = rules.event(&row, "1".to_owned()).unwrap();
-        let data = r#""data":{"cost":-12.50,"whole":7,"grouped":"1.250","both":"1.250,5","twice":"1,2,3","zip":"1,5"}}"#;
+        let data = r#""data":{"cost":-12.50,"whole":7,"twice":"1,2,3","zip":"1,5","version":"1.2.3","day":"05.10.2026","host":"www.example.com","none":"."}}"#;
         assert!(event.ends_with(data), "{event}");
+    }
+
+    #[test]
+    fn with_a_decimal_comma_a_number_with_a_point_is_refused() {
+        let rules = csv(Mapping {
+            decimal_comma: true,
+            text_columns: vec!["zip".to_owned()],
+            ..Mapping::default()
+        });
+        for value in ["1.250", "-1.5", "0.10", "1.250,5", "1.250.000", "1.250.000,75"] {
+            let error = rules
+                .event(&row(&[("who", "a"), ("n", value)]), "1".to_owned())
+                .unwrap_err();
+            assert!(
+                error.contains("\"n\"") && error.contains(value) && error.contains("--text-column"),
+                "{error}"
+            );
+            let kept = rules
+                .event(&row(&[("who", "a"), ("zip", value)]), "1".to_owned())
+                .unwrap();
+            assert!(kept.ends_with(&format!("{{\"zip\":\"{value}\"}}}}")), "{kept}");
+        }
     }
 
     #[test]

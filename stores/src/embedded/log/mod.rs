@@ -116,6 +116,8 @@ struct Shared {
     /// The position before which everything is durable.
     durable: AtomicU64,
     poison: OnceLock<String>,
+    /// The first damage that a reading met.
+    damage: OnceLock<String>,
     cache: read::Cache,
     /// What retention has deleted. Held while segments are.
     retention: Mutex<Option<Horizon>>,
@@ -175,6 +177,7 @@ impl SegmentedLog {
             changed: watch::Sender::new(()),
             durable: AtomicU64::new(Position::new(end, 0).0),
             poison: OnceLock::new(),
+            damage: OnceLock::new(),
             cache: read::Cache::default(),
             retention: Mutex::new(horizon),
         });
@@ -310,15 +313,19 @@ impl EventLog for SegmentedLog {
     }
 
     fn read(&self, from: Position, only: Only) -> Blocks<'_> {
-        self.shared.read(from, only)
+        let blocks = self.shared.read(from, only);
+        Box::new(blocks.inspect(|step| self.shared.note_damage(step)))
     }
 
     fn read_back(&self, until: Position, only: Only) -> Blocks<'_> {
-        self.shared.read_back(until, only)
+        let blocks = self.shared.read_back(until, only);
+        Box::new(blocks.inspect(|step| self.shared.note_damage(step)))
     }
 
     fn fetch(&self, position: Position) -> Result<Vec<u8>, StoreError> {
-        self.shared.fetch(position)
+        let found = self.shared.fetch(position);
+        self.shared.note_damage(&found);
+        found
     }
 
     fn retain(&self, before: Position, horizon: Timestamp) -> Result<Position, StoreError> {

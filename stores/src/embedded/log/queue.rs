@@ -258,7 +258,11 @@ impl Shared {
         }
         let queue = self.queue.lock();
         let full = queue.full.as_ref();
-        full.map_or(LogHealth::Healthy, |full| LogHealth::Full(full.why.clone()))
+        match (full, self.damage.get()) {
+            (Some(full), _) => LogHealth::Full(full.why.clone()),
+            (None, Some(place)) => LogHealth::Damaged(place.clone()),
+            (None, None) => LogHealth::Healthy,
+        }
     }
 }
 

@@ -98,6 +98,15 @@ impl Shared {
         record(&block)
     }
 
+    /// Remembers the first damage that is met, for [`super::EventLog::health`]: nothing heals it while the process runs.
+    pub(super) fn note_damage<T>(&self, read: &Result<T, StoreError>) {
+        if let Err(StoreError::Damaged(place)) = read
+            && self.damage.set(place.clone()).is_ok()
+        {
+            tracing::error!(%place, "the log is damaged: look with `turnpike doctor`, and restore a backup");
+        }
+    }
+
     /// The block at `offset` as it waits for the disk.
     fn in_memory(&self, offset: u64) -> Result<Option<(BlockHeader, Vec<u8>)>, StoreError> {
         if offset < self.durable().offset() {

@@ -119,6 +119,7 @@ async fn keys_end_are_revoked_and_numbers_are_never_given_twice() {
         created: Timestamp::from_minute(1),
         expires: None,
         revoked: None,
+        replaced_by: None,
         calls_per_second: Some(7),
     };
     let mut ended = api_key(&ending);
