@@ -137,12 +137,18 @@ impl Resolved {
         pool.grants.left(&pool.standing, total, held)
     }
 
-    /// By how much a pool's grants would raise a limit of a window that began at `start`, of which at most `ceiling` is
-    /// granted without them.
-    pub(crate) fn extra_of(&self, pool: &Pool, start: Timestamp, ceiling: Quantity) -> Quantity {
+    /// By how much a pool's grants would raise a limit of a window that began at `start` and has used `since`, of which at
+    /// most `ceiling` is granted without them.
+    pub(crate) fn extra_of(
+        &self,
+        pool: &Pool,
+        start: Timestamp,
+        since: Quantity,
+        ceiling: Quantity,
+    ) -> Quantity {
         let (total, held) = self.totals(pool);
-        pool.grants
-            .extra_of(&pool.standing, (start, ceiling), total, held)
+        let window = (start, since, ceiling);
+        pool.grants.extra_of(&pool.standing, window, total, held)
     }
 
     /// What was used and is held in the window that a pool's grants raise, and in the minute of a change where it was before.

@@ -82,7 +82,8 @@ impl CandidateLimit {
         };
         let total = self.slot.total();
         let extra = pool.filter(|_| self.raised).map_or(0, |pool| {
-            let extra = resolved.extra_of(pool, self.slot.range().start, ceiling);
+            let since = Quantity::from_parts(total).unwrap_or(Quantity::MAX);
+            let extra = resolved.extra_of(pool, self.slot.range().start, since, ceiling);
             extra.parts()
         });
         total

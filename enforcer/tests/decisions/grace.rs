@@ -1,9 +1,10 @@
 //! What is used beyond limits and grants: no grant that comes later gives it again.
 
 use serde_json::{Value, json};
+use turnpike_domain::port::directory::DirectoryChange;
 
 use crate::grants::balances_of;
-use crate::support::{World, at};
+use crate::support::{TENANT, World, at};
 use crate::texts;
 
 fn month(limit: &str, mode: &str) -> Value {
@@ -148,4 +149,40 @@ async fn no_option_is_named_that_does_not_help() {
         let keys: Vec<_> = options.iter().map(|one| one["key"].as_str().unwrap()).collect();
         assert_eq!(keys, ["more"], "{grant:?}");
     }
+}
+
+#[tokio::test]
+async fn what_grants_alone_covered_is_not_held_against_an_option() {
+    let world = World::new().await;
+    world.metered(month("1", "hard"));
+    for (plan, limit) in [("three", "3"), ("four", "4")] {
+        world.put_plan(
+            plan,
+            json!([{"feature": "tokens", "limits": month(limit, "hard")}]),
+        );
+    }
+    world.put_customer("prepaid", json!({}));
+    world.put_grant(
+        "prepaid",
+        json!({"id": "g", "feature": "tokens", "amount": "9", "effective_at": "2025-12-03T00:00:00Z"}),
+    );
+    // Four of the nine in December, five in January, and one beyond.
+    world.log.tokens("prepaid", at("2025-12-20T00:00:00Z"), 4);
+    world.log.tokens("prepaid", at("2026-01-05T00:00:00Z"), 6);
+    let named = async |amount: &str| {
+        let answer = world.check("prepaid", "tokens", amount).await;
+        let options = answer["upgrade_options"].as_array().unwrap().clone();
+        let keys = options.iter().map(|one| one["key"].as_str().unwrap().to_owned());
+        keys.collect::<Vec<_>>()
+    };
+    assert_eq!(named("2").await, ["four", "three"]);
+    assert_eq!(named("3").await, ["four"]);
+    assert_eq!(named("4").await, [""; 0]);
+    world.clock.set("2026-01-10T12:05:00Z");
+    world.subscribe("prepaid", "three", &[]);
+    let start = |s: &mut turnpike_domain::catalog::Subscription| s.start = at("2026-01-10T12:05:00Z");
+    world.directory.edit_subscription("prepaid", start);
+    world.told(DirectoryChange::Customer(TENANT, "prepaid".to_owned()));
+    assert_eq!(world.consume("a", "prepaid", "2").await["allowed"], true);
+    assert_eq!(world.consume("b", "prepaid", "1").await["allowed"], false);
 }

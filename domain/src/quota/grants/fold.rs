@@ -210,30 +210,38 @@ impl<C: Course> GrantPlan<C> {
         Some(quantity(now.saturating_sub(self.due_now(standing, used, held))))
     }
 
-    /// By how much a limit of a window that began at `start` would be raised from now on, of which at most `ceiling` is
-    /// granted without grants, when there is used what [`Self::left`] is told. Of the stretch that `start` cuts nothing counts.
+    /// By how much a limit of a window that began at `start`, and has used `since`, would be raised from now on, of which at
+    /// most `ceiling` is granted without grants, when there is used what [`Self::left`] is told. Of a past segment that
+    /// `start` cuts nothing counts.
     pub fn extra_of(
         &self,
         standing: &Standing,
-        (start, ceiling): (Timestamp, Quantity),
+        (start, since, ceiling): (Timestamp, Quantity, Quantity),
         total: Quantity,
         held: Quantity,
     ) -> Quantity {
         let current = self.current();
         let sums = &standing.sums;
         let mut window = sums.between(self.place(0, start), self.place(0, current.range.start));
-        let due = self.due_now(standing, total, held);
+        // What the current segment's window used before the part of it that counts.
+        let before = if start > current.range.start {
+            total.parts().saturating_sub(since.parts())
+        } else {
+            let bound = current.bound;
+            bound.map_or(0, |bound| self.before(0, sums, bound, current.range.start).used)
+        };
+        let before = quantity(before);
+        let drawn_of = |balances: &mut Vec<Balance>, used| {
+            let due = self.due_now(standing, used, held);
+            (due, self.draw(balances, 0, &current, due))
+        };
         let mut balances = standing.balances.clone();
-        let drawn = self.draw(&mut balances, 0, &current, due);
-        if start <= current.range.start {
-            let before = current
-                .bound
-                .map_or(0, |bound| self.before(0, sums, bound, current.range.start).used);
-            let now = total.parts().saturating_sub(before).max(0);
-            window.used = window.used.saturating_add(now);
-            window.charged = window.charged.saturating_add(now.saturating_sub(drawn));
-            window.covered = window.covered.saturating_add(now.saturating_sub(due));
-        }
+        let (due_before, drawn_before) = drawn_of(&mut balances.clone(), before);
+        let (due, drawn) = drawn_of(&mut balances, total);
+        let now = total.parts().saturating_sub(before.parts()).max(0);
+        window.used = window.used.saturating_add(now);
+        window.charged = window.charged.saturating_add(now - (drawn - drawn_before));
+        window.covered = window.covered.saturating_add(now - (due - due_before));
         let balances = self
             .active(0, current)
             .map(|at| self.balance(&balances, at, &current));
