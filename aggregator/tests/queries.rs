@@ -109,8 +109,8 @@ async fn pages_of_many_subjects_are_found_at_once_and_hold_little() {
         assert_eq!(page.await.unwrap()["data"].as_array().unwrap().len(), 100);
     }
     let held = MOST.load(SeqCst) - before;
-    // All rows of one such reading take 5 MB.
-    assert!(held < 4 << 20, "{held} bytes were held by 16 readings");
+    // All rows of one such reading take 5 MB, and three of one tenant work at once.
+    assert!(held < 8 << 20, "{held} bytes were held by 16 readings");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,7 +198,10 @@ async fn what_readings_copy_of_memory_is_bounded() {
             .contains("engine.query_memory_bytes_max")
     );
     drop(slow);
-    assert_eq!(aggregator.query_memory().used_bytes, 0);
+    // It may be at work on its next part, and ends when that is of no use to anybody.
+    while aggregator.query_memory().used_bytes > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     assert_eq!(
         page(&aggregator, "group_by=subject").await["data"]
             .as_array()
