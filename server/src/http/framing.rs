@@ -171,9 +171,9 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()
 }
 
-/// What is read in the place of an ambiguous message: no head has it anywhere, so that the reader refuses it, after it has
-/// answered what came before.
-const NO_HEAD: u8 = b'\0';
+/// What is read in the place of an ambiguous message: no head has that byte anywhere, so that the reader refuses it, after
+/// it has answered what came before. The reader of a head that came in parts looks at it again where a line is empty.
+const NO_HEAD: &[u8] = b"\0\r\n\r\n";
 
 /// A connection that is watched as it is read. An ambiguous message and what follows on it can no longer be read.
 #[derive(Debug)]
@@ -183,6 +183,8 @@ pub(crate) struct Watched {
     pub(crate) ambiguous: Option<Ambiguous>,
     /// Whether the reader has the head of the ambiguous message already, and waits for its body.
     pub(crate) within_body: bool,
+    /// What is still to be read in its place.
+    instead: &'static [u8],
 }
 
 impl Watched {
@@ -192,7 +194,15 @@ impl Watched {
             framing: Framing::default(),
             ambiguous: None,
             within_body: false,
+            instead: &[],
         }
+    }
+
+    /// Hands on what is read in the place of an ambiguous message, as far as there is room.
+    fn read_instead(&mut self, buf: &mut ReadBuf<'_>) {
+        let (now, later) = self.instead.split_at(self.instead.len().min(buf.remaining()));
+        buf.put_slice(now);
+        self.instead = later;
     }
 }
 
@@ -204,6 +214,10 @@ impl AsyncRead for Watched {
     ) -> Poll<std::io::Result<()>> {
         let broken = || Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()));
         let this = &mut *self;
+        if !this.instead.is_empty() {
+            this.read_instead(buf);
+            return Poll::Ready(Ok(()));
+        }
         if this.ambiguous.is_some() {
             return broken();
         }
@@ -220,8 +234,8 @@ impl AsyncRead for Watched {
         if this.within_body {
             return broken();
         }
-        // There is room: the ambiguous message had a byte at least.
-        buf.put_slice(&[NO_HEAD]);
+        this.instead = NO_HEAD;
+        this.read_instead(buf);
         Poll::Ready(Ok(()))
     }
 }

@@ -134,6 +134,29 @@ async fn what_came_before_an_ambiguous_request_is_answered() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ambiguous_request_that_arrives_in_parts_is_answered_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let ambiguous =
+        "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n{}   ";
+    let head = ambiguous.find("\r\n\r\n").expect("a head") + 4;
+    for cut in [1, 10, 25, 26, 30, 60, head - 1] {
+        let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+        stream.set_nodelay(true).expect("no delay");
+        let (first, rest) = ambiguous.as_bytes().split_at(cut);
+        stream.write_all(first).await.expect("sent");
+        // So that the parts are read one by one, as a rule: all is right where they are not.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(rest).await.expect("sent");
+        assert_eq!(
+            statuses(&mut stream, &mut String::new(), 1).await,
+            ["400"],
+            "{cut}"
+        );
+    }
+}
+
 /// A connection that is kept open, and the head and body of its first answer.
 async fn kept(app: &App) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
