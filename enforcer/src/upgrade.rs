@@ -354,7 +354,7 @@ fn when_unused(resolved: &Resolved, limit: &LimitCell, figures: Figures) -> Figu
 
 /// The most that a grant of which `left` is left gives behind `from_us`.
 fn given_later(grant: &Grant, left: Quantity, from_us: i64) -> i128 {
-    if grant.expires_at.is_some_and(|end| end.micros() <= from_us) {
+    if grant.ends_at().is_some_and(|end| end.micros() <= from_us) {
         return 0;
     }
     match grant.recurrence {

@@ -44,7 +44,20 @@ struct Given {
     minutes: Option<usize>,
     daily: bool,
     rollover: i64,
-    taken_back: bool,
+    /// In which minute.
+    taken_back: Option<usize>,
+}
+
+impl Given {
+    fn expires(&self) -> usize {
+        self.minutes.map_or(usize::MAX, |minutes| self.start + minutes)
+    }
+
+    /// When it ends, taken back or not.
+    fn ends(&self) -> usize {
+        self.taken_back
+            .map_or(self.expires(), |taken| taken.min(self.expires()))
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -64,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         minutes,
         daily,
         rollover: if daily { rollover } else { 0 },
-        taken_back: false,
+        taken_back: None,
     });
     let moved = (2..CUSTOMERS.len(), prop::option::of(0usize..4));
     let moved =
@@ -128,8 +141,7 @@ impl Model {
     fn active(&self, minute: usize) -> impl Iterator<Item = usize> + '_ {
         (0..self.grants.len()).filter(move |at| {
             let grant = &self.grants[*at];
-            let end = grant.minutes.map_or(usize::MAX, |minutes| grant.start + minutes);
-            (grant.start..end).contains(&minute)
+            (grant.start..grant.ends()).contains(&minute)
         })
     }
 
@@ -149,7 +161,8 @@ impl Model {
         order.retain(|at| self.provider(self.grants[*at].holder, minute) == pool);
         order.sort_by_key(|at| {
             let grant = &self.grants[*at];
-            let end = grant.minutes.map_or(usize::MAX, |minutes| grant.start + minutes);
+            // By when it would have ended: to take it back changes nothing of what was drawn before.
+            let end = grant.expires();
             let midnight = (minute + MORNING) / 1440 * 1440 + 1440 - MORNING;
             let end = if grant.daily { end.min(midnight) } else { end };
             (end, grant.start, grant.id.clone())
@@ -296,13 +309,11 @@ fn take_back(world: &World, model: &mut Model, which: usize) {
     world.clock.pass_s(60);
     let now = minute_of(world.clock.machine_now());
     let given: Vec<_> = (0..model.grants.len())
-        .filter(|at| !model.grants[*at].taken_back)
+        .filter(|at| model.grants[*at].taken_back.is_none())
         .collect();
     if let Some(at) = given.get(which % given.len().max(1)) {
         let grant = &mut model.grants[*at];
-        let minutes = now - grant.start;
-        grant.minutes = Some(grant.minutes.map_or(minutes, |until| until.min(minutes)));
-        grant.taken_back = true;
+        grant.taken_back = Some(now);
         world.remove_grant(CUSTOMERS[grant.holder], &grant.id);
     }
 }

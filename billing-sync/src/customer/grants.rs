@@ -135,6 +135,7 @@ impl Own for Grant {
         let since = before.and_then(|before| before.effective_at).unwrap_or(now);
         self.effective_at = Some(self.effective_at.unwrap_or(since).floor_minute());
         self.expires_at = self.expires_at.map(Timestamp::floor_minute);
+        self.deleted_at = None;
     }
 
     fn check(&self, state: &dyn ControlState, tenant: TenantId) -> Result<(), Problem> {

@@ -256,8 +256,10 @@ async fn overrides_are_kept_and_cannot_be_told_by_callers() {
 async fn grants_that_were_taken_back_are_kept_and_cannot_be_told_by_callers() {
     let app = App::with_catalog().await;
     let path = "/v1/customers/acme/grants/g";
-    let body = json!({"feature": "tokens", "amount": "5", "expires_at": "2026-02-01T00:00:00Z"});
+    let end = "2026-02-01T00:00:00Z";
+    let body = json!({"feature": "tokens", "amount": "5", "expires_at": end, "deleted_at": end});
     let made = app.put(path, body.clone()).await.is(201, "");
+    assert_eq!(made.get("deleted_at"), None);
     app.clock.pass(3_600_000_000);
     app.delete(path).await.is(204, "");
     app.get(path).await.is(404, "not_found");
@@ -265,7 +267,7 @@ async fn grants_that_were_taken_back_are_kept_and_cannot_be_told_by_callers() {
     assert_eq!(list["data"], json!([]));
     let customer = app.get("/v1/customers/acme").await.is(200, "");
     let mut ended = made.clone();
-    ended["expires_at"] = "2026-01-15T11:00:00Z".into();
+    ended["deleted_at"] = "2026-01-15T11:00:00Z".into();
     assert_eq!(customer["former_grants"], json!([ended]));
     // One that did not count for a minute leaves no trace, and the id is free again.
     app.put(path, body).await.is(201, "");

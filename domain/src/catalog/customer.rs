@@ -45,8 +45,8 @@ pub struct Customer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(read_only)]
     pub former_overrides: Vec<FormerOverride>,
-    /// The grants that were taken back from it, each with when it ended, oldest first, as far back as is kept: what was drawn on
-    /// them stays drawn on them. Given by the engine.
+    /// The grants that were taken back from it, each as it was and with when that happened (`deleted_at`), oldest first, as far
+    /// back as is kept: what was drawn on them stays drawn on them. Given by the engine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(read_only)]
     pub former_grants: Vec<Grant>,
@@ -103,17 +103,18 @@ impl Customer {
         self.parents().next().is_some()
     }
 
-    /// Keeps a grant that is taken back at `now`, as one that ended with the minute before. One that never began to count
+    /// Keeps a grant that is taken back at `now`, as one that counted until that minute. One that never began to count
     /// leaves no trace. Returns whether there was anything to keep.
     pub fn keep_grant(&mut self, grant: &Grant, now: Timestamp) -> bool {
-        let end = grant.expires_at.map_or(now, |end| end.min(now)).floor_minute();
-        if grant.effective_at.is_some_and(|start| end <= start) {
+        let former = Grant {
+            deleted_at: Some(now.floor_minute()),
+            ..grant.clone()
+        };
+        let counted = former.active_time();
+        if counted.end <= counted.start {
             return false;
         }
-        self.former_grants.push(Grant {
-            expires_at: Some(end),
-            ..grant.clone()
-        });
+        self.former_grants.push(former);
         let beyond = self
             .former_grants
             .len()
@@ -192,6 +193,25 @@ pub struct Grant {
     /// For a recurring one: how much of what is left is carried into the next period, at the most.
     #[serde(default)]
     pub rollover_max: Option<Quantity>,
+    /// When it was taken back, on a whole minute: it counts until then at the most. Its place in the order of drawing stays
+    /// that of `expires_at`, for what was drawn before is not drawn anew. Given by the engine, in `former_grants` of a customer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, read_only, format = DateTime)]
+    pub deleted_at: Option<Timestamp>,
+}
+
+impl Grant {
+    /// When it ends, taken back or not; `None`: never.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        [self.expires_at, self.deleted_at].into_iter().flatten().min()
+    }
+
+    /// When it counts: its bounds are whole minutes.
+    pub fn active_time(&self) -> TimeRange {
+        let start = self.effective_at.unwrap_or(Timestamp::EPOCH).floor_minute();
+        let end = self.ends_at().map_or(Timestamp::MAX, Timestamp::floor_minute);
+        TimeRange::new(start, end)
+    }
 }
 
 const fn fifty() -> u8 {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::grants::{active_time, grants_of};
+use super::grants::grants_of;
 use super::{EffectiveLimit, Reason, Windows, next_change};
 use crate::catalog::{
     AddOnUse, Catalog, Customer, Entitlement, Feature, FeatureKind, Grant, LimitPeriod, Override,
@@ -329,7 +329,7 @@ impl Resolver<'_> {
 
     /// Whether any of the grants counts now, and until when that stays so.
     fn any_counts(&self, grants: &[Arc<Grant>], until: &mut Timestamp) -> bool {
-        let times = grants.iter().map(|grant| active_time(grant));
+        let times = grants.iter().map(|grant| grant.active_time());
         let edges = times.clone().flat_map(|time| [time.start, time.end]);
         let next = edges.filter(|edge| *edge > self.at).min();
         *until = (*until).min(next.unwrap_or(Timestamp::MAX));

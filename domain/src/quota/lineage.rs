@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::access::{Provision, bounding, provision, provision_unpaused};
-use super::grants::{active_time, grants_of};
+use super::grants::grants_of;
 use super::{Windows, next_change, zone_of};
 use crate::catalog::{Catalog, Customer, Override, Subscription};
 use crate::identity::TenantId;
@@ -54,7 +54,7 @@ impl Given {
         let subscriptions = directory.subscriptions(tenant, &customer.key);
         let overrides: Vec<_> = former.chain(standing).filter(ours).collect();
         let grants = grants_of(directory, tenant, customer, feature);
-        let granted: Vec<_> = grants.iter().map(|grant| active_time(grant)).collect();
+        let granted: Vec<_> = grants.iter().map(|grant| grant.active_time()).collect();
         let times = overrides.iter().map(|(time, _)| time).chain(&granted);
         Self {
             customer: customer.key.clone(),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::course::LevelCourse;
-use super::grants::{Placed, Pool, Pools, Stay, active_time, grants_of};
+use super::grants::{Placed, Pool, Pools, Stay, grants_of};
 use super::lineage::{Given, Lineage};
 use crate::catalog::{Catalog, Customer, Grant};
 use crate::identity::TenantId;
@@ -32,8 +32,8 @@ struct Gathering<'a> {
     pools: Vec<(String, Timestamp)>,
     open: Vec<usize>,
     grants: Vec<Arc<Grant>>,
-    /// Customer, id and end of each, for an id may have been another grant's that was taken back.
-    known: HashSet<(String, String, Option<Timestamp>)>,
+    /// The customer of each and its place among that one's, for an id may have been another grant's that was taken back.
+    known: HashSet<(String, usize)>,
 }
 
 /// The pool of `customer` for a feature, with those that its grants went through.
@@ -86,30 +86,27 @@ impl Gathering<'_> {
             let Some(followed) = self.follow(&holder.key) else {
                 continue;
             };
-            for grant in grants_of(self.directory, self.tenant, &holder, self.feature) {
-                self.gather_grant(&key, until, &grant, &followed.providers);
+            let grants = grants_of(self.directory, self.tenant, &holder, self.feature);
+            for (place, grant) in grants.iter().enumerate() {
+                self.gather_grant((&key, until), (place, grant), &followed.providers);
             }
         }
     }
 
     fn gather_grant(
         &mut self,
-        pool: &str,
-        until: Timestamp,
-        grant: &Arc<Grant>,
+        (pool, until): (&str, Timestamp),
+        (place, grant): (usize, &Arc<Grant>),
         providers: &[(TimeRange, String)],
     ) {
-        let active = active_time(grant);
+        let active = grant.active_time();
         let mut before: Option<&str> = None;
         for (time, key) in providers {
             let Some(stay) = time.intersect(&active) else {
                 continue;
             };
             if key == pool && stay.start < until && stay.start <= self.now {
-                if self
-                    .known
-                    .insert((grant.customer.clone(), grant.id.clone(), grant.expires_at))
-                {
+                if self.known.insert((grant.customer.clone(), place)) {
                     self.grants.push(Arc::clone(grant));
                 }
                 if let Some(before) = before {

@@ -418,3 +418,29 @@ async fn what_was_used_of_another_entitlement_draws_nothing_of_the_own_one() {
     world.clock.set("2026-01-12T00:00:00Z");
     assert_eq!(world.figures("team").await, ["0", "0", "12"]);
 }
+
+#[tokio::test]
+async fn a_deleted_grant_gives_nothing_back_that_others_had_drawn() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "month"}]));
+    let grant =
+        |id: &str, from: &str| json!({"id": id, "feature": "tokens", "amount": "5", "effective_at": from});
+    world.put_grant("acme", grant("g1", "2026-01-03T00:00:00Z"));
+    world.put_grant("acme", grant("g2", "2026-01-03T01:00:00Z"));
+    world.consume("a", "acme", "15").await;
+    world.clock.pass_s(3_600);
+    world.remove_grant("acme", "g2");
+    assert_eq!(world.figures("acme").await, ["15", "0", "0"]);
+    // Where several had one id and one start, those that were deleted are drawn on before others.
+    world.put_grant("acme", grant("g2", "2026-01-03T01:00:00Z"));
+    assert_eq!(world.figures("acme").await, ["15", "0", "5"]);
+    world.consume("b", "acme", "3").await;
+    for (used, n) in [("18", "c"), ("23", "d"), ("28", "e")] {
+        world.clock.pass_s(3_600);
+        world.remove_grant("acme", "g2");
+        assert_eq!(world.figures("acme").await, [used, "0", "0"]);
+        world.put_grant("acme", grant("g2", "2026-01-03T01:00:00Z"));
+        assert_eq!(world.figures("acme").await, [used, "0", "5"]);
+        assert_eq!(world.consume(n, "acme", "5").await["allowed"], true);
+    }
+}

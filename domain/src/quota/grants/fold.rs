@@ -53,8 +53,9 @@ struct Balance {
     turn: u32,
 }
 
-/// The place of a grant, in the order of drawing: priority, end (of it or of its recurrence), start, id.
-type Ranked<'a> = (u8, Timestamp, Timestamp, &'a str, usize);
+/// The place of a grant, in the order of drawing: priority, end (of it or of its recurrence), start, id; of two that had the
+/// same id one behind the other, when each was taken back.
+type Ranked<'a> = (u8, Timestamp, Timestamp, &'a str, Timestamp, usize);
 
 /// What of `used` is beyond a bound whose window was `charged` before it.
 fn beyond(bound: Bound, charged: i128, used: i128) -> i128 {
@@ -369,12 +370,17 @@ impl<C: Course> GrantPlan<C> {
                 ends.push((period, end));
                 end
             });
-            let end = renewal.min(one.active.end);
+            // Not when it was taken back: that would draw anew what was drawn before.
+            let end = one
+                .grant
+                .expires_at
+                .map_or(renewal, |end| renewal.min(end.floor_minute()));
             (
                 one.grant.priority,
                 end,
                 one.active.start,
                 one.grant.id.as_str(),
+                one.grant.deleted_at.unwrap_or(Timestamp::MAX),
                 at,
             )
         })

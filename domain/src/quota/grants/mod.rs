@@ -125,13 +125,6 @@ struct TimedStay {
     first: u32,
 }
 
-/// When a grant counts: its bounds are whole minutes.
-pub(super) fn active_time(grant: &Grant) -> TimeRange {
-    let start = grant.effective_at.unwrap_or(Timestamp::EPOCH).floor_minute();
-    let end = grant.expires_at.map_or(Timestamp::MAX, Timestamp::floor_minute);
-    TimeRange::new(start, end)
-}
-
 /// All grants of a feature that a customer has, with those that were taken back: these ended.
 pub(super) fn grants_of(
     directory: &dyn Directory,
@@ -154,7 +147,7 @@ fn stay_at(stays: &[Stay], at: Timestamp) -> Option<&Stay> {
 
 impl Timed {
     fn new(placed: &Placed) -> Self {
-        let active = active_time(&placed.grant);
+        let active = placed.grant.active_time();
         let stays = placed.stays.iter().filter_map(|stay| {
             Some(TimedStay {
                 range: stay.range.intersect(&active)?,

@@ -112,7 +112,8 @@ impl World {
 
     fn order(&self, n: i64) -> Vec<usize> {
         let active = |grant: &Grant| {
-            grant.effective_at.unwrap() <= hour(n) && grant.expires_at.is_none_or(|end| hour(n) < end)
+            let ends = [grant.expires_at, grant.deleted_at];
+            grant.effective_at.unwrap() <= hour(n) && ends.into_iter().flatten().all(|end| hour(n) < end)
         };
         let mut order: Vec<_> = (0..self.grants.len())
             .filter(|at| active(&self.grants[*at]))
@@ -125,6 +126,7 @@ impl World {
                 Some(LimitPeriod::Day) => n - n % 24 + 24,
                 Some(_) => n - (n + 3 * 24) % (7 * 24) + 7 * 24,
             };
+            // When it was taken back changes nothing of what was drawn before.
             let end = grant.expires_at.unwrap_or(Timestamp::MAX).min(hour(again));
             (grant.priority, end, grant.effective_at, &grant.id)
         });
@@ -166,9 +168,10 @@ fn grant() -> impl Strategy<Value = Grant> {
         2 => Just(Some(LimitPeriod::Day)),
         1 => Just(Some(LimitPeriod::Week)),
     ];
-    let times = (0..HOURS, prop::option::of(1i64..100));
+    let deleted = prop_oneof![2 => Just(None), 1 => (1i64..100).prop_map(Some)];
+    let times = (0..HOURS, prop::option::of(1i64..100), deleted);
     (1i64..30, times, recurrence, prop::option::of(0i64..20), 0u8..3).prop_map(
-        |(amount, (from, hours), recurrence, rollover, priority)| Grant {
+        |(amount, (from, hours, deleted), recurrence, rollover, priority)| Grant {
             id: String::new(),
             customer: "acme".to_owned(),
             feature: "tokens".to_owned(),
@@ -180,6 +183,7 @@ fn grant() -> impl Strategy<Value = Grant> {
             rollover_max: rollover
                 .filter(|_| recurrence.is_some())
                 .map(Quantity::from_units),
+            deleted_at: deleted.map(|hours| hour(from + hours)),
         },
     )
 }

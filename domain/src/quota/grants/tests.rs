@@ -20,6 +20,7 @@ fn grant(id: &str, amount: i64, from: i64, until: Option<i64>) -> Grant {
         expires_at: until.map(day),
         recurrence: None,
         rollover_max: None,
+        deleted_at: None,
     }
 }
 

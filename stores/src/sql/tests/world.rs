@@ -143,6 +143,7 @@ fn grant(customer: &str, id: &str) -> Grant {
         expires_at: None,
         recurrence: None,
         rollover_max: None,
+        deleted_at: None,
     }
 }
 
