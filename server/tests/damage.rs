@@ -102,6 +102,31 @@ fn a_damaged_database_is_refused_and_the_way_out_is_named() {
 }
 
 #[test]
+fn a_row_of_the_database_that_cannot_be_read_is_told_by_the_start_and_by_doctor() {
+    let (_kept, data) = made();
+    let database = data.join("turnpike.db");
+    let mut bytes = fs::read(&database).unwrap();
+    let written = br#"["admin"]"#;
+    let at = bytes.windows(written.len()).position(|text| text == written);
+    // The scopes of the first key. SQLite keeps no checksums, so the page stays sound to it.
+    bytes[at.unwrap()] = b'?';
+    fs::write(&database, bytes).unwrap();
+    let (code, told) = run("serve", &data, None);
+    assert!(code.is_some_and(|code| code != 0), "{told}");
+    for part in [
+        "turnpike.db",
+        "table api_keys",
+        "turnpike doctor",
+        "restore a backup",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let (code, told) = run("doctor", &data, None);
+    assert_eq!(code, Some(5), "{told}");
+    assert!(told.contains("found bad: database"), "{told}");
+}
+
+#[test]
 fn damage_in_small_files_is_found_by_the_start_and_by_doctor() {
     let (_kept, data) = made();
     let format = fs::read(data.join("format.toml")).unwrap();

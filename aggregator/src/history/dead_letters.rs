@@ -50,8 +50,10 @@ impl Aggregator {
             if from.is_none() || letters.len() > limit {
                 break;
             }
-            // Most of those notes were of letters that have been dealt with.
-            (before, notes) = (from, notes.saturating_mul(4));
+            // Most of those notes were of letters that have been dealt with, or of the cursor's position at the cursor or behind
+            // it: then they reach back to less than the cursor does.
+            before = before.into_iter().chain(from).min();
+            notes = notes.saturating_mul(4);
         }
         let log = Arc::clone(&self.shared.log);
         on_another_thread(move || {

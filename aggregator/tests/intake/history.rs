@@ -13,7 +13,7 @@ use turnpike_domain::problem::Code;
 
 use crate::{all_events, event, world};
 
-fn rejection(id: u32) -> Rejection {
+pub(crate) fn rejection(id: u32) -> Rejection {
     Rejection {
         tenant: TENANT,
         received: at(5),

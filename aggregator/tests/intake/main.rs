@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod dead_letters;
 mod decisions;
 mod history;
 mod quota;

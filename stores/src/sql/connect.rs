@@ -137,15 +137,25 @@ fn newer(version: i64) -> StoreError {
     ))
 }
 
+/// How far the schema of a database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Schema {
+    /// As this program has it.
+    Current,
+    /// The next start brings it up to date.
+    Older,
+}
+
 /// Refuses a schema that is newer than this program, without changing an older one.
-pub(super) async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn check_schema(connection: &mut SqliteConnection) -> Result<Schema, StoreError> {
     let last: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
         .fetch_one(connection)
         .await
         .map_err(lost)?;
     match last {
         Some(version) if MIGRATIONS.iter().all(|(known, ..)| *known < version) => Err(newer(version)),
-        _ => Ok(()),
+        last if last == MIGRATIONS.last().map(|(version, ..)| *version) => Ok(Schema::Current),
+        _ => Ok(Schema::Older),
     }
 }
 

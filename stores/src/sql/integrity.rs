@@ -1,4 +1,4 @@
-//! Whether the database's pages are sound.
+//! Whether the database's pages are sound, and its rows are what was written.
 
 use std::path::Path;
 
@@ -6,23 +6,21 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 use turnpike_domain::port::StoreError;
 
-use super::SqlPlace;
-use super::connect::{check_schema, lost, reader};
+use super::connect::{Schema, check_schema, lost, reader};
+use super::directory::MemoryDirectory;
 use super::settings::{self, Installation};
+use super::{SqlPlace, load};
 use crate::embedded::log::Branch;
 
 /// Refuses a database of which SQLite's quick check finds a page that is damaged: one with invoices is not written to
 /// before somebody has looked.
-pub(super) async fn refuse_damage(
-    connection: &mut SqliteConnection,
-    place: &SqlPlace,
-) -> Result<(), StoreError> {
+pub(super) async fn refuse_damage(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let checked = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection);
-    let found: String = checked.await.map_err(|error| named(place, lost(error)))?;
+    let found: String = checked.await.map_err(lost)?;
     if found == "ok" {
         Ok(())
     } else {
-        Err(named(place, StoreError::Damaged(found)))
+        Err(StoreError::Damaged(found))
     }
 }
 
@@ -30,17 +28,18 @@ pub(super) async fn refuse_damage(
 pub(super) fn named(place: &SqlPlace, error: StoreError) -> StoreError {
     match (place, error) {
         (SqlPlace::File(path), StoreError::Damaged(what)) => StoreError::Damaged(format!(
-            "{}: {what}; `turnpike doctor` lists all that is wrong; restore the file from a backup",
+            "{}: {what}; look with `turnpike doctor`, and restore a backup",
             path.display()
         )),
         (_, error) => error,
     }
 }
 
-/// What SQLite's own check finds in a database; nothing for a sound one, or where none has been made yet. Changes nothing.
+/// What SQLite's own check finds in a database, and the first row that a start cannot read; nothing for a sound one, or where
+/// none has been made yet. The rows of an older schema are not read: a start brings it up to date before. Changes nothing.
 ///
 /// # Errors
-/// [`StoreError::Failed`] when the database cannot be opened or read.
+/// [`StoreError::Failed`] when the database cannot be opened or read, or has a newer schema.
 pub async fn check_integrity(place: &SqlPlace) -> Result<Vec<String>, StoreError> {
     let mut found = Vec::new();
     if is_unborn(place) {
@@ -60,7 +59,23 @@ pub async fn check_integrity(place: &SqlPlace) -> Result<Vec<String>, StoreError
             }
         }
     }
+    // What SQLite finds broken is told already.
+    if found.is_empty()
+        && has_table(&mut connection, "_sqlx_migrations").await?
+        && check_schema(&mut connection).await? == Schema::Current
+    {
+        match read_rows(&mut connection).await {
+            Err(StoreError::Damaged(what)) => found.push(what),
+            read => read?,
+        }
+    }
     Ok(found)
+}
+
+/// Reads all that a start reads.
+async fn read_rows(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    settings::kept_name_key(connection).await?;
+    load(connection, &MemoryDirectory::default()).await
 }
 
 /// What a database knows of the data directory that it lies in.
@@ -185,6 +200,50 @@ mod tests {
         // Not even the first page.
         std::fs::write(&path, vec![0xA5; 20_000]).unwrap();
         assert_refused(&place).await;
+    }
+
+    #[tokio::test]
+    async fn a_row_that_a_start_cannot_read_is_named_by_the_check_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = SqlPlace::File(directory.path().join("t.db"));
+        let store = open(&place).await.unwrap();
+        store.first_start(None, &|_| Ok(())).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        let mut writer = super::super::connect::writer(&place).await.unwrap();
+        let plan = "INSERT INTO plans (tenant, key, version, body) SELECT id, 'p', 1, '{}' FROM tenants";
+        for (damage, mend, named) in [
+            (plan, "DELETE FROM plans", "table plans, row p: "),
+            (
+                "UPDATE tenants SET body = '!' || body",
+                "UPDATE tenants SET body = substr(body, 2)",
+                "table tenants, row ",
+            ),
+            (
+                "UPDATE settings SET value = '!' || value WHERE name = 'name_key'",
+                "UPDATE settings SET value = substr(value, 2) WHERE name = 'name_key'",
+                "table settings, row name_key: ",
+            ),
+        ] {
+            sqlx::query(damage).execute(&mut writer).await.unwrap();
+            assert_refused(&place).await;
+            let found = check_integrity(&place).await.unwrap();
+            assert!(
+                matches!(&found[..], [one] if one.starts_with(named)),
+                "{damage}: {found:?}"
+            );
+            sqlx::query(mend).execute(&mut writer).await.unwrap();
+            assert_eq!(check_integrity(&place).await, Ok(Vec::new()), "{mend}");
+        }
+        // A start brings an older schema up to date before it reads the rows.
+        let older = "DELETE FROM _sqlx_migrations WHERE version > 7";
+        sqlx::query(older).execute(&mut writer).await.unwrap();
+        sqlx::query("ALTER TABLE api_keys DROP COLUMN replaced_by")
+            .execute(&mut writer)
+            .await
+            .unwrap();
+        assert_eq!(check_integrity(&place).await, Ok(Vec::new()));
+        assert!(open(&place).await.is_ok());
     }
 
     /// A process that is killed within its first start leaves one of these.

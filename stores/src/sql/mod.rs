@@ -80,7 +80,7 @@ impl SqlStore {
     /// Opens the database, brings its schema up to date, and loads the directory.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] names what cannot be read; [`StoreError::Failed`] tells of a schema that a newer version
+    /// [`StoreError::Damaged`] names the file and what cannot be read; [`StoreError::Failed`] tells of a schema that a newer version
     /// of Turnpike made.
     pub async fn open(
         place: &SqlPlace,
@@ -88,10 +88,18 @@ impl SqlStore {
         randomness: Arc<dyn Randomness>,
         fail: Arc<FailPoints>,
     ) -> Result<Self, StoreError> {
-        let mut connection = connect::writer(place)
-            .await
-            .map_err(|error| integrity::named(place, error))?;
-        integrity::refuse_damage(&mut connection, place).await?;
+        let opened = Self::opened(place, clocks, randomness, fail).await;
+        opened.map_err(|error| integrity::named(place, error))
+    }
+
+    async fn opened(
+        place: &SqlPlace,
+        clocks: Arc<TenantClock>,
+        randomness: Arc<dyn Randomness>,
+        fail: Arc<FailPoints>,
+    ) -> Result<Self, StoreError> {
+        let mut connection = connect::writer(place).await?;
+        integrity::refuse_damage(&mut connection).await?;
         connect::migrate(&mut connection).await?;
         let name_key = settings::name_key(&mut connection, randomness.as_ref()).await?;
         let directory = MemoryDirectory::default();

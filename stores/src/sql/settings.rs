@@ -35,26 +35,35 @@ async fn set(connection: &mut SqliteConnection, name: &str, value: &str) -> Resu
     Ok(())
 }
 
-/// The secret for names of events: made at the first start, the same ever after.
-pub(super) async fn name_key(
-    connection: &mut SqliteConnection,
-    randomness: &dyn Randomness,
-) -> Result<NameKey, StoreError> {
+/// The secret for names of events, where it has been made.
+pub(super) async fn kept_name_key(connection: &mut SqliteConnection) -> Result<Option<NameKey>, StoreError> {
     match get(connection, "format").await.map_err(lost)?.as_deref() {
-        None => set(connection, "format", FORMAT).await.map_err(lost)?,
-        Some(FORMAT) => {}
+        None | Some(FORMAT) => {}
         Some(other) => {
             return Err(StoreError::Failed(format!(
                 "the database has format {other}, this version of Turnpike reads {FORMAT}"
             )));
         }
     }
-    if let Some(text) = get(connection, "name_key").await.map_err(lost)? {
-        let key = u128::from_str_radix(&text, 16).map_err(|_| {
+    let kept = get(connection, "name_key").await.map_err(lost)?;
+    let read = |text: String| {
+        u128::from_str_radix(&text, 16).map_err(|_| {
             StoreError::Damaged("table settings, row name_key: not 32 hexadecimal digits".to_owned())
-        })?;
-        return Ok(NameKey(key.to_be_bytes()));
+        })
+    };
+    let key = kept.map(read).transpose()?;
+    Ok(key.map(|key| NameKey(key.to_be_bytes())))
+}
+
+/// The secret for names of events: made at the first start, the same ever after.
+pub(super) async fn name_key(
+    connection: &mut SqliteConnection,
+    randomness: &dyn Randomness,
+) -> Result<NameKey, StoreError> {
+    if let Some(kept) = kept_name_key(connection).await? {
+        return Ok(kept);
     }
+    set(connection, "format", FORMAT).await.map_err(lost)?;
     let mut key = [0; 16];
     randomness.fill(&mut key);
     set(
