@@ -9,10 +9,10 @@ use turnpike_domain::record::{EventRecord, Position, Record};
 use turnpike_domain::time::Timestamp;
 
 use crate::Enforcer;
-use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count, ended, grant_record};
+use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count, grant_record};
 use crate::decide::Taking;
 use crate::entry::Entry;
-use crate::hold::Holds;
+use crate::hold::{Hold, Holds};
 use crate::known::{Past, PastGrant};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
@@ -157,8 +157,7 @@ impl Enforcer {
         } else if beyond.is_negative() && matches!(reason, Reason::Overage | Reason::WithinGrace) {
             reason = self.reason_of_less(&entry, beyond, time).await?.unwrap_or(reason);
         }
-        self.write_commit(&commit, &entry, Arc::new(Holds(holds)), reason)
-            .await?;
+        self.write_commit(&commit, &entry, holds, reason).await?;
         self.reservations.remove(reservation);
         let resolved = self.resolve(&entry, now).await?;
         let outcome = Outcome::granted(&entry, &resolved, reason, now);
@@ -195,8 +194,7 @@ impl Enforcer {
                 hold,
                 reason,
             } => {
-                self.write_commit(&commit, &entry, Arc::new(Holds(vec![hold])), reason)
-                    .await?;
+                self.write_commit(&commit, &entry, vec![hold], reason).await?;
                 let outcome = Outcome::granted(&entry, &resolved, reason, time);
                 Ok(outcome.with_reservation(&reservation.id, "committed", reservation.expires))
             }
@@ -216,7 +214,7 @@ impl Enforcer {
         &self,
         commit: &Commit<'_>,
         entry: &Entry,
-        holds: Arc<Holds>,
+        holds: Vec<Arc<Hold>>,
         reason: Reason,
     ) -> Result<(), Problem> {
         let Commit {
@@ -250,18 +248,21 @@ impl Enforcer {
                 ..event
             },
         };
+        let meter = writer.meter.id;
+        let holds = Arc::new(Holds { holds, meter });
         match self
             .write(
                 reservation.name,
                 reservation.digest,
                 &record,
                 Expect::At(at),
-                &holds,
+                Some(&holds),
             )
             .await?
         {
             QuotaOutcome::Written(_) => {
-                ended(&holds, amount);
+                // They ended as the event was applied, unless its meter was being taken away.
+                holds.give_back();
                 count("commit", reason);
                 Ok(())
             }
