@@ -275,7 +275,7 @@ impl Enforcer {
     ) -> Result<QuotaOutcome, Problem> {
         let mut bytes = Vec::new();
         encode(record, &mut bytes);
-        let hold = holds.map(|holds| -> IntakeHold { holds.clone() });
+        let hold = holds.cloned().map(|holds| holds as IntakeHold);
         let record = QuotaRecord {
             name,
             digest,

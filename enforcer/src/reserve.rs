@@ -168,10 +168,9 @@ impl Enforcer {
             }
             Found::Past(_) => return Err(Problem::not_found("reservation", id)),
         };
-        let entry = self.entry(tenant, &reservation.customer, &reservation.feature)?;
-        let resolved = self.resolve(&entry, now).await?;
         let reason = Reason::parse(&reservation.reason).unwrap_or(Reason::WithinLimit);
-        let outcome = Outcome::granted(&entry, &resolved, reason, now);
+        let of = (&*reservation.customer, &*reservation.feature);
+        let outcome = self.written(tenant, of, reason, now).await?;
         let status = if expired { "expired" } else { "released" };
         Ok(outcome.with_reservation(id, status, reservation.expires))
     }
