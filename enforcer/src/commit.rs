@@ -9,10 +9,9 @@ use turnpike_domain::record::{EventRecord, Position, Record};
 use turnpike_domain::time::Timestamp;
 
 use crate::Enforcer;
-use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count, ended, grant_record};
+use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count, grant_record};
 use crate::decide::Taking;
-use crate::entry::Entry;
-use crate::hold::Holds;
+use crate::hold::{Hold, Holds};
 use crate::known::{Past, PastGrant};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
@@ -104,6 +103,24 @@ impl Enforcer {
         .await
     }
 
+    /// What was decided for `reason` and is written, with the figures of `now`: of a customer that was erased since, or a
+    /// feature that is gone, without any, for it stands all the same.
+    pub(crate) async fn written(
+        &self,
+        tenant: TenantId,
+        (customer, feature): (&str, &str),
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<Outcome, Problem> {
+        let shown = async {
+            let entry = self.entry(tenant, customer, feature)?;
+            let resolved = self.resolve(&entry, now).await?;
+            Ok(Outcome::granted(&entry, &resolved, reason, now))
+        };
+        let shown = unless_gone(shown.await)?;
+        Ok(shown.unwrap_or_else(|| Outcome::without_figures(customer.into(), feature.into(), reason, now)))
+    }
+
     /// Answers a commit that was granted before as it was answered first, if it is the same.
     async fn commit_again(
         &self,
@@ -111,12 +128,14 @@ impl Enforcer {
         grant: &PastGrant,
         amount: i128,
     ) -> Result<Outcome, Problem> {
-        let entry = self.entry(tenant, &grant.customer, &grant.feature)?;
         // A consume has another digest than a commit of its amount.
         if grant.digest != self.commit_digest(amount) {
             return Err(conflict());
         }
-        self.again(&entry, grant).await
+        let now = self.parts.clock.now(tenant);
+        metrics::counter!("turnpike_quota_repeats_total").increment(1);
+        self.written(tenant, (&grant.customer, &grant.feature), grant.reason, now)
+            .await
     }
 
     /// Commits what is held, and takes what is asked for beyond it.
@@ -127,11 +146,11 @@ impl Enforcer {
             time,
             ..
         } = commit;
-        let entry = self.entry(reservation.tenant, &reservation.customer, &reservation.feature)?;
         let mut holds: Vec<_> = reservation.hold.iter().cloned().collect();
         let beyond = amount.checked_sub(reservation.amount).unwrap_or_default();
         let mut reason = Reason::parse(&reservation.reason).unwrap_or(Reason::WithinLimit);
         if beyond > Quantity::ZERO {
+            let entry = self.entry(reservation.tenant, &reservation.customer, &reservation.feature)?;
             match self.attempt(&entry, beyond, time, Taking::Event).await? {
                 Attempt::Granted {
                     hold,
@@ -155,24 +174,25 @@ impl Enforcer {
                 }
             }
         } else if beyond.is_negative() && matches!(reason, Reason::Overage | Reason::WithinGrace) {
-            reason = self.reason_of_less(&entry, beyond, time).await?.unwrap_or(reason);
+            let less = unless_gone(self.reason_of_less(reservation, beyond, time).await)?;
+            reason = less.flatten().unwrap_or(reason);
         }
-        self.write_commit(&commit, &entry, Arc::new(Holds(holds)), reason)
-            .await?;
+        self.write_commit(&commit, holds, reason).await?;
         self.reservations.remove(reservation);
-        let resolved = self.resolve(&entry, now).await?;
-        let outcome = Outcome::granted(&entry, &resolved, reason, now);
+        let of = (&*reservation.customer, &*reservation.feature);
+        let outcome = self.written(reservation.tenant, of, reason, now).await?;
         Ok(outcome.with_reservation(&reservation.id, "committed", reservation.expires))
     }
 
     /// Why less is granted than was held beyond a limit: by what stands at `time` without what is given back.
     async fn reason_of_less(
         &self,
-        entry: &Arc<Entry>,
+        reservation: &Reservation,
         less: Quantity,
         time: Timestamp,
     ) -> Result<Option<Reason>, Problem> {
-        let resolved = self.resolve(entry, time).await?;
+        let entry = self.entry(reservation.tenant, &reservation.customer, &reservation.feature)?;
+        let resolved = self.resolve(&entry, time).await?;
         let after = resolved.figures().map(|figures| Figures {
             total: figures.total.saturating_add(less.parts()),
             ..figures
@@ -195,8 +215,7 @@ impl Enforcer {
                 hold,
                 reason,
             } => {
-                self.write_commit(&commit, &entry, Arc::new(Holds(vec![hold])), reason)
-                    .await?;
+                self.write_commit(&commit, vec![hold], reason).await?;
                 let outcome = Outcome::granted(&entry, &resolved, reason, time);
                 Ok(outcome.with_reservation(&reservation.id, "committed", reservation.expires))
             }
@@ -215,8 +234,7 @@ impl Enforcer {
     async fn write_commit(
         &self,
         commit: &Commit<'_>,
-        entry: &Entry,
-        holds: Arc<Holds>,
+        holds: Vec<Arc<Hold>>,
         reason: Reason,
     ) -> Result<(), Problem> {
         let Commit {
@@ -227,8 +245,9 @@ impl Enforcer {
         } = *commit;
         let writer = self.writer(reservation.tenant, &reservation.feature)?;
         let data = writer.data(&reservation.properties, amount)?;
-        let customer = self.parts.directory.customer(entry.tenant, &entry.customer);
-        let customer = customer.ok_or_else(|| Problem::not_found("customer", &entry.customer))?;
+        let directory = &*self.parts.directory;
+        let customer = directory.customer(reservation.tenant, &reservation.customer);
+        let customer = customer.ok_or_else(|| Problem::not_found("customer", &reservation.customer))?;
         let asked = Asked {
             tenant: reservation.tenant,
             customer: &reservation.customer,
@@ -250,18 +269,21 @@ impl Enforcer {
                 ..event
             },
         };
+        let meter = writer.meter.id;
+        let holds = Arc::new(Holds { holds, meter });
         match self
             .write(
                 reservation.name,
                 reservation.digest,
                 &record,
                 Expect::At(at),
-                &holds,
+                Some(&holds),
             )
             .await?
         {
             QuotaOutcome::Written(_) => {
-                ended(&holds, amount);
+                // They ended as the event was applied, unless its meter was being taken away.
+                holds.give_back();
                 count("commit", reason);
                 Ok(())
             }
@@ -270,5 +292,13 @@ impl Enforcer {
                 Err(changed_meanwhile())
             }
         }
+    }
+}
+
+/// Nothing where the customer or the feature is gone.
+fn unless_gone<T>(found: Result<T, Problem>) -> Result<Option<T>, Problem> {
+    match found {
+        Err(problem) if problem.code == Code::NotFound => Ok(None),
+        found => found.map(Some),
     }
 }

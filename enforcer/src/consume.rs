@@ -127,10 +127,15 @@ impl Enforcer {
             grant: Some(grant),
             ..event
         });
-        let holds = Arc::new(Holds(vec![hold]));
-        match self.write(name, digest, &record, Expect::Free, &holds).await? {
+        let holds = Arc::new(Holds {
+            holds: vec![hold],
+            meter: writer.meter.id,
+        });
+        let written = self.write(name, digest, &record, Expect::Free, Some(&holds));
+        match written.await? {
             QuotaOutcome::Written(_) => {
-                ended(&holds, amount);
+                // It ended as its event was applied, unless the event's meter was being taken away.
+                holds.give_back();
                 count("consume", reason);
                 Ok(Outcome::granted(&entry, &resolved, reason, now))
             }
@@ -266,17 +271,17 @@ impl Enforcer {
         digest: u64,
         record: &Record<'_>,
         expect: Expect,
-        holds: &Arc<Holds>,
+        holds: Option<&Arc<Holds>>,
     ) -> Result<QuotaOutcome, Problem> {
         let mut bytes = Vec::new();
         encode(record, &mut bytes);
-        let hold: IntakeHold = holds.clone();
+        let hold = holds.cloned().map(|holds| holds as IntakeHold);
         let record = QuotaRecord {
             name,
             digest,
             record: bytes,
             expect,
-            hold: (!holds.0.is_empty()).then_some(hold),
+            hold,
         };
         // After a failure nobody knows the holds any more once the partition has let go of them, and so they end.
         self.connected()?.intake.quota(record).await
@@ -330,13 +335,6 @@ pub(crate) fn grant_record<'a>(asked: &Asked<'a>, reason: Reason, digest: u64) -
         amount: asked.amount.parts(),
         reason: reason.as_str(),
         body_digest: digest,
-    }
-}
-
-/// Ends holds whose event is durable. The listener did so as it was applied, unless its meter is being taken away.
-pub(crate) fn ended(holds: &Holds, amount: Quantity) {
-    if holds.is_open() {
-        holds.close().settle(amount.parts(), &[]);
     }
 }
 

@@ -219,7 +219,7 @@ impl Enforcer {
     fn apply(&self, change: &UsageChange<'_>) {
         let tracks = self.index.of_meter(change.meter);
         let holds = change.hold.and_then(|hold| hold.downcast_ref::<Holds>());
-        let holds = holds.filter(|holds| holds.0.iter().any(|hold| hold.meter == change.meter));
+        let holds = holds.filter(|holds| holds.meter == change.meter);
         let directory = &*self.parts.directory;
         let amount = change.amount.parts();
         let mut slots = Vec::new();

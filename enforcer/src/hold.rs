@@ -91,18 +91,29 @@ impl Drop for Hold {
     }
 }
 
-/// What stands behind one record: a hold, and for a commit of more than was reserved a second one.
-pub(crate) struct Holds(pub(crate) Vec<Arc<Hold>>);
+/// What stands behind the record of one event: a hold, and for a commit of more than was reserved a second one.
+pub(crate) struct Holds {
+    pub(crate) holds: Vec<Arc<Hold>>,
+    /// The meter that the event is written for. Where the feature had another one when it was held, or gets another one
+    /// meanwhile, slots of that one were taken from too.
+    pub(crate) meter: MeterId,
+}
 
 impl Holds {
-    /// Ends the holds, for their event is being applied. From here on no new slot counts them; what they took stays
-    /// taken until [`ClosedHolds::settle`].
+    /// Ends the holds, for their event is being applied to its meter. From here on no new slot counts them; what they took
+    /// stays taken until [`ClosedHolds::settle`].
     pub(crate) fn close(&self) -> ClosedHolds {
         let mut held: Vec<(Arc<Slot>, i128)> = Vec::new();
-        for hold in &self.0 {
+        let mut watchers = Vec::new();
+        for hold in &self.holds {
             let mut parts = hold.parts.lock();
             parts.closed = true;
-            parts.watchers.clear();
+            // Those over the event's meter are told of it as it is noted.
+            let others = parts
+                .watchers
+                .drain(..)
+                .filter(|track| track.meter.id != self.meter);
+            watchers.extend(others.map(|track| (track, hold.time)));
             for slot in parts.slots.drain(..) {
                 match held.iter_mut().find(|(one, _)| Arc::ptr_eq(one, &slot)) {
                     Some((_, amount)) => *amount += hold.amount,
@@ -110,31 +121,39 @@ impl Holds {
                 }
             }
         }
-        ClosedHolds(held)
+        for (track, time) in watchers {
+            track.touch(time);
+        }
+        ClosedHolds {
+            held,
+            meter: self.meter,
+        }
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.0.iter().any(|hold| hold.is_open())
-    }
-
+    /// Gives everything back that has not ended.
     pub(crate) fn give_back(&self) {
-        for hold in &self.0 {
+        for hold in &self.holds {
             hold.give_back();
         }
     }
 }
 
-/// What ended holds had taken.
-pub(crate) struct ClosedHolds(Vec<(Arc<Slot>, i128)>);
+/// What ended holds had taken, and the meter of their event.
+pub(crate) struct ClosedHolds {
+    held: Vec<(Arc<Slot>, i128)>,
+    meter: MeterId,
+}
 
 impl ClosedHolds {
-    /// Turns what was taken into what was `used`. Slots among `matching` that were not taken from get the whole amount.
+    /// Turns what was taken into what was `used` of the event's meter. Slots among `matching` that were not taken from get the
+    /// whole amount; those of another meter get everything back.
     pub(crate) fn settle(self, used: i128, matching: &[Arc<Slot>]) {
-        for (slot, amount) in &self.0 {
+        for (slot, amount) in &self.held {
+            let used = if slot.meter() == self.meter { used } else { 0 };
             slot.settle(*amount, used);
         }
         for slot in matching {
-            if !self.0.iter().any(|(one, _)| Arc::ptr_eq(one, slot)) {
+            if !self.held.iter().any(|(one, _)| Arc::ptr_eq(one, slot)) {
                 slot.add(used);
             }
         }

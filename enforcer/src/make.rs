@@ -117,7 +117,9 @@ impl Enforcer {
             .iter()
             .any(|range| !range.start.is_whole_minute() || !range.end.is_whole_minute());
         let ahead = (!track.is_registered()).then(|| Ahead::new(now, fine));
-        let slots = ranges.iter().map(|range| Arc::new(Slot::new(*range, 0)));
+        let slots = ranges
+            .iter()
+            .map(|range| Arc::new(Slot::new(track.meter.id, *range, 0)));
         let cut = Cut {
             slots: slots.collect(),
             past,

@@ -88,20 +88,13 @@ impl Outcome {
                 figures: *figures,
             });
         Self {
-            customer: entry.customer.clone(),
-            feature: entry.feature.clone(),
-            reason: decision.0,
             described: decision.1,
             limits: limits.collect(),
             value: match &resolved.verdict {
                 Verdict::Entitled(value) => value.clone(),
                 _ => None,
             },
-            as_of,
-            fits_when_unused: true,
-            upgrade_options: Vec::new(),
-            reservation: None,
-            grants: Vec::new(),
+            ..Self::without_figures(entry.customer.clone(), entry.feature.clone(), decision.0, as_of)
         }
     }
 
@@ -115,6 +108,28 @@ impl Outcome {
         let figures: Vec<_> = resolved.figures().collect();
         let described = granted(figures.iter().copied()).map(|decision: Decision| decision.index);
         Self::new(entry, resolved, &figures, (reason, described), as_of)
+    }
+
+    /// A grant for `reason` to a customer, or of a feature, that is gone: there is nothing left to show of it.
+    pub(crate) fn without_figures(
+        customer: Arc<str>,
+        feature: Arc<str>,
+        reason: Reason,
+        as_of: Timestamp,
+    ) -> Self {
+        Self {
+            customer,
+            feature,
+            reason,
+            described: None,
+            limits: Vec::new(),
+            value: None,
+            as_of,
+            fits_when_unused: true,
+            upgrade_options: Vec::new(),
+            reservation: None,
+            grants: Vec::new(),
+        }
     }
 
     /// Whether it was granted.

@@ -12,7 +12,7 @@ use crate::Enforcer;
 use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count};
 use crate::decide::Taking;
 use crate::entry::Entry;
-use crate::hold::{Hold, Holds};
+use crate::hold::Hold;
 use crate::known::{self, Past};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
@@ -65,8 +65,7 @@ impl Enforcer {
         };
         let reservation = reservation(&call, name, digest, (now, ttl_s), (reason, hold));
         let record = Record::Reserved(reservation.record());
-        let nothing = Arc::new(Holds(Vec::new()));
-        let written = self.write(name, digest, &record, Expect::Free, &nothing).await;
+        let written = self.write(name, digest, &record, Expect::Free, None).await;
         let position = match written {
             Ok(QuotaOutcome::Written(position)) => position,
             Ok(QuotaOutcome::Occupied(known)) => {
@@ -169,10 +168,9 @@ impl Enforcer {
             }
             Found::Past(_) => return Err(Problem::not_found("reservation", id)),
         };
-        let entry = self.entry(tenant, &reservation.customer, &reservation.feature)?;
-        let resolved = self.resolve(&entry, now).await?;
         let reason = Reason::parse(&reservation.reason).unwrap_or(Reason::WithinLimit);
-        let outcome = Outcome::granted(&entry, &resolved, reason, now);
+        let of = (&*reservation.customer, &*reservation.feature);
+        let outcome = self.written(tenant, of, reason, now).await?;
         let status = if expired { "expired" } else { "released" };
         Ok(outcome.with_reservation(id, status, reservation.expires))
     }
@@ -190,9 +188,8 @@ impl Enforcer {
             expired,
             reservation: open.record(),
         };
-        let nothing = Arc::new(Holds(Vec::new()));
         match self
-            .write(open.name, open.digest, &record, Expect::At(at), &nothing)
+            .write(open.name, open.digest, &record, Expect::At(at), None)
             .await?
         {
             QuotaOutcome::Written(position) => {

@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use portable_atomic::AtomicI128;
+use turnpike_domain::identity::MeterId;
 use turnpike_domain::invariant::{Invariant, VIOLATIONS};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::TimeRange;
@@ -15,6 +16,8 @@ pub(crate) struct Slot {
     total: AtomicI128,
     reserved: AtomicI128,
     range: TimeRange,
+    /// Whose usage it counts.
+    meter: MeterId,
 }
 
 /// A slot's counts at one moment.
@@ -25,12 +28,17 @@ pub(crate) struct Counts {
 }
 
 impl Slot {
-    pub(crate) fn new(range: TimeRange, total: i128) -> Self {
+    pub(crate) fn new(meter: MeterId, range: TimeRange, total: i128) -> Self {
         Self {
             total: AtomicI128::new(total),
             reserved: AtomicI128::new(0),
             range,
+            meter,
         }
+    }
+
+    pub(crate) const fn meter(&self) -> MeterId {
+        self.meter
     }
 
     pub(crate) const fn range(&self) -> TimeRange {
@@ -113,7 +121,7 @@ mod tests {
 
     #[test]
     fn sixty_four_threads_take_exactly_the_limit() {
-        let slot = Slot::new(TimeRange::ALL, 3);
+        let slot = Slot::new(MeterId(1), TimeRange::ALL, 3);
         let (limit, tries) = (5_003, 100_000);
         let granted: usize = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..64)
@@ -133,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_take_beyond_the_range_of_numbers_is_refused() {
-        let slot = Slot::new(TimeRange::ALL, i128::MAX - 1);
+        let slot = Slot::new(MeterId(1), TimeRange::ALL, i128::MAX - 1);
         assert_eq!(slot.take(5, i128::MAX), Err(i128::MAX - 1));
         assert_eq!(slot.take(1, i128::MAX), Ok(()));
     }
@@ -156,7 +164,7 @@ mod tests {
     proptest! {
         #[test]
         fn counts_follow_a_plain_model(steps in prop::collection::vec(step(), 1..60), ceiling in 0i128..80) {
-            let slot = Slot::new(TimeRange::ALL, 0);
+            let slot = Slot::new(MeterId(1), TimeRange::ALL, 0);
             let (mut used, mut holds) = (0i128, Vec::<i128>::new());
             for step in steps {
                 match step {

@@ -192,7 +192,7 @@ impl Track {
             .ahead
             .range(seconds)
             .fold(0i128, |sum, (_, amount)| sum.wrapping_add(*amount));
-        let slot = Arc::new(Slot::new(range, total));
+        let slot = Arc::new(Slot::new(self.meter.id, range, total));
         attach(&slot);
         state.drop_old(now);
         state.ready.push(slot.clone());

@@ -311,7 +311,7 @@ impl Enforcer {
                 // A slot that went in the same moment belongs to what is being compiled anew.
                 let slot = self
                     .slot(&track, range, at)
-                    .unwrap_or_else(|| Arc::new(Slot::new(range, i128::MAX)));
+                    .unwrap_or_else(|| Arc::new(Slot::new(track.meter.id, range, i128::MAX)));
                 limits.push(CandidateLimit {
                     slot,
                     limit,

@@ -380,3 +380,29 @@ async fn exact(world: &World, seed: u64) {
         "seed {seed}"
     );
 }
+
+#[tokio::test]
+async fn a_commit_counts_once_for_a_feature_that_got_another_meter() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "10", "period": "day"}]));
+    let meter = |key: &str| world.put_feature("tokens", json!({"kind": "metered", "meter": key}));
+    world.put_meter("other", "sum", Some("$.n"));
+    world.reserve("r", "acme", "4", 600).await;
+    world.reserve("s", "acme", "1", 600).await;
+    meter("other");
+    assert_eq!(world.figures("acme").await, ["0", "5", "5"]);
+    assert_eq!(world.commit("r", json!({})).await.0, 200);
+    assert_eq!(world.figures("acme").await, ["4", "1", "5"]);
+    assert_eq!(world.commit("s", json!({})).await.0, 200);
+    assert_eq!(world.figures("acme").await, ["5", "0", "5"]);
+    // Nobody asks between the change and the commit, nor before it goes back: the former meter counts nothing of it.
+    meter("tokens");
+    assert_eq!(world.figures("acme").await, ["0", "0", "10"]);
+    world.reserve("t", "acme", "3", 600).await;
+    meter("other");
+    assert_eq!(world.commit("t", json!({})).await.0, 200);
+    meter("tokens");
+    assert_eq!(world.figures("acme").await, ["0", "0", "10"]);
+    meter("other");
+    assert_eq!(world.figures("acme").await, ["8", "0", "2"]);
+}

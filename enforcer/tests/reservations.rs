@@ -428,3 +428,37 @@ async fn nothing_is_lost_or_doubled_under_faults() {
     let world = std::sync::Arc::into_inner(world).unwrap().restart().await;
     assert_eq!(world.figures("acme").await, ["140", "200", "660"]);
 }
+
+#[tokio::test]
+async fn what_was_held_for_a_customer_that_is_erased_is_committed_and_released() {
+    for restarted in [false, true] {
+        let mut world = world().await;
+        world.put_customer("kid", json!({"parent": "acme"}));
+        for (id, amount) in [("r", "40"), ("less", "10"), ("more", "5"), ("back", "3")] {
+            world.reserve(id, "kid", amount, 60).await;
+        }
+        world.put_customer(
+            "kid",
+            json!({"parent": "acme", "erased_at": "2026-01-10T12:00:00Z"}),
+        );
+        if restarted {
+            world = world.restart().await;
+        }
+        // What is beyond is decided anew, and for nobody: nothing is written.
+        assert_eq!(world.commit("more", json!({"amount": "6"})).await.0, 404);
+        assert_eq!(world.figures("acme").await, ["0", "58", "42"]);
+        for (id, body) in [("r", json!({})), ("less", json!({"amount": "4"}))] {
+            let (status, first) = world.commit(id, body.clone()).await;
+            assert_eq!(status, 200, "{first}");
+            assert_eq!(first["reservation"]["status"], "committed");
+            assert_eq!((&first["allowed"], &first["limits"]), (&json!(true), &json!([])));
+            assert_eq!(world.commit(id, body).await, (status, first), "a repeat");
+        }
+        for _ in 0..2 {
+            let (status, answer) = world.release("back").await;
+            assert_eq!((status.as_u16(), &answer["limits"]), (200, &json!([])));
+            assert_eq!(answer["reservation"]["status"], "released");
+        }
+        assert_eq!(world.figures("acme").await, ["44", "5", "51"]);
+    }
+}

@@ -114,7 +114,7 @@ impl World {
         Self::start(self.directory, self.log, self.clock).await
     }
 
-    fn put_meter(&self, key: &str, aggregation: &str, value: Option<&str>) {
+    pub fn put_meter(&self, key: &str, aggregation: &str, value: Option<&str>) {
         self.directory.put_meter(key, aggregation, value);
         self.told(DirectoryChange::Catalog(TENANT));
     }
