@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::{Stream, TryStreamExt as _, stream};
 use serde::Serialize;
@@ -11,7 +11,8 @@ use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_http::{CSV, Caller, ProblemBody, Reply, csv};
 
-use super::params::{Format, Pairs};
+use super::format::Format;
+use super::params::Pairs;
 use super::table;
 use super::usage::{UsageBody, body, parts, usage_query};
 use crate::Aggregator;
@@ -62,8 +63,7 @@ pub(crate) async fn export(
 ) -> Reply<Response> {
     caller.require(Scope::Read)?;
     let mut pairs = Pairs::parse(raw.as_deref())?;
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Csv)?;
+    let format = Format::of(pairs.one("format")?.as_deref(), &headers, Format::Csv)?;
     let named = pairs.all("meter")?;
     let mut query = usage_query(&aggregator, caller.tenant, &mut pairs)?;
     pairs.end()?;

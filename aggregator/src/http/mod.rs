@@ -1,6 +1,7 @@
 //! Usage over HTTP.
 
 mod export;
+mod format;
 mod openmeter;
 mod params;
 mod place;

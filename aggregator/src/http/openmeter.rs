@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
@@ -16,7 +16,8 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
 use turnpike_http::{CSV, Caller, ProblemBody, Reply, csv};
 
-use super::params::{Format, Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
+use super::format::Format;
+use super::params::{Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
 use super::python::dict;
 use super::table;
 use super::usage::{parts, subjects};
@@ -122,8 +123,7 @@ pub(crate) async fn query(
     let mut asked = asked(&aggregator, caller.tenant, &mut pairs)?;
     pairs.end()?;
     asked.query.check(&of.1).map_err(in_its_names)?;
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = Format::of(None, accept, Format::Json)?;
+    let format = Format::of(None, &headers, Format::Json)?;
     if asked.head.from.is_none() {
         begin_with_usage(&aggregator, &of, &mut asked).await?;
     }

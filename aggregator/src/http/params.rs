@@ -171,40 +171,6 @@ pub(super) fn end_of_now(now: Timestamp) -> Timestamp {
     now.floor_minute().plus_micros(turnpike_domain::time::MINUTE_US)
 }
 
-/// How rows are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    Json,
-    Csv,
-    Ndjson,
-}
-
-impl Format {
-    /// From `format=`, else from `Accept`, else `default`.
-    pub(super) fn of(given: Option<&str>, accept: Option<&str>, default: Self) -> Result<Self, Problem> {
-        match given {
-            Some("json") => Ok(Self::Json),
-            Some("csv") => Ok(Self::Csv),
-            Some("ndjson") => Ok(Self::Ndjson),
-            Some(_) => Err(Problem::invalid("/format", "must be json, csv or ndjson")),
-            None => Ok(accept.map_or(default, |accept| Self::accepted(accept, default))),
-        }
-    }
-
-    fn accepted(accept: &str, default: Self) -> Self {
-        let mut media = accept
-            .split(',')
-            .map(|part| part.split(';').next().unwrap_or("").trim());
-        let known = |media: &str| match media {
-            "text/csv" => Some(Self::Csv),
-            "application/x-ndjson" | "application/ndjson" => Some(Self::Ndjson),
-            "application/json" => Some(Self::Json),
-            _ => None,
-        };
-        media.find_map(known).unwrap_or(default)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,15 +199,5 @@ mod tests {
         rest.leave_out(&["c", "e"]);
         assert!(rest.has("d") && !rest.has("c"));
         assert_eq!(rest.keyed("f"), [("m".to_owned(), text(&[""]))]);
-    }
-
-    #[test]
-    fn formats() {
-        let of = |format, accept| Format::of(format, accept, Format::Json);
-        assert_eq!(of(None, None), Ok(Format::Json));
-        assert_eq!(of(None, Some("*/*")), Ok(Format::Json));
-        assert_eq!(of(None, Some("text/csv;q=0.9, */*")), Ok(Format::Csv));
-        assert_eq!(of(Some("ndjson"), Some("text/csv")), Ok(Format::Ndjson));
-        assert!(of(Some("xml"), None).is_err());
     }
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, stream};
 use serde::Serialize;
@@ -15,7 +15,8 @@ use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{CSV, Caller, Cursor, Page, PageQuery, ProblemBody, Reply, csv};
 
-use super::params::{Format, Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
+use super::format::Format;
+use super::params::{Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
 use super::place::Place;
 use super::table;
 use crate::Aggregator;
@@ -104,8 +105,7 @@ pub(crate) async fn usage(
 ) -> Reply<Response> {
     caller.require(Scope::Read)?;
     let mut pairs = Pairs::parse(raw.as_deref())?;
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = Format::of(pairs.one("format")?.as_deref(), accept, Format::Json)?;
+    let format = Format::of(pairs.one("format")?.as_deref(), &headers, Format::Json)?;
     if format != Format::Json {
         unpaged(&pairs)?;
     }

@@ -297,6 +297,14 @@ pub trait ControlStore: Send + Sync {
         at: Timestamp,
     ) -> BoxFuture<'_, Result<Claim, Problem>>;
 
+    /// What a claimed call was answered; `None` while it has no answer, or where nothing was claimed. Another request under its
+    /// key is a conflict, as with [`ControlStore::claim`].
+    fn kept_answer(
+        &self,
+        tenant: TenantId,
+        call: Idempotent,
+    ) -> BoxFuture<'_, Result<Option<Answer>, Problem>>;
+
     /// Keeps what a claimed call was answered (status and body); `None` gives the key back, for a call without effect.
     fn settle(
         &self,

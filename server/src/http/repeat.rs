@@ -192,7 +192,14 @@ impl Repeats {
         let Some(call) = changing.change(self.clock.as_ref(), &asked).idempotency else {
             return Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await);
         };
-        let held = self.running.hold(changing.tenant(), &call.key)?;
+        let held = match self.running.hold(changing.tenant(), &call.key) {
+            Ok(held) => held,
+            // Who holds it may be a repeat of a call that has ended, on its way to the same answer.
+            Err(running) => {
+                let kept = self.store.kept_answer(changing.tenant(), call).await?;
+                return Ok(Kept::again(kept.ok_or(running)?));
+            }
+        };
         // On its own, so that it ends with its answer kept also when the caller hangs up.
         let once = async move {
             let answered = self.once(changing.tenant(), call, (parts, bytes), next).await;

@@ -219,6 +219,7 @@ pub async fn claims_hold_their_key<S: ControlStore + Directory>(store: &S, other
         Ok(Claim::Taken),
         "another tenant's key"
     );
+    assert_eq!(store.kept_answer(TENANT, call("c", "1")).await, Ok(None));
     // Its call did not end: the repeat runs, another request is a conflict.
     assert_eq!(claim(TENANT, "c", "1").await, Ok(Claim::Taken));
     let conflict = Code::IdempotencyConflict;
@@ -238,6 +239,8 @@ pub async fn claims_hold_their_key<S: ControlStore + Directory>(store: &S, other
         repeated: true,
     };
     assert_eq!(claim(TENANT, "c", "1").await, Ok(Claim::Answered(answer.clone())));
+    let kept = store.kept_answer(TENANT, call("c", "1")).await;
+    assert_eq!(kept, Ok(Some(answer.clone())));
     // What was answered is not given back any more.
     store.settle(TENANT, "c".to_owned(), None).await.unwrap();
     assert_eq!(claim(TENANT, "c", "1").await, Ok(Claim::Answered(answer)));

@@ -77,6 +77,16 @@ pub(super) async fn keep(
     Ok(())
 }
 
+/// What the call was answered before, if it is a repeat of one that has ended.
+pub(super) async fn ended(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    call: &Idempotent,
+) -> Result<Option<Answer>, Problem> {
+    let kept = repeated(connection, tenant, call).await?;
+    Ok(kept.filter(|answer| answer.status != RUNNING))
+}
+
 /// Takes the key of `call`, or finds what it was answered.
 pub(super) async fn claim(
     connection: &mut SqliteConnection,

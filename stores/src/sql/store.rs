@@ -42,6 +42,17 @@ impl ControlStore for SqlStore {
         })
     }
 
+    fn kept_answer(
+        &self,
+        tenant: TenantId,
+        call: Idempotent,
+    ) -> BoxFuture<'_, Result<Option<Answer>, Problem>> {
+        Box::pin(async move {
+            self.read(move |c| Box::pin(async move { Ok(idempotency::ended(c, tenant, &call).await) }))
+                .await?
+        })
+    }
+
     fn settle(
         &self,
         tenant: TenantId,

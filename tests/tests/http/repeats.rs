@@ -67,6 +67,11 @@ async fn one_call_at_a_time_runs_under_an_idempotency_key() {
         answers.iter().all(|one| [204, 409].contains(&one.0)),
         "{answers:?}"
     );
+    // Once it has ended, all that come at once are told how.
+    for _ in 0..10 {
+        let repeats: tokio::task::JoinSet<_> = (0..16).map(|_| send(&app, "race", "1")).collect();
+        assert_eq!(repeats.join_all().await, [(204, true); 16]);
+    }
     // Another body is a conflict, also behind a crash.
     app.restart().await;
     assert_eq!(send(&app, "race", "1").await, (204, true));
