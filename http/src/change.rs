@@ -66,6 +66,7 @@ impl Changing {
             actor: self.caller.key_id.clone(),
             request_id: self.caller.request_id.0.clone(),
             at: clock.now(self.caller.tenant),
+            recorded_at: clock.machine_now(),
             idempotency: self.idempotency.as_ref().map(|key| Idempotent {
                 key: key.clone(),
                 request_hash: self.request_hash(body),

@@ -18,6 +18,7 @@ mod csv;
 mod cursor;
 mod decimal;
 mod failure;
+mod format;
 mod page;
 mod rate;
 
@@ -28,5 +29,6 @@ pub use csv::{CSV, csv};
 pub use cursor::Cursor;
 pub use decimal::SentDecimal;
 pub use failure::{Failure, ProblemBody, Reply};
+pub use format::{Format, NDJSON};
 pub use page::{Page, PageQuery};
 pub use rate::Rates;

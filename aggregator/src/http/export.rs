@@ -9,9 +9,8 @@ use serde::Serialize;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_http::{CSV, Caller, ProblemBody, Reply, csv};
+use turnpike_http::{CSV, Caller, Format, NDJSON, ProblemBody, Reply, csv};
 
-use super::format::Format;
 use super::params::Pairs;
 use super::table;
 use super::usage::{UsageBody, body, parts, usage_query};
@@ -63,7 +62,7 @@ pub(crate) async fn export(
 ) -> Reply<Response> {
     caller.require(Scope::Read)?;
     let mut pairs = Pairs::parse(raw.as_deref())?;
-    let format = Format::of(pairs.one("format")?.as_deref(), &headers, Format::Csv)?;
+    let format = Format::of_export(pairs.one("format")?.as_deref(), &headers)?;
     let named = pairs.all("meter")?;
     let mut query = usage_query(&aggregator, caller.tenant, &mut pairs)?;
     pairs.end()?;
@@ -83,7 +82,7 @@ pub(crate) async fn export(
     let parts = all_parts(aggregator, caller.tenant, (meters, query), format);
     let (media, head) = match format {
         Format::Csv => (CSV, csv(std::iter::once(head()))?),
-        Format::Ndjson | Format::Json => (table::NDJSON, Vec::new()),
+        Format::Ndjson | Format::Json => (NDJSON, Vec::new()),
     };
     Ok(table::streamed(media, head, parts).await?)
 }

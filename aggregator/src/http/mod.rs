@@ -1,7 +1,6 @@
 //! Usage over HTTP.
 
 mod export;
-mod format;
 mod openmeter;
 mod params;
 mod place;

@@ -14,9 +14,8 @@ use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
-use turnpike_http::{CSV, Caller, ProblemBody, Reply, csv};
+use turnpike_http::{CSV, Caller, Format, ProblemBody, Reply, csv};
 
-use super::format::Format;
 use super::params::{Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
 use super::python::dict;
 use super::table;

@@ -7,8 +7,6 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use turnpike_domain::problem::{Code, Problem};
 
-/// The media type of what [`ndjson`] writes.
-pub(super) const NDJSON: &str = "application/x-ndjson";
 /// One value as JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(value).map_err(|error| unwritable(&error))

@@ -13,9 +13,8 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{CSV, Caller, Cursor, Page, PageQuery, ProblemBody, Reply, csv};
+use turnpike_http::{CSV, Caller, Cursor, Format, NDJSON, Page, PageQuery, ProblemBody, Reply, csv};
 
-use super::format::Format;
 use super::params::{Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
 use super::place::Place;
 use super::table;
@@ -288,7 +287,7 @@ async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Re
         let lines = parts(reading, move |rows| {
             table::ndjson(rows.iter().map(|row| body(&split, row)))
         });
-        return table::streamed(table::NDJSON, Vec::new(), lines).await;
+        return table::streamed(NDJSON, Vec::new(), lines).await;
     }
     let mut head = vec!["start".to_owned(), "end".to_owned()];
     head.extend(split.iter().map(|split| match split {

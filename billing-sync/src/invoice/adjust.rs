@@ -29,9 +29,17 @@ pub(super) fn days_before(at: Timestamp, days: u32) -> Timestamp {
 
 impl BillingSync {
     /// What was billed for closed periods of the look-back time, and for those before it that are still listed.
+    ///
+    /// The time goes back from the last look, which was at the boundary where the period to close began: what came since
+    /// then for a period that had ended less than that long before was on no invoice yet, however long either period is.
     pub(super) async fn look_back(&self, scope: &Scope<'_>) -> Result<Looked, Problem> {
         let options = &self.parts.options;
-        let horizon = days_before(scope.looked_from, options.look_back_days);
+        let last_look = if scope.over {
+            scope.looked_from
+        } else {
+            scope.period.start
+        };
+        let horizon = days_before(last_look, options.look_back_days);
         let filter = BilledFilter {
             subscription: scope.subscription.id.clone(),
             ends_after: days_before(horizon, options.listed_days),
@@ -43,15 +51,9 @@ impl BillingSync {
         for one in &mut billed {
             one.counted = self.counted_now(scope.tenant, &scope.subscription.customer, one)?;
         }
-        // The last closed period is looked at however long it was; behind the subscription's end its time runs out.
-        let last = billed
-            .iter()
-            .map(|billed| billed.period.end)
-            .max()
-            .filter(|_| !scope.over);
         let (adjusted, listed) = billed
             .into_iter()
-            .partition(|billed| billed.period.end >= horizon || Some(billed.period.end) == last);
+            .partition(|billed| billed.period.end >= horizon);
         Ok(Looked {
             adjusted,
             listed,

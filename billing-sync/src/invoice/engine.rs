@@ -54,6 +54,7 @@ impl BillingSync {
             actor: "billing".into(),
             request_id: "".into(),
             at: self.parts.clock.now(tenant),
+            recorded_at: self.parts.clock.machine_now(),
             idempotency: None,
         }
     }

@@ -33,7 +33,8 @@ pub struct BillingOptions {
     pub grace_s: u64,
     /// The same for test tenants, whose time passes only when they say so.
     pub test_grace_s: u64,
-    /// How far back closed periods are looked at again for late usage, in days. The last closed period always is.
+    /// How long behind the end of a closed period what comes late for it is on the next invoice, in days; what comes
+    /// before the next period ends always is.
     pub look_back_days: u32,
     /// How far back late usage beyond that is still listed in the answer of a run, in days.
     pub listed_days: u32,

@@ -149,6 +149,7 @@ impl App {
             actor: "test".into(),
             request_id: "".into(),
             at: self.clock.machine_now(),
+            recorded_at: self.clock.machine_now(),
             idempotency: None,
         };
         let decide = move |_: &dyn turnpike_domain::port::control::ControlState| {

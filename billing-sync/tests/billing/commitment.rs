@@ -74,8 +74,8 @@ async fn late_usage_first_uses_up_what_was_settled() {
     let march = bill(&app, "2026-04-01T00:00:00Z").await;
     assert_eq!(
         amounts(&march, "adjustment"),
-        ["75.00", "-75.00"],
-        "January is beyond the look-back time: {march}"
+        ["20.00", "75.00", "-10.00", "-75.00"],
+        "10 are left of what was settled for January: {march}"
     );
 }
 

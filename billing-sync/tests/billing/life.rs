@@ -134,13 +134,20 @@ async fn what_comes_late_is_adjusted_on_the_next_invoice_and_the_final_one_stays
         (&adjusted["period"], &adjusted["watermark"]),
         (&first["period"], &all[1]["watermark"])
     );
-    // Another one for January, two months later: beyond the look-back time, listed and not billed.
+    // Another one for January, on the day after: it came within 35 days of January's end, so it is on the next invoice too.
     app.usage.add("acme", "2026-01-25T00:00:00Z", "100000");
     app.usage.add("acme", "2026-02-25T00:00:00Z", "5000");
     app.at("2026-04-02T00:00:00Z");
     let run = app.run("2026-04-01T00:00:00Z").await;
     let all = app.invoices().await;
-    assert_eq!(amounts(&all[2], "adjustment"), ["1.60"], "{}", all[2]);
+    assert_eq!(amounts(&all[2], "adjustment"), ["40.00", "1.60"], "{}", all[2]);
+    assert_eq!(run["late"], json!(0));
+    // And one in April: beyond the look-back time, listed and not billed.
+    app.usage.add("acme", "2026-01-25T00:00:00Z", "100000");
+    app.at("2026-05-02T00:00:00Z");
+    let run = app.run("2026-05-01T00:00:00Z").await;
+    let all = app.invoices().await;
+    assert_eq!(amounts(&all[3], "adjustment"), [""; 0], "{}", all[3]);
     assert_eq!(
         (&run["late"], &run["late_usage"][0]["amount"]),
         (&json!(1), &json!("40.00"))
@@ -151,6 +158,38 @@ async fn what_comes_late_is_adjusted_on_the_next_invoice_and_the_final_one_stays
             app.verify(invoice).await,
             json!({"verified": true, "differences": []})
         );
+    }
+}
+
+/// However long a period is, what comes late for it is on the invoice of the period behind it.
+#[tokio::test]
+async fn what_comes_late_for_a_year_is_on_the_next_years_invoice() {
+    for (interval, count, first_end, second_end) in [
+        ("month", 5, "2026-06-01", "2026-11-01"),
+        ("month", 6, "2026-07-01", "2027-01-01"),
+        ("year", 1, "2027-01-01", "2028-01-01"),
+    ] {
+        let app = App::start().await;
+        let plan = json!({"currency": "USD", "interval": interval, "interval_count": count, "prices": [
+            {"key": "units", "meter": "tokens", "model": "per_unit", "unit_amount": "1"}]});
+        app.catalog(plan, "UTC").await;
+        app.subscribe(json!({})).await;
+        app.usage.add("acme", "2026-02-10T00:00:00Z", "43");
+        let closed = async |day: &str| {
+            app.at(&format!("{day}T03:00:00Z"));
+            let run = app.run(&format!("{day}T00:00:00Z")).await;
+            assert_eq!((&run["invoices"], &run["late"]), (&json!(1), &json!(0)), "{run}");
+        };
+        closed(first_end).await;
+        // An event that came late, and a void.
+        app.usage.add("acme", "2026-02-11T00:00:00Z", "500");
+        app.usage.add("acme", "2026-02-10T00:00:00Z", "-40");
+        let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
+        assert_eq!(amounts(&upcoming, "adjustment"), ["460.00"], "{interval} {count}");
+        closed(second_end).await;
+        let all = app.invoices().await;
+        assert_eq!(amounts(&all[1], "adjustment"), ["460.00"], "{interval} {count}");
+        assert_eq!(app.verify(&all[1]).await["verified"], true);
     }
 }
 
@@ -233,15 +272,16 @@ async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
     for (now, end) in [
         ("2026-02-02T00:00:00Z", "2026-02-01T00:00:00Z"),
         ("2026-03-02T00:00:00Z", "2026-03-01T00:00:00Z"),
+        ("2026-04-02T00:00:00Z", "2026-04-01T00:00:00Z"),
     ] {
         app.at(now);
         app.run(end).await;
     }
-    // For January, which lies beyond the look-back time when March is closed.
+    // For January, which lies beyond the look-back time when April is closed.
     app.usage.add("acme", "2026-01-25T00:00:00Z", "100000");
-    app.look("2026-04-02T00:00:00Z").await;
+    app.look("2026-05-02T00:00:00Z").await;
     let runs = app.get("/v1/billing/runs").await;
-    assert_eq!(runs["data"].as_array().unwrap().len(), 3, "{runs}");
+    assert_eq!(runs["data"].as_array().unwrap().len(), 4, "{runs}");
     let listed = &runs["data"][0];
     assert_eq!(
         (&listed["status"], &listed["late"]),
@@ -250,16 +290,16 @@ async fn late_usage_that_the_clock_finds_is_listed_among_the_runs() {
     );
     assert_eq!(listed["late_usage"][0]["amount"], "40.00", "{runs}");
     // The same is not listed again by the next checks.
-    for later in ["2026-04-02T02:00:00Z", "2026-05-02T00:00:00Z"] {
+    for later in ["2026-05-02T02:00:00Z", "2026-06-02T00:00:00Z"] {
         app.look(later).await;
     }
     let runs = app.get("/v1/billing/runs").await;
-    assert_eq!(runs["data"].as_array().unwrap().len(), 3, "{runs}");
+    assert_eq!(runs["data"].as_array().unwrap().len(), 4, "{runs}");
     // What comes late beside it is listed alone.
     app.usage.add("other", "2026-02-25T00:00:00Z", "50000");
-    app.look("2026-06-02T00:00:00Z").await;
+    app.look("2026-07-02T00:00:00Z").await;
     let runs = app.get("/v1/billing/runs").await;
-    assert_eq!(runs["data"].as_array().unwrap().len(), 4, "{runs}");
+    assert_eq!(runs["data"].as_array().unwrap().len(), 5, "{runs}");
     let listed = &runs["data"][0];
     assert_eq!(
         (&listed["late"], &listed["late_usage"][0]["amount"]),
@@ -404,16 +444,19 @@ async fn lists_page_and_filter_and_exports_have_every_line() {
         .map(|invoice| minor(&invoice["total"]))
         .sum();
     assert_eq!(sum, totals);
-    let request =
-        axum::extract::Request::get("/v1/export/invoices?format=ndjson").body(axum::body::Body::empty());
-    let (_, lines) = app.send(Scope::Read, request.unwrap()).await;
-    assert_eq!(
-        lines
+    // As the name says, or else as `Accept` does.
+    for (uri, accept) in [
+        ("/v1/export/invoices?format=ndjson", "text/csv"),
+        ("/v1/export/invoices", "application/x-ndjson"),
+    ] {
+        let request = axum::extract::Request::get(uri).header("accept", accept);
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let (_, lines) = app.send(Scope::Read, request).await;
+        let numbered = lines
             .lines()
-            .filter(|line| serde_json::from_str::<Value>(line).unwrap()["number"].is_string())
-            .count(),
-        5
-    );
+            .filter(|line| serde_json::from_str::<Value>(line).unwrap()["number"].is_string());
+        assert_eq!(numbered.count(), 5, "{uri}");
+    }
     let runs = app.get("/v1/billing/runs").await;
     assert_eq!(count(&runs), 1);
 }

@@ -30,6 +30,8 @@ pub struct Change {
     pub request_id: Arc<str>,
     /// When, by the tenant's clock.
     pub at: Timestamp,
+    /// When, by the machine's clock, by which what is recorded of it is kept: a test tenant's own may stand years away.
+    pub recorded_at: Timestamp,
     /// How a repeat is told.
     pub idempotency: Option<Idempotent>,
 }
@@ -245,7 +247,7 @@ pub struct AuditFilter {
 pub struct AuditEntry {
     /// Its number, ascending.
     pub id: u64,
-    /// When.
+    /// When, by the machine's clock, also for a test tenant.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// The API key that asked, or the part of the engine that acted by itself.

@@ -1,3 +1,4 @@
+use std::ops::Bound;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,22 +8,13 @@ use turnpike_domain::catalog::{Feature, FeatureKind};
 use turnpike_domain::identity::Scope;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{Caller, ProblemBody, Reply};
+use turnpike_http::{Caller, Page, PageQuery, ProblemBody, Reply};
 
 use super::answer::QuotaAnswer;
 use crate::Enforcer;
 use crate::consume::Asked;
 use crate::outcome::GrantOutcome;
 use crate::resolve::meter_of;
-
-/// What a customer is entitled to.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct Entitlements {
-    /// One for each feature that it has, in the order of their keys.
-    data: Vec<EntitlementAnswer>,
-    /// Always null: all are told at once.
-    next_cursor: Option<String>,
-}
 
 /// A feature that a customer has.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -67,14 +59,15 @@ impl From<&GrantOutcome> for EntitlementGrant {
     }
 }
 
-/// What a customer is entitled to now, with values, limits and usage.
+/// What a customer is entitled to now, with values, limits and usage: a row for each feature that it has, in the order of
+/// their keys.
 ///
 /// A metered feature whose meter is neither a sum nor a count is left out: nothing can be decided about it.
 #[utoipa::path(
     get, path = "/v1/customers/{key}/entitlements", tag = "Quotas",
-    params(("key" = String, Path, description = "The customer")),
+    params(("key" = String, Path, description = "The customer"), PageQuery),
     responses(
-        (status = 200, description = "Its entitlements", body = Entitlements),
+        (status = 200, description = "Its entitlements", body = Page<EntitlementAnswer>),
         (status = 404, description = "No such customer", body = ProblemBody),
     ),
     security(("api_key" = ["check", "read"]))
@@ -83,7 +76,8 @@ pub(super) async fn entitlements(
     State(enforcer): State<Arc<Enforcer>>,
     caller: Caller,
     Path(key): Path<String>,
-) -> Reply<Json<Entitlements>> {
+    page: PageQuery,
+) -> Reply<Json<Page<EntitlementAnswer>>> {
     caller
         .require(Scope::Check)
         .or_else(|_| caller.require(Scope::Read))?;
@@ -93,7 +87,9 @@ pub(super) async fn entitlements(
     let catalog = directory.catalog(caller.tenant);
     let decided =
         |feature: &&Feature| feature.kind != FeatureKind::Metered || meter_of(&catalog, feature).is_ok();
-    for feature in catalog.features.values().map(AsRef::as_ref).filter(decided) {
+    let begin = page.after().map_or(Bound::Unbounded, Bound::Excluded);
+    let features = catalog.features.range::<str, _>((begin, Bound::Unbounded));
+    for feature in features.map(|(_, feature)| feature.as_ref()).filter(decided) {
         let asked = Asked {
             tenant: caller.tenant,
             customer: &key,
@@ -109,9 +105,9 @@ pub(super) async fn entitlements(
                 grants: outcome.grants.iter().map(EntitlementGrant::from).collect(),
             });
         }
+        if data.len() > page.rows() {
+            break;
+        }
     }
-    Ok(Json(Entitlements {
-        data,
-        next_cursor: None,
-    }))
+    Ok(Json(page.cut(data, |row| row.answer.feature.clone())))
 }

@@ -129,7 +129,7 @@ async fn offline(path: PathBuf) -> Result<Vec<Value>, CommandError> {
     let verified = offline
         .verify_invoices(|tenant, invoice, verification| {
             let mut one = serde_json::to_value(verification).unwrap_or_default();
-            one["tenant"] = json!(tenant);
+            one["tenant"] = tenant.into();
             one["invoice"] = invoice.into();
             found.push(one);
             bar.inc(1);

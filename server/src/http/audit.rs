@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use turnpike_domain::identity::{Scope, TenantId};
@@ -13,7 +13,7 @@ use turnpike_domain::limits::PAGE_ROWS_MAX;
 use turnpike_domain::port::control::{AuditEntry, AuditFilter, PageAfter};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeRange, Timestamp};
-use turnpike_http::{CSV, Caller, Page, PageQuery, Params, ProblemBody, Reply, csv};
+use turnpike_http::{CSV, Caller, Format, NDJSON, Page, PageQuery, Params, ProblemBody, Reply, csv};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -47,10 +47,8 @@ struct AuditQuery {
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ExportQuery {
-    /// `csv` or `ndjson`; `csv` unless said.
-    #[serde(default)]
-    #[param(inline)]
-    format: Format,
+    /// `csv` (one row per entry) or `ndjson` (one entry per line), before `Accept`; `csv` unless said.
+    format: Option<String>,
 }
 
 impl AuditQuery {
@@ -102,31 +100,23 @@ async fn export(
     caller: Caller,
     Params(export): Params<ExportQuery>,
     Params(query): Params<AuditQuery>,
+    headers: HeaderMap,
 ) -> Reply<Response> {
     caller.require(Scope::Admin)?;
-    let content_type = match export.format {
+    let format = Format::of_export(export.format.as_deref(), &headers)?;
+    let content_type = match format {
         Format::Csv => CSV,
-        Format::Ndjson => "application/x-ndjson",
+        Format::Ndjson | Format::Json => NDJSON,
     };
     let pages = Pages {
         tenant: caller.tenant,
         filter: query.filter(),
-        format: export.format,
+        format,
         next: Some(page_after(None)),
         administration,
     };
     let stream = futures_util::stream::try_unfold(pages, Pages::next);
     Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response())
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Format {
-    /// One row per entry, with a header.
-    #[default]
-    Csv,
-    /// One entry per line.
-    Ndjson,
 }
 
 /// An export on its way, one page in memory at a time.
@@ -155,7 +145,7 @@ impl Pages {
         }
         let bytes = match self.format {
             Format::Csv => csv_of(&rows, first)?,
-            Format::Ndjson => ndjson_of(&rows)?,
+            Format::Ndjson | Format::Json => ndjson_of(&rows)?,
         };
         Ok(Some((bytes.into(), self)))
     }

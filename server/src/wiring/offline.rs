@@ -80,7 +80,7 @@ impl Offline {
     /// log is read once for as many as are kept in memory at a time.
     pub(crate) async fn verify_invoices(
         &self,
-        mut tell: impl FnMut(TenantId, String, &Verification),
+        mut tell: impl FnMut(String, String, &Verification),
     ) -> Result<(), StartError> {
         let store = Arc::new(self.stores.sql.clone());
         let verifier = Verifier {
@@ -196,11 +196,14 @@ impl Offline {
 async fn verify(
     verifier: &Verifier,
     invoices: &[(TenantId, Kept)],
-    tell: &mut impl FnMut(TenantId, String, &Verification),
+    tell: &mut impl FnMut(String, String, &Verification),
 ) -> Result<(), StartError> {
     let found = verifier.verify_all(invoices).await?;
     for ((tenant, kept), verification) in invoices.iter().zip(&found) {
-        tell(*tenant, kept.name(), verification);
+        // By the key that people know; its number only for one that is no longer there.
+        let known = verifier.directory.tenant(*tenant);
+        let key = known.map_or_else(|| tenant.0.to_string(), |tenant| tenant.key.clone());
+        tell(key, kept.name(), verification);
     }
     Ok(())
 }

@@ -241,6 +241,7 @@ impl BillingStore for SqlStore {
                 actor: "billing".into(),
                 request_id: run.id.as_str().into(),
                 at: run.created,
+                recorded_at: run.created,
                 idempotency: None,
             };
             self.work(change, move |c| {

@@ -53,6 +53,7 @@ impl SqlStore {
             actor: "turnpike".into(),
             request_id: "".into(),
             at,
+            recorded_at: at,
             idempotency: None,
         };
         self.change(

@@ -71,7 +71,7 @@ pub(super) async fn keep(
         decision.kept_answer.as_ref().unwrap_or(&decision.answer),
     )?)
     .bind(decision.audit.first().map_or("", |note| note.object.as_str()))
-    .bind(change.at.micros())
+    .bind(change.recorded_at.micros())
     .execute(connection)
     .await?;
     Ok(())

@@ -150,7 +150,7 @@ impl Inner {
         for note in &decision.audit {
             let entry = AuditEntry {
                 id: self.directory.next_audit(),
-                at: change.at,
+                at: change.recorded_at,
                 actor: change.actor.to_string(),
                 request_id: change.request_id.to_string(),
                 action: note.action.to_owned(),

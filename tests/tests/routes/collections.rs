@@ -160,3 +160,45 @@ async fn pages_miss_nothing_while_rows_come_and_go() {
         assert!(pages > 4, "{pages}");
     }
 }
+
+/// What a customer is entitled to is a list as any other; the features that it does not have fill no page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entitlements_page_by_feature() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = App::start(BINARY, directory.path()).await;
+    let admin = app.admin();
+    for n in 0..12 {
+        let feature = json!({"kind": "boolean"});
+        admin.put(&format!("/v1/features/f{n:02}"), &feature).await;
+    }
+    let entitled: Vec<_> = (0..12)
+        .filter(|n| n % 4 != 1)
+        .map(|n| format!("f{n:02}"))
+        .collect();
+    let entitlements: Vec<_> = entitled.iter().map(|key| json!({ "feature": key })).collect();
+    let plan = json!({"currency": "USD", "entitlements": entitlements});
+    admin.put("/v1/plans/pro", &plan).await;
+    admin.put("/v1/customers/c", &json!({})).await;
+    admin
+        .created("/v1/subscriptions", &json!({"customer": "c", "plan": "pro"}))
+        .await;
+    for limit in [1, 4, 9, 100] {
+        let (mut seen, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let path = format!("/v1/customers/c/entitlements?limit={limit}{cursor}");
+            let (status, page) = admin.get(&path).await;
+            assert_eq!(status, 200, "{page}");
+            seen.extend(keys(&page, "feature"));
+            pages += 1;
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(
+            (&seen, pages),
+            (&entitled, entitled.len().div_ceil(limit)),
+            "{limit}"
+        );
+    }
+}

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use turnpike_domain::invoice::{Invoice, InvoiceView, number_text};
 use turnpike_domain::port::billing::{Broken, InvoiceFilter};
 use turnpike_domain::port::control::PageAfter;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_http::{CSV, Caller, Params, ProblemBody, Reply, csv};
+use turnpike_http::{CSV, Caller, Format, NDJSON, Params, ProblemBody, Reply, csv};
 
 use super::invoices::{DamagedInvoice, InvoiceQuery, id_of};
 use crate::invoice::engine::BillingSync;
@@ -20,25 +20,12 @@ use crate::invoice::engine::BillingSync;
 /// Invoices read at a time.
 const BATCH: usize = 100;
 
-/// How an export is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Format {
-    /// One row per line of an invoice, with a header.
-    #[default]
-    Csv,
-    /// One invoice per line.
-    Ndjson,
-}
-
 /// How it is written.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ExportQuery {
-    /// `csv` (one row per line of an invoice) or `ndjson` (one invoice per line); `csv` unless said.
-    #[serde(default)]
-    #[param(inline)]
-    format: Format,
+    /// `csv` (one row per line of an invoice) or `ndjson` (one invoice per line), before `Accept`; `csv` unless said.
+    format: Option<String>,
 }
 
 /// All invoices, newest first, as CSV or NDJSON. One that cannot be read has a row too: of kind `damaged` in CSV, with the one member
@@ -58,19 +45,21 @@ pub(super) async fn export_invoices(
     State(billing): State<Arc<BillingSync>>,
     Params(export): Params<ExportQuery>,
     Params(query): Params<InvoiceQuery>,
+    headers: HeaderMap,
 ) -> Reply<Response> {
     caller.require(Scope::Read)?;
+    let format = Format::of_export(export.format.as_deref(), &headers)?;
     let pages = Pages {
         billing,
         tenant: caller.tenant,
         filter: query.filter()?,
-        format: export.format,
+        format,
         after: None,
         first: true,
     };
-    let (kind, name) = match export.format {
+    let (kind, name) = match format {
         Format::Csv => (CSV, "attachment; filename=\"invoices.csv\""),
-        Format::Ndjson => ("application/x-ndjson", "attachment; filename=\"invoices.ndjson\""),
+        Format::Ndjson | Format::Json => (NDJSON, "attachment; filename=\"invoices.ndjson\""),
     };
     let body = Body::from_stream(stream::try_unfold(Some(pages), |pages| async move {
         match pages {
@@ -105,7 +94,7 @@ impl Pages {
         let invoices = store.invoices(self.tenant, self.filter.clone(), page).await?;
         let bytes = match self.format {
             Format::Csv => csv_rows(&invoices, self.first)?,
-            Format::Ndjson => ndjson_rows(&invoices)?,
+            Format::Ndjson | Format::Json => ndjson_rows(&invoices)?,
         };
         self.first = false;
         self.after = invoices.last().map(id_of);

@@ -5,11 +5,17 @@ use std::cmp::Reverse;
 use axum::http::{HeaderMap, header};
 use turnpike_domain::problem::Problem;
 
+/// The media type of JSON objects on a line each.
+pub const NDJSON: &str = "application/x-ndjson";
+
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub enum Format {
+    /// One JSON document.
     Json,
+    /// Comma-separated values with a header.
     Csv,
+    /// A JSON object on each line.
     Ndjson,
 }
 
@@ -17,13 +23,30 @@ impl Format {
     const ALL: [Self; 3] = [Self::Json, Self::Csv, Self::Ndjson];
 
     /// From `format=`, else from `Accept`, else `default`.
-    pub(super) fn of(given: Option<&str>, headers: &HeaderMap, default: Self) -> Result<Self, Problem> {
+    ///
+    /// # Errors
+    /// 422 for another name.
+    pub fn of(given: Option<&str>, headers: &HeaderMap, default: Self) -> Result<Self, Problem> {
         match given {
             Some("json") => Ok(Self::Json),
             Some("csv") => Ok(Self::Csv),
             Some("ndjson") => Ok(Self::Ndjson),
             Some(_) => Err(Problem::invalid("/format", "must be json, csv or ndjson")),
             None => Ok(Self::accepted(headers, default)),
+        }
+    }
+
+    /// The same for an export, which is never one document: CSV unless said, and NDJSON for who accepts JSON.
+    ///
+    /// # Errors
+    /// 422 for another name.
+    pub fn of_export(given: Option<&str>, headers: &HeaderMap) -> Result<Self, Problem> {
+        if given.is_some_and(|name| !matches!(name, "csv" | "ndjson")) {
+            return Err(Problem::invalid("/format", "must be csv or ndjson"));
+        }
+        match Self::of(given, headers, Self::Csv)? {
+            Self::Json => Ok(Self::Ndjson),
+            format => Ok(format),
         }
     }
 
