@@ -16,7 +16,7 @@ use crate::known::{Past, PastGrant};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
 use crate::reserve::{Found, changed_meanwhile};
-use crate::upgrade::fits_when_unused;
+use crate::waiting::{Refused, granted_at_us};
 
 /// A commit as it was asked for.
 struct Commit<'a> {
@@ -166,8 +166,12 @@ impl Enforcer {
                     let outcome = self.with_options(&entry, &resolved, beyond, outcome).await?;
                     // While it is open, the windows that held it decide, whatever resets; once it has ended, those of
                     // then decide on all of it.
+                    let refused = Refused {
+                        whole: amount,
+                        more: beyond,
+                    };
                     return Ok(Outcome {
-                        fits_when_unused: fits_when_unused(&resolved, &outcome, amount),
+                        granted_at_us: granted_at_us(&resolved, &outcome, refused),
                         as_of: now,
                         ..outcome
                     });

@@ -56,7 +56,7 @@ pub(crate) enum Attempt {
         hold: Arc<Hold>,
         reason: Reason,
     },
-    Refused(Arc<Resolved>, Outcome),
+    Refused(Arc<Resolved>, Box<Outcome>),
 }
 
 impl Enforcer {
@@ -117,7 +117,7 @@ impl Enforcer {
             } => (resolved, hold, reason),
             Attempt::Refused(resolved, outcome) => {
                 count("consume", outcome.reason);
-                return self.with_options(&entry, &resolved, amount, outcome).await;
+                return self.with_options(&entry, &resolved, amount, *outcome).await;
             }
         };
         let subject = hold.subject.clone();
@@ -180,7 +180,7 @@ impl Enforcer {
                     Taken::Stale => continue,
                 },
             };
-            return Ok(Attempt::Refused(resolved, refused));
+            return Ok(Attempt::Refused(resolved, Box::new(refused)));
         }
         Err(Problem::new(
             Code::Unavailable,

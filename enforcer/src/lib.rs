@@ -31,6 +31,7 @@ mod scope;
 mod slot;
 mod track;
 mod upgrade;
+mod waiting;
 mod writer;
 
 pub use consume::{Asked, Consume, QUOTA_SOURCE};

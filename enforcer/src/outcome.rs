@@ -25,8 +25,8 @@ pub struct Outcome {
     pub value: Option<String>,
     /// When the figures stood so.
     pub as_of: Timestamp,
-    /// For a refusal: whether no limit is smaller than what was asked for, so that a reset may allow it.
-    pub fits_when_unused: bool,
+    /// For a refusal: when the same call may be granted, microseconds since 1970; `None` where no waiting helps.
+    pub granted_at_us: Option<i64>,
     /// For a refusal: what would allow it.
     pub upgrade_options: Vec<UpgradeOption>,
     /// The reservation concerned.
@@ -125,7 +125,7 @@ impl Outcome {
             limits: Vec::new(),
             value: None,
             as_of,
-            fits_when_unused: true,
+            granted_at_us: None,
             upgrade_options: Vec::new(),
             reservation: None,
             grants: Vec::new(),

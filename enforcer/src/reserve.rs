@@ -60,7 +60,7 @@ impl Enforcer {
             } => (resolved, hold, reason),
             Attempt::Refused(resolved, outcome) => {
                 count("reserve", outcome.reason);
-                return self.with_options(&entry, &resolved, amount, outcome).await;
+                return self.with_options(&entry, &resolved, amount, *outcome).await;
             }
         };
         let reservation = reservation(&call, name, digest, (now, ttl_s), (reason, hold));

@@ -5,7 +5,7 @@ use turnpike_domain::meter::{Aggregation, Meter};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::quota::{
-    Access, EffectiveLimit, GrantPlan, Level, LevelCourse, MeteredAccess, access, pools,
+    Access, EffectiveLimit, GrantPlan, Level, LevelCourse, MeteredAccess, access, granted_below, pools,
 };
 use turnpike_domain::time::{TimeRange, Timestamp};
 
@@ -192,9 +192,14 @@ impl Enforcer {
     ) -> LevelPlan {
         let (at, windows) = (blueprint.at, level.windows());
         let track = self.track(entry, level, meter);
-        let raised = level.allowance_period().filter(|_| !level.grants.is_empty());
+        let (tenant, directory) = (entry.tenant, &*self.parts.directory);
+        // What was drawn on a grant that went away since stays covered.
+        let granted = || {
+            let below = || granted_below(directory, tenant, &level.customer.key, &entry.feature);
+            !level.grants.is_empty() || below()
+        };
+        let raised = level.allowance_period().filter(|_| granted());
         let plan = raised.and_then(|_| {
-            let (tenant, directory) = (entry.tenant, &*self.parts.directory);
             let pools = || pools(directory, tenant, &level.customer, &entry.feature, at);
             track.grant_plan(blueprint.generation, at, pools)
         });

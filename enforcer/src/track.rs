@@ -54,7 +54,20 @@ struct State {
 /// A plan of grants with the number of the directory that it was last made of.
 struct MadePlan {
     generation: u64,
-    plan: Arc<GrantPlan<LevelCourse>>,
+    /// In which it was made.
+    minute: Timestamp,
+    /// `None`: no grant decides anything in that minute.
+    plan: Option<Arc<GrantPlan<LevelCourse>>>,
+}
+
+impl MadePlan {
+    /// Whether it may say what is so at `now`.
+    fn is_of(&self, now: Timestamp) -> bool {
+        match &self.plan {
+            Some(plan) => plan.is_of(now),
+            None => self.minute == now.floor_minute(),
+        }
+    }
 }
 
 /// Past segments of a track that another, or it itself, follows.
@@ -207,17 +220,21 @@ impl Track {
         now: Timestamp,
         pools: impl FnOnce() -> Pools<LevelCourse>,
     ) -> Option<Arc<GrantPlan<LevelCourse>>> {
-        let made = self.plan.load_full().filter(|made| made.plan.is_of(now));
+        let made = self.plan.load_full().filter(|made| made.is_of(now));
         if let Some(made) = made.as_deref().filter(|made| made.generation == generation) {
-            return Some(Arc::clone(&made.plan));
+            return made.plan.clone();
         }
         let pools = pools();
-        let plan = match made.filter(|made| made.plan.stands(&pools, now)) {
-            Some(made) => Some(Arc::clone(&made.plan)),
+        let standing = made.and_then(|made| made.plan.clone());
+        let plan = match standing.filter(|plan| plan.stands(&pools, now)) {
+            Some(plan) => Some(plan),
             None => GrantPlan::new(pools, now).map(Arc::new),
         };
-        let made = plan.clone().map(|plan| Arc::new(MadePlan { generation, plan }));
-        self.plan.store(made);
+        self.plan.store(Some(Arc::new(MadePlan {
+            generation,
+            minute: now.floor_minute(),
+            plan: plan.clone(),
+        })));
         plan
     }
 

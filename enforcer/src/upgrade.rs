@@ -1,23 +1,22 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use turnpike_domain::catalog::{
-    AddOnUse, Catalog, Customer, Feature, FeatureKind, Grant, LimitPeriod, Phase,
-};
+use turnpike_domain::catalog::{AddOnUse, Catalog, Customer, Feature, FeatureKind, Phase};
 use turnpike_domain::hierarchy::chain_at;
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::quota::{
-    Access, EffectiveLimit, Figures, Provision, Reason, Windows, access_if_given, offered, provision, zone_of,
+    Access, EffectiveLimit, Provision, Reason, Windows, access_if_given, offered, provision, zone_of,
 };
 use turnpike_domain::time::{TimeRange, Timestamp};
 
 use crate::Enforcer;
-use crate::entry::{Entry, LimitCell, Pool, Resolved};
+use crate::entry::{Entry, Pool, Resolved};
 use crate::outcome::Outcome;
 use crate::resolve::meter_of;
 use crate::slot::Slot;
+use crate::waiting::{Refused, granted_at_us};
 
 /// A plan or an add-on that would have allowed what was refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,7 +112,11 @@ impl Enforcer {
             outcome.reason,
             Reason::LimitReached | Reason::NotEntitled | Reason::NoSubscription
         );
-        outcome.fits_when_unused = fits_when_unused(resolved, &outcome, amount);
+        let refused = Refused {
+            whole: amount,
+            more: amount,
+        };
+        outcome.granted_at_us = granted_at_us(resolved, &outcome, refused);
         if !helps {
             return Ok(outcome);
         }
@@ -323,46 +326,6 @@ impl Enforcer {
             option: offer.option,
             limits,
         })
-    }
-}
-
-/// Whether `amount` would be granted in later windows in which nothing was used yet.
-pub(crate) fn fits_when_unused(resolved: &Resolved, outcome: &Outcome, amount: Quantity) -> bool {
-    let limits = outcome.limits.iter().zip(&resolved.limits);
-    let mut fresh = limits.map(|(told, limit)| when_unused(resolved, limit, told.figures));
-    fresh.all(|figures| figures.admits(amount.parts()))
-}
-
-/// A limit in a later window in which nothing was used yet: of the grants that raise it there is what lasts beyond this
-/// window or is given anew, and not what was drawn.
-fn when_unused(resolved: &Resolved, limit: &LimitCell, figures: Figures) -> Figures {
-    let pool = resolved.pools.iter().find(|pool| pool.cell == limit.cell);
-    let given = pool.map_or(0, |pool| {
-        let left = resolved.left(pool).into_iter();
-        let given = left.map(|(grant, left)| given_later(&grant, left, figures.resets_us));
-        given.fold(0, i128::saturating_add)
-    });
-    let later = |limit_now: i128| limit_now.saturating_sub(limit.raised).saturating_add(given);
-    Figures {
-        ceiling: figures
-            .ceiling
-            .map(|ceiling| if pool.is_some() { later(ceiling) } else { ceiling }),
-        total: 0,
-        ..figures
-    }
-}
-
-/// The most that a grant of which `left` is left gives behind `from_us`.
-fn given_later(grant: &Grant, left: Quantity, from_us: i64) -> i128 {
-    if grant.ends_at().is_some_and(|end| end.micros() <= from_us) {
-        return 0;
-    }
-    match grant.recurrence {
-        None | Some(LimitPeriod::Ever) => left.parts(),
-        Some(_) => {
-            let carried = grant.rollover_max.map_or(0, Quantity::parts);
-            grant.amount.parts().saturating_add(carried)
-        }
     }
 }
 

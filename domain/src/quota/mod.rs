@@ -18,6 +18,6 @@ pub use course::{Allowance, Bound, Course, LevelCourse};
 pub use decision::{Decision, Figures, Reason, decide, granted};
 pub use grants::{GrantPlan, Placed, Pool, Pools, Segment, Standing, Stay};
 pub use limit::EffectiveLimit;
-pub use pools::pools;
+pub use pools::{granted_below, pools};
 pub use window::Windows;
 pub(crate) use window::next_change;

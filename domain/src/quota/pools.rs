@@ -64,6 +64,36 @@ pub fn pools(
     gathering.into_pools()
 }
 
+/// Whether grants of those that are, or once were, below a customer may have been in its pool, though none is now. Its own
+/// grants, with those that were taken back, tell by themselves.
+pub fn granted_below(directory: &dyn Directory, tenant: TenantId, customer: &str, feature: &str) -> bool {
+    let holders = || directory.grant_holders(tenant, feature);
+    directory.is_parent(tenant, customer)
+        && holders()
+            .iter()
+            .any(|one| was_below(directory, tenant, one, customer))
+}
+
+/// Whether a customer is, or once was, below `above`.
+fn was_below(directory: &dyn Directory, tenant: TenantId, customer: &Arc<Customer>, above: &str) -> bool {
+    let mut level = vec![Arc::clone(customer)];
+    // The store refuses circles; a bound holds even so.
+    for _ in 1..CUSTOMER_LEVELS_MAX {
+        if level
+            .iter()
+            .any(|one| one.parents().any(|(parent, _)| parent == above))
+        {
+            return true;
+        }
+        let parents = level.iter().flat_map(|one| {
+            let parents = one.parents();
+            parents.filter_map(|(parent, _)| directory.customer(tenant, parent))
+        });
+        level = parents.collect();
+    }
+    false
+}
+
 impl Gathering<'_> {
     /// Notes that what a pool used before `until` decides.
     fn raise(&mut self, key: &str, until: Timestamp) {
@@ -142,30 +172,10 @@ impl Gathering<'_> {
         let mut holders: Vec<_> = self.directory.customer(self.tenant, pool).into_iter().collect();
         if self.directory.is_parent(self.tenant, pool) {
             let all = self.directory.grant_holders(self.tenant, self.feature);
-            let below = all.into_iter();
-            holders.extend(below.filter(|one| one.key != pool && self.was_below(one, pool)));
+            let below = |one: &Arc<Customer>| was_below(self.directory, self.tenant, one, pool);
+            holders.extend(all.into_iter().filter(|one| one.key != pool && below(one)));
         }
         holders
-    }
-
-    /// Whether a customer is, or once was, below `above`.
-    fn was_below(&self, customer: &Arc<Customer>, above: &str) -> bool {
-        let mut level = vec![Arc::clone(customer)];
-        // The store refuses circles; a bound holds even so.
-        for _ in 1..CUSTOMER_LEVELS_MAX {
-            if level
-                .iter()
-                .any(|one| one.parents().any(|(parent, _)| parent == above))
-            {
-                return true;
-            }
-            let parents = level.iter().flat_map(|one| {
-                let parents = one.parents();
-                parents.filter_map(|(parent, _)| self.directory.customer(self.tenant, parent))
-            });
-            level = parents.collect();
-        }
-        false
     }
 
     fn follow(&mut self, key: &str) -> Option<Arc<Followed>> {

@@ -13,20 +13,17 @@ use crate::outcome::{LimitOutcome, Outcome};
 const INTEGER_MAX: i128 = 999_999_999_999_999;
 /// Limits that are told in headers; the body tells all.
 const LIMITS_MAX: usize = 16;
-/// Seconds that a 429 names where no reset ends the refusal, for each names some: a time in which a plan may be changed.
+/// Seconds that a 429 names where no waiting ends the refusal, for each names some: a time in which a plan may be changed.
 pub(super) const WITHOUT_RESET_S: u32 = 3_600;
 
 /// Seconds after which a refused call may be granted; `None` where no waiting helps: somebody has to change something first,
 /// or ask for less.
 pub(super) fn seconds_to_grant(outcome: &Outcome) -> Option<u32> {
-    if !outcome.fits_when_unused {
-        return None;
-    }
-    let reset = seconds_to_reset(outcome, outcome.figures()?)?;
+    let granted = seconds_to(outcome, outcome.granted_at_us?);
     // A commit beyond an open reservation counts in the windows that held it, until that ends.
     let open = outcome.reservation.iter().filter(|one| one.status == "open");
     let ends = open.map(|one| seconds_to(outcome, one.expires_at.micros()));
-    Some(u32::try_from(ends.fold(reset.max(1), i64::max)).unwrap_or(u32::MAX))
+    Some(u32::try_from(ends.fold(granted.max(1), i64::max)).unwrap_or(u32::MAX))
 }
 
 fn seconds_to_reset(outcome: &Outcome, limit: &LimitOutcome) -> Option<i64> {

@@ -31,7 +31,8 @@ pub(super) enum StatusMode {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StatusQuery {
-    /// `strict`: a refusal is 429 with `Retry-After`.
+    /// `strict`: a refusal is 429 with `Retry-After`: the seconds to the reset of the limit that refused, or to the
+    /// recurrence of a grant that raises it enough, where that comes first. Where no waiting helps, `retryable` is false.
     #[serde(default)]
     #[param(inline)]
     status: StatusMode,

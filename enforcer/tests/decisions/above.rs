@@ -202,6 +202,48 @@ async fn a_grant_drawn_beside_siblings_is_gone_wherever_its_customer_goes() {
     assert_eq!(world.consume("e", "peer", "11").await["allowed"], false);
 }
 
+#[tokio::test]
+async fn what_a_grant_covered_stays_covered_when_it_goes_away() {
+    for goes in ["stays", "is taken back", "moves", "has its own"] {
+        let world = World::new().await;
+        let limits = json!([{"limit": "10", "period": "month", "mode": "soft", "grace_percent": "50"}]);
+        world.metered(limits);
+        world.put_customer("team", json!({"parent": "acme"}));
+        world.put_customer("beta", json!({}));
+        let grant =
+            json!({"id": "g", "feature": "tokens", "amount": "5", "effective_at": "2026-01-03T00:00:00Z"});
+        world.put_grant("team", grant);
+        assert_eq!(world.consume("a", "acme", "13").await["allowed"], true);
+        world.clock.pass_s(120);
+        match goes {
+            "is taken back" => world.remove_grant("team", "g"),
+            "moves" => world.move_customer("team", Some("beta")),
+            "has its own" => world.put_override("team", month("1")),
+            _ => {}
+        }
+        // Three of the grant were drawn, and ten of the plan: there is its grace, and what is left of the grant.
+        let left = if goes == "stays" { 2 } else { 0 };
+        for minutes in [0, 1, 60] {
+            world.clock.pass_s(minutes * 60);
+            let answer = world.check("acme", "tokens", &(5 + left).to_string()).await;
+            let told = (&answer["allowed"], &answer["limit"], &answer["overage"]);
+            let limit = (13 + left).to_string();
+            assert_eq!(told, (&json!(true), &json!(limit), &json!("0")), "{goes}");
+            let more = world.check("acme", "tokens", &(6 + left).to_string()).await;
+            assert_eq!(more["allowed"], false, "{goes}");
+        }
+        let world = world.restart().await;
+        assert_eq!(
+            world.figures("acme").await,
+            ["13", "0", &left.to_string()],
+            "{goes}"
+        );
+        world.clock.set("2026-02-01T00:00:00Z");
+        let answer = world.check("acme", "tokens", "0").await;
+        assert_eq!(answer["limit"], (10 + left).to_string(), "{goes}");
+    }
+}
+
 /// One below the other; only the last uses anything.
 const CHAIN: [&str; 3] = ["acme", "unit", "team"];
 

@@ -205,6 +205,96 @@ async fn a_refusal_beyond_used_up_grants_is_retryable_where_they_are_given_again
     }
 }
 
+/// `retryable` and the seconds of `Retry-After` that a refusal of `amount` tells, with when its limit resets.
+async fn waiting(world: &World, amount: &str) -> (bool, String, Value) {
+    let body = json!({"customer": "acme", "feature": "tokens", "amount": amount});
+    let path = "/v1/quota/check?status=strict";
+    let (status, answer, headers) = world.call("POST", path, Some(body)).await;
+    assert_eq!(status.as_u16(), 429, "{answer}");
+    let seconds = headers["retry-after"].to_str().unwrap().to_owned();
+    (answer["retryable"] == true, seconds, answer["resets_at"].clone())
+}
+
+fn daily(rollover: &Value, expires: &Value) -> Value {
+    json!({"id": "g", "feature": "tokens", "amount": "10", "effective_at": "2026-01-03T00:00:00Z", "recurrence": "day", "rollover_max": rollover, "expires_at": expires})
+}
+
+/// A day has 86,400 seconds; it is noon.
+#[tokio::test]
+async fn a_refusal_waits_for_the_grant_that_is_given_again_where_that_is_earlier() {
+    let (none, noon) = (json!(null), 43_200);
+    for (rollover, expires, amount, wait) in [
+        (&none, &none, "1", Some(noon)),
+        (&none, &none, "10", Some(noon)),
+        (&none, &none, "11", None),
+        (&json!("15"), &none, "11", Some(noon + 86_400)),
+        (&json!("15"), &none, "25", Some(noon + 2 * 86_400)),
+        (&json!("15"), &none, "26", None),
+        (&json!("15"), &json!("2026-01-12T00:00:00Z"), "10", Some(noon)),
+        (&json!("15"), &json!("2026-01-12T00:00:00Z"), "11", None),
+    ] {
+        let world = World::new().await;
+        world.metered(json!([{"limit": "10", "period": "month"}]));
+        world
+            .directory
+            .edit_subscription("acme", |s| s.start = at("2026-03-01T00:00:00Z"));
+        world.put_grant("acme", daily(rollover, expires));
+        world.clock.set("2026-01-10T12:00:00Z");
+        // All that there is, and two beyond it: with nothing but grants these are held against no later one.
+        let there = if rollover.is_null() { "10" } else { "25" };
+        assert_eq!(
+            world.consume("a", "acme", there).await["allowed"],
+            true,
+            "{amount}"
+        );
+        world.log.tokens("acme", at("2026-01-10T12:00:00Z"), 2);
+        let told = waiting(&world, amount).await;
+        let seconds = wait.unwrap_or(3_600);
+        assert_eq!(
+            told,
+            (wait.is_some(), seconds.to_string(), json!(null)),
+            "{amount} {rollover} {expires}"
+        );
+        if wait.is_some() {
+            world.clock.pass_s(seconds - 1);
+            assert_eq!(
+                world.check("acme", "tokens", amount).await["allowed"],
+                false,
+                "{amount}"
+            );
+            world.clock.pass_s(1);
+            assert_eq!(
+                world.check("acme", "tokens", amount).await["allowed"],
+                true,
+                "{amount}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_earlier_of_the_reset_and_the_grant_that_is_given_again() {
+    let world = World::new().await;
+    world.metered(json!([{"limit": "20", "period": "month"}]));
+    world.put_grant("acme", daily(&json!(null), &json!(null)));
+    world.clock.set("2026-01-10T12:00:00Z");
+    assert_eq!(world.consume("a", "acme", "30").await["allowed"], true);
+    let reset = json!("2026-02-01T00:00:00Z");
+    // Two events beyond everything stand against the month till it ends.
+    world.log.tokens("acme", at("2026-01-10T12:00:00Z"), 2);
+    let month_s = (21 * 86_400 + 43_200).to_string();
+    assert_eq!(
+        waiting(&world, "8").await,
+        (true, "43200".to_owned(), reset.clone())
+    );
+    assert_eq!(waiting(&world, "9").await, (true, month_s.clone(), reset.clone()));
+    assert_eq!(waiting(&world, "30").await, (true, month_s, reset.clone()));
+    assert_eq!(waiting(&world, "31").await, (false, "3600".to_owned(), reset));
+    world.clock.set("2026-01-11T00:00:00Z");
+    assert_eq!(world.check("acme", "tokens", "9").await["allowed"], false);
+    assert_eq!(world.check("acme", "tokens", "8").await["allowed"], true);
+}
+
 #[tokio::test]
 async fn a_refusal_names_what_would_allow_it() {
     let world = World::new().await;

@@ -13,6 +13,7 @@
 //! What is left is a function of the usage alone, by segments: nothing is kept that could be lost or counted twice. Time
 //! from before the last instant at which everything began anew takes no part, save in the window of now; see `walk`.
 
+mod ahead;
 mod fold;
 mod walk;
 

@@ -344,3 +344,38 @@ fn without_a_grant_that_counts_there_is_no_plan() {
     assert!(plan(&[grant("g", 5, 3, Some(5))], day(5)).is_none());
     assert!(plan(&[grant("g", 5, 3, Some(5))], day(4)).is_some());
 }
+
+#[test]
+fn when_grants_give_enough_again_is_known_ahead() {
+    const HOUR_US: i64 = DAY_US / 24;
+    let filling = Grant {
+        rollover_max: Some(Quantity::from_units(500)),
+        ..hourly("filling", 0, 365)
+    };
+    let now = day(3).plus_micros(HOUR_US / 2);
+    let gives = |grants: &[Grant], used: i64, more: i64| {
+        let plan = plan(grants, now).unwrap();
+        let used = plan
+            .past_of(0)
+            .iter()
+            .map(|_| Quantity::from_units(used))
+            .collect();
+        let left = plan.left(&plan.standing(&[used]), Quantity::ZERO, Quantity::ZERO);
+        let at = plan.gives_at(&left, now, Quantity::from_units(more).parts())?;
+        Some((at.micros() - day(3).micros()) / HOUR_US)
+    };
+    let once = grant("once", 5, 0, None);
+    assert_eq!(gives(std::slice::from_ref(&once), 0, 1), None);
+    let both = [once, filling.clone()];
+    // Much was used, so that nothing is left but what each hour gives.
+    assert_eq!(gives(&both, 1_000, 1), Some(1));
+    assert_eq!(gives(&both, 1_000, 20), Some(20));
+    assert_eq!(gives(&both, 1_000, 300), Some(100), "further than is looked");
+    assert_eq!(gives(&both, 1_000, 501), None);
+    let ending = Grant {
+        expires_at: Some(day(4)),
+        ..filling
+    };
+    assert_eq!(gives(std::slice::from_ref(&ending), 1_000, 23), Some(23));
+    assert_eq!(gives(&[ending], 1_000, 24), None, "it ends before");
+}
