@@ -21,7 +21,9 @@ mod failure;
 mod page;
 mod rate;
 
-pub use body::{Idempotency, JsonBody, MaybeJson, Params, optional_time, parse_time, told, without_body};
+pub use body::{
+    Idempotency, JsonBody, MaybeJson, Params, optional_time, parse_time, read_within, unread, without_body,
+};
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
 pub use csv::{CSV, csv};
