@@ -1,4 +1,5 @@
 use std::cmp::Ordering;
+use std::fmt::Write as _;
 use std::ops::{Bound, Range};
 
 use foldhash::{HashMap, HashMapExt as _};
@@ -307,10 +308,10 @@ impl<'p> Accumulator<'p> {
     fn in_row(&self, error: FinishError, window: usize, group: &[String]) -> Problem {
         let mut problem = unanswerable(&self.plan.meter.key, error);
         if let Some(range) = self.plan.windows.get(window) {
-            problem.detail += &format!(", from {} to {}", range.start, range.end);
+            let _ = write!(problem.detail, ", from {} to {}", range.start, range.end);
         }
         if !group.is_empty() {
-            problem.detail += &format!(", in the row of {group:?}");
+            let _ = write!(problem.detail, ", in the row of {group:?}");
         }
         problem
     }

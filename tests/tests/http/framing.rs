@@ -136,9 +136,8 @@ async fn who_ends_its_side_behind_its_last_request_is_answered() {
         );
         head("/v1/events", ADMIN_KEY, &headers) + body
     };
-    let lines: String = (0..3_000)
-        .map(|id| format!("{{\"id\":\"{id}\",\"source\":\"s\",\"type\":\"t\",\"subject\":\"x\"}}\n"))
-        .collect();
+    let line = |id: u32| format!("{{\"id\":\"{id}\",\"source\":\"s\",\"type\":\"t\",\"subject\":\"x\"}}\n");
+    let lines = (0..3_000).map(line).collect::<Vec<String>>().concat();
     let (events, none) = (sized(&lines), sized(""));
     let chunked = head("/v1/events", ADMIN_KEY, CHUNKED) + &chunk("c") + "0\r\n\r\n";
     let list = format!("GET /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_KEY}\r\n\r\n");
