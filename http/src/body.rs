@@ -1,3 +1,5 @@
+use std::io;
+
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
@@ -75,21 +77,44 @@ async fn read_whole(body: Body) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > CONTROL_BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    axum::body::to_bytes(body, CONTROL_BODY_BYTES_MAX)
-        .await
-        .map_err(|error| {
-            if is::<http_body_util::LengthLimitError>(&error) {
-                return too_large();
-            }
-            told(&error).unwrap_or_else(|| {
-                Problem::new(Code::IncompleteBody, format!("the body ended early: {error}"))
-            })
-        })
+    read_within(body, CONTROL_BODY_BYTES_MAX, too_large).await
 }
 
-/// The problem that a layer below put into a body's stream, such as that its bytes came too slowly.
-pub fn told(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
-    causes(error).find_map(|cause| cause.downcast_ref::<Problem>().cloned())
+/// All bytes of a body of at most `bytes_max`; `too_large` says what is wrong with one that has more.
+pub async fn read_within(
+    body: Body,
+    bytes_max: usize,
+    too_large: impl FnOnce() -> Problem,
+) -> Result<Bytes, Problem> {
+    let read = axum::body::to_bytes(body, bytes_max).await;
+    read.map_err(|error| {
+        if is::<http_body_util::LengthLimitError>(&error) {
+            return too_large();
+        }
+        unread(&error)
+    })
+}
+
+/// Why the bytes of a body ended with an error: what a layer below put into its stream, such as that they came too slowly;
+/// else that they do not come as the head says, which sending them again does not mend; else that the connection ended.
+pub fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
+    let ill_framed = |cause: &&io::Error| {
+        matches!(
+            cause.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+        )
+    };
+    if let Some(problem) = causes(error).find_map(|cause| cause.downcast_ref::<Problem>()) {
+        return problem.clone();
+    }
+    let mut failures = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    match failures.find(ill_framed) {
+        Some(framing) => {
+            let detail = format!("the body does not come as its head says: {framing}");
+            Problem::new(Code::InvalidRequest, detail)
+        }
+        None => Problem::new(Code::IncompleteBody, format!("the body ended early: {error}")),
+    }
 }
 
 fn is<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {

@@ -22,7 +22,9 @@ mod format;
 mod page;
 mod rate;
 
-pub use body::{Idempotency, JsonBody, MaybeJson, Params, optional_time, parse_time, told, without_body};
+pub use body::{
+    Idempotency, JsonBody, MaybeJson, Params, optional_time, parse_time, read_within, unread, without_body,
+};
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
 pub use csv::{CSV, csv};

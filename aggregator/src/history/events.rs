@@ -160,7 +160,7 @@ impl Search {
                 continue;
             }
             found.looked += bytes.len();
-            let Some(view) = self.shown(&decode(bytes)?, position)? else {
+            let Some(view) = self.shown(&decode(bytes)?, position, &mut found.looked)? else {
                 continue;
             };
             if found.events.len() >= self.query.limit || found.bytes >= EVENTS_PAGE_BYTES_MAX {
@@ -174,10 +174,15 @@ impl Search {
         Ok(())
     }
 
-    /// The event that is shown at this record, as it counts now. Each is shown once: where its first record stands, so that
-    /// one that is corrected between two pages keeps its place. Only one whose time was moved into the asked range is shown
-    /// where its newest record stands, for nobody looks for it where it was.
-    fn shown(&self, record: &Record<'_>, position: Position) -> Result<Option<EventView>, Problem> {
+    /// The event that is shown at this record, as it counts now. Each is shown once, and no correction between two pages moves
+    /// it: where its first record stands; or, if that has no time in the asked range and is skipped as a rule, where the
+    /// amendment stands that moved it there. `looked` grows by what has to be read to tell.
+    fn shown(
+        &self,
+        record: &Record<'_>,
+        position: Position,
+        looked: &mut usize,
+    ) -> Result<Option<EventView>, Problem> {
         let (event, first) = match record {
             Record::Event(event) | Record::Committed { event, .. } => (event, None),
             Record::Amend { after, first, .. } => (after, Some(Position(*first))),
@@ -187,18 +192,87 @@ impl Search {
         if !self.names(event) {
             return Ok(None);
         }
-        let newest = self.newest(self.key.name(self.tenant, event.source, event.id))?;
-        match (first, newest) {
-            (None, Some(newest)) if newest == position => Ok(self.wanted(record, position)),
-            (None, Some(newest)) if self.in_range(event.time()) => self.at(newest),
-            (Some(first), Some(newest)) if newest == position && self.query.range != TimeRange::ALL => {
-                let moved = self
-                    .fetched(first)?
-                    .is_none_or(|bytes| !self.begins_in_range(&bytes));
-                Ok(moved.then(|| self.wanted(record, position)).flatten())
+        let name = self.key.name(self.tenant, event.source, event.id);
+        let Some(newest) = self.newest(name)? else {
+            return Ok(None);
+        };
+        match first {
+            None if newest == position => Ok(self.wanted(record, position)),
+            None if self.in_range(event.time()) => self.at(newest),
+            Some(first)
+                if self.query.range != TimeRange::ALL
+                    && (newest == position || self.moves_in(record))
+                    && self.is_place(record, position, (first, newest), looked)? =>
+            {
+                self.at(newest)
             }
             _ => Ok(None),
         }
+    }
+
+    /// Whether an event with records at `first` and `newest` is shown at this correction of it.
+    fn is_place(
+        &self,
+        record: &Record<'_>,
+        position: Position,
+        (first, newest): (Position, Position),
+        looked: &mut usize,
+    ) -> Result<bool, Problem> {
+        let Some(bytes) = self.fetched(first)? else {
+            // Retention may have taken the amendment that moved it too.
+            return Ok(newest == position);
+        };
+        if self.begins_in_range(&bytes) || !self.moves_in(record) {
+            return Ok(false);
+        }
+        Ok(newest == position || !self.moved_in_again(record, position, newest, looked)?)
+    }
+
+    /// Whether the record is an amendment that moves its event's time into the asked range.
+    fn moves_in(&self, record: &Record<'_>) -> bool {
+        match record {
+            Record::Amend { before, after, .. } => {
+                !self.in_range(before.time()) && self.in_range(after.time())
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the event that `record` at `position` moved into the asked range was moved there anew up to `newest`.
+    fn moved_in_again(
+        &self,
+        record: &Record<'_>,
+        position: Position,
+        newest: Position,
+        looked: &mut usize,
+    ) -> Result<bool, Problem> {
+        let Record::Amend { after: moved, .. } = record else {
+            return Ok(false);
+        };
+        let name = self.key.name(self.tenant, moved.source, moved.id);
+        let partition = u32::try_from(name.partition(self.views.len())).ok();
+        let only = Only {
+            partition,
+            times: Some(self.query.range),
+        };
+        self.log.wait_durable_blocking(Position(newest.0 + 1))?;
+        for block in self.log.read_back(Position::new(newest.offset() + 1, 0), only) {
+            let block = block?;
+            self.stop.check()?;
+            for (at, bytes) in block.block.records().enumerate() {
+                *looked += bytes.len();
+                let other = decode(bytes)?;
+                let is_same = matches!(&other, Record::Amend { after, .. }
+                    if (after.tenant, after.source, after.id) == (moved.tenant, moved.source, moved.id));
+                if is_same && block.position.0 + at as u64 > position.0 && self.moves_in(&other) {
+                    return Ok(true);
+                }
+            }
+            if block.position <= position {
+                return Ok(false);
+            }
+        }
+        Ok(false)
     }
 
     fn begins_in_range(&self, first: &[u8]) -> bool {

@@ -1,4 +1,5 @@
 use std::cmp::Ordering;
+use std::fmt::Write as _;
 use std::ops::{Bound, Range};
 
 use foldhash::{HashMap, HashMapExt as _};
@@ -171,8 +172,8 @@ impl<'p> Accumulator<'p> {
             let Sum::Integral(sum) = sum else {
                 return Err(damaged().into());
             };
-            sum.add_series(points, shared)
-                .map_err(|error| unanswerable(&self.plan.meter.key, error))?;
+            let added = sum.add_series(points, shared);
+            added.map_err(|error| self.in_row(error, window, &[]))?;
         }
         Ok(())
     }
@@ -276,10 +277,13 @@ impl<'p> Accumulator<'p> {
         }
         let with_events = self.sums.iter().filter(|(_, sum)| sum.has_events());
         let finished = with_events.map(|((window, row), sum)| {
+            let group = groups[*row].clone();
+            let value = self.value(sum);
+            let value = value.map_err(|error| self.in_row(error, *window, &group))?;
             Ok(RowSum {
                 window: *window,
-                group: groups[*row].clone(),
-                value: self.value(sum)?,
+                group,
+                value,
             })
         });
         let mut rows = finished.collect::<Result<Vec<_>, Problem>>()?;
@@ -293,13 +297,23 @@ impl<'p> Accumulator<'p> {
         Ok(Rows { rows, until })
     }
 
-    fn value(&self, sum: &Sum) -> Result<Option<Quantity>, Problem> {
-        let meter = &self.plan.meter;
-        let value = match sum {
-            Sum::Cell(cell) => cell.finish(meter.aggregation, percentile(self.plan)),
+    fn value(&self, sum: &Sum) -> Result<Option<Quantity>, FinishError> {
+        match sum {
+            Sum::Cell(cell) => cell.finish(self.plan.meter.aggregation, percentile(self.plan)),
             Sum::Integral(integral) => integral.finish(),
-        };
-        value.map_err(|error| unanswerable(&meter.key, error))
+        }
+    }
+
+    /// `error` of one row, with where it is, as far as that is known; what splits the rows is known to the caller.
+    fn in_row(&self, error: FinishError, window: usize, group: &[String]) -> Problem {
+        let mut problem = unanswerable(&self.plan.meter.key, error);
+        if let Some(range) = self.plan.windows.get(window) {
+            let _ = write!(problem.detail, ", from {} to {}", range.start, range.end);
+        }
+        if !group.is_empty() {
+            let _ = write!(problem.detail, ", in the row of {group:?}");
+        }
+        problem
     }
 }
 

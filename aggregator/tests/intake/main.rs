@@ -8,6 +8,7 @@ mod common;
 mod dead_letters;
 mod decisions;
 mod history;
+mod moved;
 mod quota;
 
 use common::{Event, World, meter};

@@ -169,13 +169,9 @@ fn cut_short(error: axum::Error) -> io::Error {
 }
 
 fn unreadable(error: &io::Error, encoding: &str) -> Problem {
-    if let Some(problem) = turnpike_http::told(error) {
-        return problem;
-    }
     let inner = error.get_ref();
-    let is_cut = inner.and_then(|inner| inner.downcast_ref::<CutShort>()).is_some();
-    if is_cut {
-        return Problem::new(Code::IncompleteBody, format!("the body ended early: {error}"));
+    if let Some(CutShort(cut)) = inner.and_then(|inner| inner.downcast_ref()) {
+        return turnpike_http::unread(cut);
     }
     let detail = format!("the body is not whole, valid {encoding}: {error}");
     Problem::new(Code::InvalidRequest, detail)

@@ -39,8 +39,9 @@ pub(crate) struct ListQuery {
 
 /// List events.
 ///
-/// Accepted events as they count now, the one accepted last first; an amended or voided one keeps its place. A page has as many
-/// events as `limit` says as long as there are any, but ends after 8 MiB of data, and after looking through 512 MiB of events
+/// Accepted events as they count now, the one accepted last first; an amended or voided one keeps its place. Only one whose time
+/// was moved into the range of `from` and `to` from outside stands where that amendment was accepted, among the events
+/// accepted around it, and keeps that place. A page has as many events as `limit` says as long as there are any, but ends after 8 MiB of data, and after looking through 512 MiB of events
 /// that are not asked for: such a page has fewer events, perhaps none, and a `next_cursor` that looks on. Narrow it with `from`
 /// and `to`, or name `source` and `id`.
 #[utoipa::path(

@@ -69,7 +69,7 @@ impl Export {
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| {
                 CommandError::failed(format!(
-                    "the answer broke off: {error}; what was written is not whole"
+                    "the answer broke off: {error}; what was written is not whole, and the server's log says why"
                 ))
             })?;
             match out.write_all(&piece) {

@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::half_closed::{Ended, Owed};
+
 /// Bytes of a line that are kept: more than any name or length that is looked for.
 const LINE_KEPT: usize = 128;
 
@@ -30,6 +32,12 @@ impl Ambiguous {
                 "a chunk of the body does not begin with its size: send it as a hexadecimal number on a line of its own"
             }
         }
+    }
+}
+
+impl From<Ambiguous> for std::io::Error {
+    fn from(ambiguous: Ambiguous) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, ambiguous.detail())
     }
 }
 
@@ -97,6 +105,11 @@ impl Framing {
     /// Whether the next byte begins a message.
     fn is_between(&self) -> bool {
         self.state == State::Head && !self.head.begun && self.line.is_empty()
+    }
+
+    /// Whether the next byte belongs to a body, or ends one.
+    fn is_within_body(&self) -> bool {
+        self.state != State::Head
     }
 
     fn note_end(&mut self, taken: usize) {
@@ -181,19 +194,18 @@ pub(crate) struct Watched {
     pub(crate) stream: TcpStream,
     framing: Framing,
     pub(crate) ambiguous: Option<Ambiguous>,
-    /// Whether the reader has the head of the ambiguous message already, and waits for its body.
-    pub(crate) within_body: bool,
+    ended: Ended,
     /// What is still to be read in its place.
     instead: &'static [u8],
 }
 
 impl Watched {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream, owed: Owed) -> Self {
         Self {
             stream,
             framing: Framing::default(),
             ambiguous: None,
-            within_body: false,
+            ended: Ended::new(owed),
             instead: &[],
         }
     }
@@ -204,6 +216,13 @@ impl Watched {
         buf.put_slice(now);
         self.instead = later;
     }
+
+    fn noted(&mut self, written: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.ended.taken();
+        }
+        written
+    }
 }
 
 impl AsyncRead for Watched {
@@ -212,27 +231,32 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let broken = || Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()));
         let this = &mut *self;
         if !this.instead.is_empty() {
             this.read_instead(buf);
             return Poll::Ready(Ok(()));
         }
-        if this.ambiguous.is_some() {
-            return broken();
+        if let Some(ambiguous) = this.ambiguous {
+            return Poll::Ready(Err(ambiguous.into()));
+        }
+        if this.ended.has_come() {
+            return this.ended.poll_told(cx).map(Ok);
         }
         let before = buf.filled().len();
-        let between = this.framing.is_between();
+        let within_body = this.framing.is_within_body();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if buf.filled().len() == before && buf.remaining() > 0 && this.framing.is_between() {
+            return this.ended.poll_told(cx).map(Ok);
+        }
         let Err(ambiguous) = this.framing.watch(&buf.filled()[before..]) else {
             return Poll::Ready(Ok(()));
         };
         this.ambiguous = Some(ambiguous);
         let ended = this.framing.ended;
-        this.within_body = ambiguous == Ambiguous::ChunkSize && !between && ended == 0;
         buf.set_filled(before + ended);
-        if this.within_body {
-            return broken();
+        if within_body && ended == 0 {
+            // The route has the head already: it is the one that answers, and knows what it has taken of the body.
+            return Poll::Ready(Err(ambiguous.into()));
         }
         this.instead = NO_HEAD;
         this.read_instead(buf);
@@ -246,7 +270,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.noted(written)
     }
 
     fn poll_write_vectored(
@@ -254,7 +279,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -262,7 +288,9 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.ended.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

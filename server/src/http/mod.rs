@@ -12,6 +12,7 @@ mod entry;
 mod error_pages;
 mod finish;
 mod framing;
+mod half_closed;
 mod health;
 mod keys;
 mod metric_table;

@@ -16,7 +16,7 @@ use turnpike_domain::limits::{BODY_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
 use turnpike_domain::port::control::{Answer, Claim, ControlStore, Idempotent};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Clock;
-use turnpike_http::{Answered, Changing, Failure, told};
+use turnpike_http::{Answered, Changing, Failure, read_within};
 use turnpike_ingest::IngestState;
 
 /// Changing calls that go past the control store; the others keep their answer there together with their effect.
@@ -257,8 +257,8 @@ impl Repeats {
                 _ => problem,
             });
         }
-        let read = to_bytes(request.into_body(), CONTROL_BODY_BYTES_MAX).await;
-        read.map_err(|error| told(&error).unwrap_or_else(|| beyond(CONTROL_BODY_BYTES_MAX)))
+        let too_large = || beyond(CONTROL_BODY_BYTES_MAX);
+        read_within(request.into_body(), CONTROL_BODY_BYTES_MAX, too_large).await
     }
 
     async fn settle(&self, tenant: TenantId, key: String, answer: Option<(u16, Value)>) {

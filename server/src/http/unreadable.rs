@@ -17,6 +17,7 @@ use turnpike_domain::time::Randomness;
 use turnpike_http::ProblemBody;
 
 use super::framing::Watched;
+use super::half_closed::Owed;
 use super::pace::{Pace, Pacer};
 
 /// Bytes of the library's own answer at the most: a status line and three headers.
@@ -40,9 +41,9 @@ pub(crate) struct Refusing {
 }
 
 impl Refusing {
-    pub(crate) fn new(stream: TcpStream, pace: Pace, randomness: Arc<dyn Randomness>) -> Self {
+    pub(crate) fn new(stream: TcpStream, owed: Owed, pace: Pace, randomness: Arc<dyn Randomness>) -> Self {
         Self {
-            inner: Some(TokioIo::new(Watched::new(stream))),
+            inner: Some(TokioIo::new(Watched::new(stream, owed))),
             randomness,
             pending: Vec::new(),
             refused: false,
@@ -94,7 +95,8 @@ impl Refusing {
             return false;
         };
         let problem = self.ambiguous().unwrap_or_else(|| problem(status));
-        self.refuse(&problem);
+        self.pending = refusal(&problem, &self.randomness.new_id());
+        self.refused = true;
         true
     }
 
@@ -102,11 +104,6 @@ impl Refusing {
     fn ambiguous(&self) -> Option<Problem> {
         let ambiguous = self.inner.as_ref()?.inner().ambiguous?;
         Some(Problem::new(Code::InvalidRequest, ambiguous.detail()))
-    }
-
-    fn refuse(&mut self, problem: &Problem) {
-        self.pending = refusal(problem, &self.randomness.new_id());
-        self.refused = true;
     }
 }
 
@@ -163,12 +160,7 @@ impl Read for Refusing {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let read = self.io()?.poll_read(cx, buf);
-        let within_body = self.inner.as_ref().is_some_and(|io| io.inner().within_body);
-        if let (true, false, Some(ambiguous)) = (within_body, self.refused, self.ambiguous()) {
-            self.refuse(&ambiguous);
-        }
-        read
+        self.io()?.poll_read(cx, buf)
     }
 }
 
@@ -220,7 +212,8 @@ impl Write for Refusing {
 
 impl Drop for Refusing {
     fn drop(&mut self) {
-        let Some(stream) = self.inner.take().filter(|_| self.refused) else {
+        let refused = self.refused || self.ambiguous().is_some();
+        let Some(stream) = self.inner.take().filter(|_| refused) else {
             return;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -4,6 +4,7 @@ mod answers;
 mod calls;
 mod connections;
 mod document;
+mod framing;
 mod repeats;
 mod shapes;
 

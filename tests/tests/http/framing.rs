@@ -1,0 +1,182 @@
+//! Requests whose body is not framed as its head says, and clients that end their side behind the last one.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use turnpike_tests::app::{ADMIN_KEY, App};
+
+use super::app;
+
+const GOOD: &str = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// The head of a call with this key and these headers.
+fn head(path: &str, key: &str, headers: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n{headers}\r\n")
+}
+
+const CHUNKED: &str = "content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n";
+
+/// A line with an event, as a chunk.
+fn chunk(id: &str) -> String {
+    let line = format!("{{\"id\":\"{id}\",\"source\":\"s\",\"type\":\"t\",\"subject\":\"x\"}}\n");
+    format!("{:x}\r\n{line}\r\n", line.len())
+}
+
+/// Sends the parts, as a rule so that each is read by itself, and reads to the end: a server that does not close its side
+/// fails the test. `ended`: whether the client ends its own side behind the parts.
+async fn answers(app: &App, parts: &[&str], ended: bool) -> Vec<(u16, Value)> {
+    let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+    stream.set_nodelay(true).expect("no delay");
+    for part in parts {
+        stream.write_all(part.as_bytes()).await.expect("sent");
+        // All is right where two parts are read as one.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    if ended {
+        stream.shutdown().await.expect("half closed");
+    }
+    read(stream).await
+}
+
+/// Status and body of each answer until the server closes.
+async fn read(stream: TcpStream) -> Vec<(u16, Value)> {
+    let all = read_text(stream).await;
+    let answers = all.split("HTTP/1.1 ").skip(1).map(|answer| {
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (
+            head[..3].parse().expect("a status"),
+            serde_json::from_str(body).unwrap_or(Value::Null),
+        )
+    });
+    answers.collect()
+}
+
+async fn read_text(mut stream: TcpStream) -> String {
+    let mut all = String::new();
+    let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut all)).await;
+    closed.expect("the server closes").expect("no reset");
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_wrongly_framed_gets_one_answer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let events = head("/v1/events", ADMIN_KEY, CHUNKED);
+    let (half, rest) = events.split_at(40);
+    let wrong_behind_head = format!("{rest}zz\r\n");
+    let whole = head(
+        "/v1/events",
+        ADMIN_KEY,
+        "content-type: application/json\r\ntransfer-encoding: chunked\r\n",
+    );
+    let repeatable = format!("idempotency-key: k\r\n{CHUNKED}");
+    let repeatable = head("/v1/events", ADMIN_KEY, &repeatable);
+    let control = head(
+        "/v1/quota/check",
+        ADMIN_KEY,
+        "idempotency-key: l\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n",
+    );
+    let stranger = head("/v1/events", "wrong", CHUNKED);
+    let good = chunk("a");
+    let no_end = good.replace("\r\n", "\n\n");
+    let with_one_before = format!("{GOOD}{events}");
+    for (parts, statuses) in [
+        (vec![&*events, "zz\r\n"], vec![400]),
+        (vec![&events, &good, "zz\r\n"], vec![400]),
+        (vec![&events, &good, "zz\r\n", &chunk("b"), GOOD], vec![400]),
+        // What the library itself finds wrong.
+        (vec![&events, "5 5\r\n"], vec![400]),
+        (vec![&events, &no_end], vec![400]),
+        (vec![half, &wrong_behind_head], vec![400]),
+        (vec![&whole, "1\r\n{\r\n", "zz\r\n"], vec![400]),
+        (vec![&repeatable, &good, "zz\r\n"], vec![400]),
+        (vec![&control, "zz\r\n"], vec![400]),
+        (vec![GOOD, &events, "zz\r\n"], vec![200, 400]),
+        (vec![&with_one_before, "zz\r\n"], vec![200, 400]),
+        (
+            vec![&with_one_before, &good, "0\r\n\r\n", &events, "zz\r\n"],
+            vec![200, 200, 400],
+        ),
+        // The answer is out before the body goes wrong.
+        (vec![&stranger, "zz\r\n"], vec![401]),
+    ] {
+        for ended in [false, true] {
+            let answers = answers(&app, &parts, ended).await;
+            let found: Vec<u16> = answers.iter().map(|answer| answer.0).collect();
+            assert_eq!(found, statuses, "{parts:?}: {answers:?}");
+            let last = &answers.last().expect("an answer").1;
+            if statuses.last() == Some(&400) {
+                assert_eq!(
+                    (&last["code"], &last["retryable"]),
+                    (&"invalid_request".into(), &false.into()),
+                    "{parts:?}: {last}"
+                );
+            }
+        }
+    }
+    let told = answers(&app, &[&events, &chunk("c"), "zz\r\n"], false).await;
+    let detail = told[0].1["detail"].as_str().expect("words");
+    assert!(
+        detail.contains("does not begin with its size") && detail.contains("were accepted"),
+        "{detail}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ends_its_side_behind_its_last_request_is_answered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let sized = |body: &str| {
+        let headers = format!(
+            "content-type: application/x-ndjson\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        head("/v1/events", ADMIN_KEY, &headers) + body
+    };
+    let line = |id: u32| format!("{{\"id\":\"{id}\",\"source\":\"s\",\"type\":\"t\",\"subject\":\"x\"}}\n");
+    let lines = (0..3_000).map(line).collect::<Vec<String>>().concat();
+    let (events, none) = (sized(&lines), sized(""));
+    let chunked = head("/v1/events", ADMIN_KEY, CHUNKED) + &chunk("c") + "0\r\n\r\n";
+    let list = format!("GET /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_KEY}\r\n\r\n");
+    let cut = &events[..events.len() - 7];
+    for (sent, statuses) in [
+        (list.clone(), vec![200]),
+        (events.clone(), vec![200]),
+        (chunked, vec![200]),
+        (none, vec![200]),
+        (GOOD.repeat(20) + &list, vec![200; 21]),
+        (format!("{list}{events}{GOOD}"), vec![200; 3]),
+        // What is cut short is told as before, and what came before it is answered.
+        (cut.to_owned(), vec![400]),
+        (format!("{list}{cut}"), vec![200, 400]),
+    ] {
+        let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+        stream.write_all(sent.as_bytes()).await.expect("sent");
+        stream.shutdown().await.expect("half closed");
+        let answers = read(stream).await;
+        let found: Vec<u16> = answers.iter().map(|answer| answer.0).collect();
+        assert_eq!(found, statuses, "{}: {answers:?}", &sent[..60]);
+        if let (400, last) = answers.last().expect("an answer") {
+            assert_eq!(last["code"], "incomplete_body", "{last}");
+        }
+    }
+}
+
+/// More answers than fit into what the operating system takes, to a client that has ended its side long before it reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_reach_who_has_ended_its_side() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
+    let asked = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(60);
+    stream.write_all(asked.as_bytes()).await.expect("sent");
+    stream.shutdown().await.expect("half closed");
+    let all = read_text(stream).await;
+    let bodies: Vec<&str> = all.split("\r\n\r\n").skip(1).collect();
+    assert_eq!(bodies.len(), 60);
+    let length = format!("content-length: {}\r\n", bodies[59].len());
+    assert_eq!(all.matches(&length).count(), 60, "the last is cut");
+}
