@@ -6,8 +6,6 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::half_closed::{Ended, Owed};
-
 /// Bytes of a line that are kept: more than any name or length that is looked for.
 const LINE_KEPT: usize = 128;
 
@@ -194,18 +192,16 @@ pub(crate) struct Watched {
     pub(crate) stream: TcpStream,
     framing: Framing,
     pub(crate) ambiguous: Option<Ambiguous>,
-    ended: Ended,
     /// What is still to be read in its place.
     instead: &'static [u8],
 }
 
 impl Watched {
-    pub(crate) fn new(stream: TcpStream, owed: Owed) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
             framing: Framing::default(),
             ambiguous: None,
-            ended: Ended::new(owed),
             instead: &[],
         }
     }
@@ -215,13 +211,6 @@ impl Watched {
         let (now, later) = self.instead.split_at(self.instead.len().min(buf.remaining()));
         buf.put_slice(now);
         self.instead = later;
-    }
-
-    fn noted(&mut self, written: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
-        if matches!(written, Poll::Ready(Ok(_))) {
-            self.ended.taken();
-        }
-        written
     }
 }
 
@@ -239,15 +228,9 @@ impl AsyncRead for Watched {
         if let Some(ambiguous) = this.ambiguous {
             return Poll::Ready(Err(ambiguous.into()));
         }
-        if this.ended.has_come() {
-            return this.ended.poll_told(cx).map(Ok);
-        }
         let before = buf.filled().len();
         let within_body = this.framing.is_within_body();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        if buf.filled().len() == before && buf.remaining() > 0 && this.framing.is_between() {
-            return this.ended.poll_told(cx).map(Ok);
-        }
         let Err(ambiguous) = this.framing.watch(&buf.filled()[before..]) else {
             return Poll::Ready(Ok(()));
         };
@@ -270,8 +253,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.noted(written)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -279,8 +261,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.noted(written)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -288,9 +269,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.ended.flushed();
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -12,7 +12,6 @@ mod entry;
 mod error_pages;
 mod finish;
 mod framing;
-mod half_closed;
 mod health;
 mod keys;
 mod metric_table;

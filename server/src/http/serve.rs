@@ -19,7 +19,6 @@ use tower::Service as _;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
 
-use super::half_closed::Owed;
 use super::pace::Pace;
 use super::peer::{Connections, Counted, Peer};
 use super::unreadable::{Refusing, refusal};
@@ -57,18 +56,15 @@ pub(crate) async fn serve(
             refuse(stream, &too_many(randomness.as_ref()));
             continue;
         };
-        let owed = Owed::default();
         let service = hyper::service::service_fn({
-            let (router, owed) = (router.clone(), owed.clone());
+            let router = router.clone();
             move |request: hyper::Request<Incoming>| {
-                let answer = owed.begin();
                 let mut request: Request = request.map(Body::new);
                 request.extensions_mut().insert(Peer(peer));
-                let response = router.clone().call(request);
-                async move { response.await.map(|response| answer.with(response)) }
+                router.clone().call(request)
             }
         });
-        let stream = Refusing::new(stream, owed, pace, Arc::clone(&randomness));
+        let stream = Refusing::new(stream, pace, Arc::clone(&randomness));
         let connection = graceful.watch(builder.serve_connection(stream, service));
         tokio::spawn(async move {
             let _held = (permit, counted);

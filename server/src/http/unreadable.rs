@@ -17,7 +17,6 @@ use turnpike_domain::time::Randomness;
 use turnpike_http::ProblemBody;
 
 use super::framing::Watched;
-use super::half_closed::Owed;
 use super::pace::{Pace, Pacer};
 
 /// Bytes of the library's own answer at the most: a status line and three headers.
@@ -41,9 +40,9 @@ pub(crate) struct Refusing {
 }
 
 impl Refusing {
-    pub(crate) fn new(stream: TcpStream, owed: Owed, pace: Pace, randomness: Arc<dyn Randomness>) -> Self {
+    pub(crate) fn new(stream: TcpStream, pace: Pace, randomness: Arc<dyn Randomness>) -> Self {
         Self {
-            inner: Some(TokioIo::new(Watched::new(stream, owed))),
+            inner: Some(TokioIo::new(Watched::new(stream))),
             randomness,
             pending: Vec::new(),
             refused: false,

@@ -72,7 +72,7 @@ async fn flood(a: &Caller, oracle: &mut Oracle, random: &mut StdRng, events: usi
             refused += 1;
         }
         left -= batch.len();
-        if left / batch.len() % 10 == 0 {
+        if (left / batch.len()).is_multiple_of(10) {
             // At once, so that it is more than the limit on a machine of any speed.
             let mut calls = tokio::task::JoinSet::new();
             for _ in 0..2 * LIMIT_PER_S {

@@ -1,4 +1,4 @@
-//! Requests whose body is not framed as its head says, and clients that end their side behind the last one.
+//! Requests whose body is not framed as its head says.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ fn chunk(id: &str) -> String {
 }
 
 /// Sends the parts, as a rule so that each is read by itself, and reads to the end: a server that does not close its side
-/// fails the test. `ended`: whether the client ends its own side behind the parts.
-async fn answers(app: &App, parts: &[&str], ended: bool) -> Vec<(u16, Value)> {
+/// fails the test.
+async fn answers(app: &App, parts: &[&str]) -> Vec<(u16, Value)> {
     let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
     stream.set_nodelay(true).expect("no delay");
     for part in parts {
@@ -34,15 +34,9 @@ async fn answers(app: &App, parts: &[&str], ended: bool) -> Vec<(u16, Value)> {
         // All is right where two parts are read as one.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    if ended {
-        stream.shutdown().await.expect("half closed");
-    }
-    read(stream).await
-}
-
-/// Status and body of each answer until the server closes.
-async fn read(stream: TcpStream) -> Vec<(u16, Value)> {
-    let all = read_text(stream).await;
+    let mut all = String::new();
+    let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut all)).await;
+    closed.expect("the server closes").expect("no reset");
     let answers = all.split("HTTP/1.1 ").skip(1).map(|answer| {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         (
@@ -51,13 +45,6 @@ async fn read(stream: TcpStream) -> Vec<(u16, Value)> {
         )
     });
     answers.collect()
-}
-
-async fn read_text(mut stream: TcpStream) -> String {
-    let mut all = String::new();
-    let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut all)).await;
-    closed.expect("the server closes").expect("no reset");
-    all
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,80 +90,22 @@ async fn a_body_that_is_wrongly_framed_gets_one_answer() {
         // The answer is out before the body goes wrong.
         (vec![&stranger, "zz\r\n"], vec![401]),
     ] {
-        for ended in [false, true] {
-            let answers = answers(&app, &parts, ended).await;
-            let found: Vec<u16> = answers.iter().map(|answer| answer.0).collect();
-            assert_eq!(found, statuses, "{parts:?}: {answers:?}");
-            let last = &answers.last().expect("an answer").1;
-            if statuses.last() == Some(&400) {
-                assert_eq!(
-                    (&last["code"], &last["retryable"]),
-                    (&"invalid_request".into(), &false.into()),
-                    "{parts:?}: {last}"
-                );
-            }
+        let answers = answers(&app, &parts).await;
+        let found: Vec<u16> = answers.iter().map(|answer| answer.0).collect();
+        assert_eq!(found, statuses, "{parts:?}: {answers:?}");
+        let last = &answers.last().expect("an answer").1;
+        if statuses.last() == Some(&400) {
+            assert_eq!(
+                (&last["code"], &last["retryable"]),
+                (&"invalid_request".into(), &false.into()),
+                "{parts:?}: {last}"
+            );
         }
     }
-    let told = answers(&app, &[&events, &chunk("c"), "zz\r\n"], false).await;
+    let told = answers(&app, &[&events, &chunk("c"), "zz\r\n"]).await;
     let detail = told[0].1["detail"].as_str().expect("words");
     assert!(
         detail.contains("does not begin with its size") && detail.contains("were accepted"),
         "{detail}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_ends_its_side_behind_its_last_request_is_answered() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let app = app(&directory, &[]).await;
-    let sized = |body: &str| {
-        let headers = format!(
-            "content-type: application/x-ndjson\r\ncontent-length: {}\r\n",
-            body.len()
-        );
-        head("/v1/events", ADMIN_KEY, &headers) + body
-    };
-    let line = |id: u32| format!("{{\"id\":\"{id}\",\"source\":\"s\",\"type\":\"t\",\"subject\":\"x\"}}\n");
-    let lines = (0..3_000).map(line).collect::<Vec<String>>().concat();
-    let (events, none) = (sized(&lines), sized(""));
-    let chunked = head("/v1/events", ADMIN_KEY, CHUNKED) + &chunk("c") + "0\r\n\r\n";
-    let list = format!("GET /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_KEY}\r\n\r\n");
-    let cut = &events[..events.len() - 7];
-    for (sent, statuses) in [
-        (list.clone(), vec![200]),
-        (events.clone(), vec![200]),
-        (chunked, vec![200]),
-        (none, vec![200]),
-        (GOOD.repeat(20) + &list, vec![200; 21]),
-        (format!("{list}{events}{GOOD}"), vec![200; 3]),
-        // What is cut short is told as before, and what came before it is answered.
-        (cut.to_owned(), vec![400]),
-        (format!("{list}{cut}"), vec![200, 400]),
-    ] {
-        let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
-        stream.write_all(sent.as_bytes()).await.expect("sent");
-        stream.shutdown().await.expect("half closed");
-        let answers = read(stream).await;
-        let found: Vec<u16> = answers.iter().map(|answer| answer.0).collect();
-        assert_eq!(found, statuses, "{}: {answers:?}", &sent[..60]);
-        if let (400, last) = answers.last().expect("an answer") {
-            assert_eq!(last["code"], "incomplete_body", "{last}");
-        }
-    }
-}
-
-/// More answers than fit into what the operating system takes, to a client that has ended its side long before it reads.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_answers_reach_who_has_ended_its_side() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let app = app(&directory, &[]).await;
-    let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
-    let asked = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(60);
-    stream.write_all(asked.as_bytes()).await.expect("sent");
-    stream.shutdown().await.expect("half closed");
-    let all = read_text(stream).await;
-    let bodies: Vec<&str> = all.split("\r\n\r\n").skip(1).collect();
-    assert_eq!(bodies.len(), 60);
-    let length = format!("content-length: {}\r\n", bodies[59].len());
-    assert_eq!(all.matches(&length).count(), 60, "the last is cut");
 }
