@@ -126,12 +126,10 @@ async fn r26_the_machine_is_lost_and_a_backup_restored() {
     );
     assert!(found.beside > 0, "vacuous: nothing was done beside a backup");
     assert!(found.lost > 0 && found.linked > 0, "vacuous: {found:?}");
+    let invoices = load.commerce.counts.get("invoices");
     assert!(
-        load.commerce
-            .counts
-            .get("invoices")
-            .is_some_and(|count| *count > 3),
-        "vacuous"
+        invoices.is_some_and(|count| *count > 0),
+        "vacuous: nothing was billed"
     );
 }
 

@@ -35,10 +35,10 @@ fn one(copying: &mut Copying<'_>, backup: &Path, entry: &Entry) -> Result<(), Ba
         path: path.clone(),
         reason,
     };
-    let source = Source::open(path.clone()).map_err(|error| match error.is_missing() {
-        true => damaged("it is missing".to_owned()),
-        false => error,
-    })?;
+    if !path.exists() {
+        return Err(damaged("it is missing".to_owned()));
+    }
+    let source = Source::open(path.clone())?;
     let len = source.len()?;
     if len != entry.bytes {
         return Err(damaged(format!("it has {len} bytes instead of {}", entry.bytes)));
