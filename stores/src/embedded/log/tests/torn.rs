@@ -283,7 +283,9 @@ fn two_segments_whose_making_was_interrupted_are_made_again() {
     let disk = disk.kill();
     let names = [end, end + 40_000].map(|start| segment::path(Path::new(DIRECTORY), start));
     for space in [0, 300] {
-        names.iter().for_each(|name| disk.put(name, &vec![0; space]));
+        for name in &names {
+            disk.put(name, &vec![0; space]);
+        }
         let log = open(&disk.kill()).unwrap();
         assert_eq!(names.each_ref().map(|name| disk.contents(name)), [None, None]);
         assert_eq!(read_all(&*log), stored);
