@@ -187,7 +187,8 @@ const NEWER: [Newer; 6] = [
     (
         "format.toml",
         |data| {
-            std::fs::write(data.join("format.toml"), "format_version = 9\npartitions = 2\n").expect("written")
+            std::fs::write(data.join("format.toml"), "format_version = 9\npartitions = 2\n")
+                .expect("written");
         },
         &["format version 9", "use the release that wrote it"],
     ),
@@ -199,7 +200,7 @@ const NEWER: [Newer; 6] = [
                 8,
                 &[9, 0],
                 Some((0..60, 60)),
-            )
+            );
         },
         &[".log has version 9", "start a newer turnpike"],
     ),

@@ -140,12 +140,37 @@ async fn small(data: &Path) -> (App, u64) {
     app.admin().put("/v1/meters/count", &meter).await;
     let mut random = StdRng::seed_from_u64(3);
     for batch in 0..8 {
-        let event = |at: u32, noise: u128| json!({"id": format!("{batch}-{at}"), "source": "s", "type": "t", "subject": "a", "data": {"noise": noise.to_string()}});
+        let event = |at: u32, noise: u128| json!({"id": format!("{batch}-{at}"), "source": "s", "type": "t", "subject": "a", "time": "2026-01-15T00:00:00Z", "data": {"noise": noise.to_string()}});
         let events: Vec<_> = (0..400).map(|at| event(at, random.random())).collect();
         let (status, answer) = app.admin().post("/v1/events", &json!(events)).await;
         assert_eq!(status, 200, "{answer}");
     }
     (app, 8 * 400)
+}
+
+/// Segments are deleted beside backups: each has all that is counted, and the last one begins where the log does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_beside_retention_has_all_that_was_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let (mut app, events) = small(&data).await;
+    assert_eq!(app.terminate().0, Some(0));
+    let mut options = AppOptions::small(BINARY, &data);
+    options.set("TURNPIKE_ENGINE_RETENTION_DAYS", "30");
+    options.set("TURNPIKE_ENGINE_RETENTION_CHECK_INTERVAL_S", "1");
+    let mut app = App::start_with(options).await;
+    let (began, mut first, mut taken) = (Instant::now(), 0, 0);
+    while first == 0 && began.elapsed() < Duration::from_secs(20) {
+        taken += 1;
+        let target = directory.path().join(format!("backup-{taken}"));
+        let more: &[&str] = if taken % 2 == 0 { &[] } else { &["--copy"] };
+        let told = ended(begin(&data, &target, more));
+        first = told["log"]["first"].as_u64().expect("an offset");
+        assert_whole(&target, directory.path(), events).await;
+    }
+    println!("took {taken} backups; the log of the last one begins at {first}");
+    assert!(first > 0, "vacuous: nothing was deleted");
+    app.kill();
 }
 
 /// Restores a backup and looks at what it has.
