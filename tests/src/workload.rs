@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::app::Caller;
-use crate::compare::{self, SubjectRow, assert_rows, assert_total};
+use crate::compare::{self, SubjectRow, Verdicts, assert_rows, assert_total};
 use crate::instant::time;
 use crate::oracle::{Oracle, OracleEvent, OracleMeter, Select};
 
@@ -90,11 +90,30 @@ impl Workload {
         let Some(verdicts) = compare::send(caller, &mut self.oracle, batch, again).await else {
             return false;
         };
+        self.note(batch, verdicts);
+        true
+    }
+
+    fn note(&mut self, batch: &[OracleEvent], verdicts: Verdicts) {
         self.sent.extend_from_slice(batch);
         self.count("accepted", verdicts.accepted);
         self.count("duplicates", verdicts.duplicates);
         self.count("conflicts", verdicts.conflicts);
-        true
+    }
+
+    /// Tells the oracle a batch that was sent by somebody else in the same way.
+    pub fn tell(&mut self, batch: &[OracleEvent]) {
+        let verdicts = Verdicts::of(&mut self.oracle, batch);
+        self.note(batch, verdicts);
+    }
+
+    /// The same for a correction.
+    pub fn tell_correction(&mut self, correction: &Correction) {
+        let Correction { source, id, amend } = correction;
+        match amend {
+            None => self.oracle.void(source, id),
+            Some((data, time_us)) => self.oracle.amend(source, id, Some(data.clone()), *time_us),
+        };
     }
 
     /// A correction of an event that was sent: path and body.

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod apply;
+mod backup;
 pub(crate) mod catalog_files;
 mod check;
 mod client;
@@ -58,6 +59,8 @@ enum Command {
     Invoice(invoice::Invoice),
     Keys(keys::Keys),
     Export(export::Export),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Rebuild(rebuild::Rebuild),
     Verify(verify::Verify),
     Doctor(doctor::Doctor),
@@ -298,6 +301,8 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Invoice(command) => command.run().await,
         Command::Keys(command) => command.run().await,
         Command::Export(command) => command.run().await,
+        Command::Backup(command) => command.run().await,
+        Command::Restore(command) => command.run().await,
         Command::Rebuild(command) => command.run().await,
         Command::Verify(command) => command.run().await,
         Command::Doctor(command) => command.run().await,
@@ -381,6 +386,8 @@ mod tests {
             "turnpike export audit",
             "turnpike export usage --format ndjson --with meter=tokens",
             "turnpike completions bash",
+            "turnpike backup there --data-dir x --copy --json",
+            "turnpike restore there --data-dir x",
             "turnpike rebuild --data-dir x",
             "turnpike verify",
             "turnpike verify --data-dir x --json",
@@ -396,6 +403,8 @@ mod tests {
         for line in [
             "turnpike",
             "turnpike apply",
+            "turnpike backup",
+            "turnpike restore --data-dir x",
             "turnpike apply a --yes --dry-run",
             "turnpike usage t --window week",
             "turnpike keys create name",

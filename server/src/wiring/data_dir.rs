@@ -62,6 +62,19 @@ pub(crate) enum DataDirError {
     /// There is none.
     #[error("there is no data directory at {0}; `turnpike serve` makes one")]
     Absent(PathBuf),
+    /// It is a backup.
+    #[error(
+        "{0} is a backup, and would be none any more once it was used: `turnpike restore {0} --data-dir DIR` makes a data directory of it"
+    )]
+    Backup(PathBuf),
+    /// A restore into it did not end.
+    #[error(
+        "a restore into {0} was interrupted, so it is not whole: run `turnpike restore` into it again, which begins anew"
+    )]
+    HalfRestored(PathBuf),
+    /// Something is there already.
+    #[error("{0} is not empty: a backup is restored into a directory that is empty or not there")]
+    NotEmpty(PathBuf),
     /// The file system refused.
     #[error("cannot use the data directory {path}: {error}")]
     Io {
@@ -81,19 +94,23 @@ struct Format {
 }
 
 /// The file of [`Format`].
-const FORMAT: &str = "format.toml";
+pub(super) const FORMAT: &str = "format.toml";
 /// What stands beside [`FORMAT`]: without it these cannot be understood.
-const DATA: [&str; 3] = ["log", "views", "turnpike.db"];
+pub(super) const DATA: [&str; 3] = ["log", "views", "turnpike.db"];
+/// What makes a directory a backup: the list of its files, which is written last.
+pub(super) const BACKUP: &str = "backup.json";
+/// Stands in a directory until a restore into it has ended.
+pub(super) const RESTORING: &str = "restore.incomplete";
 /// Files and directories that belong here beside [`FORMAT`] and [`DATA`]: the lock, and what SQLite keeps while the database is made,
 /// is open or was not closed.
-const BESIDE: [&str; 4] = [
+pub(super) const BESIDE: [&str; 4] = [
     "lock",
     "turnpike.db-journal",
     "turnpike.db-wal",
     "turnpike.db-shm",
 ];
 
-/// A data directory, locked by this process until it is dropped.
+/// A data directory, locked by this process until it is dropped, unless it is only looked at.
 ///
 /// ```text
 /// lock          held while a process uses the directory
@@ -106,7 +123,7 @@ const BESIDE: [&str; 4] = [
 pub(crate) struct DataDir {
     path: PathBuf,
     format: Format,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl DataDir {
@@ -129,6 +146,7 @@ impl DataDir {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
         let lock = lock(path)?;
+        refuse_unfit(path)?;
         let file = path.join(FORMAT);
         if !file.exists() {
             refuse_unlabelled(path)?;
@@ -138,19 +156,32 @@ impl DataDir {
             };
             write_durably(path, &file, &format, fail).map_err(failed)?;
         }
-        Self::finish(path, lock)
+        Self::finish(path, Some(lock))
     }
 
     /// Opens a directory that must exist.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
-        if !path.join(FORMAT).exists() {
-            refuse_unlabelled(path)?;
-            return Err(DataDirError::Absent(path.to_owned()));
-        }
-        Self::finish(path, lock(path)?)
+        Self::demand(path)?;
+        Self::finish(path, Some(lock(path)?))
     }
 
-    fn finish(path: &Path, lock: File) -> Result<Self, DataDirError> {
+    /// Looks at a directory that must exist, beside the process that may be using it: for reading.
+    pub(crate) fn look(path: &Path) -> Result<Self, DataDirError> {
+        Self::demand(path)?;
+        Self::finish(path, None)
+    }
+
+    fn demand(path: &Path) -> Result<(), DataDirError> {
+        refuse_unfit(path)?;
+        if path.join(FORMAT).exists() {
+            return Ok(());
+        }
+        refuse_unlabelled(path)?;
+        Err(DataDirError::Absent(path.to_owned()))
+    }
+
+    /// Reads what the directory says of itself.
+    pub(super) fn finish(path: &Path, lock: Option<File>) -> Result<Self, DataDirError> {
         let file = path.join(FORMAT);
         let damaged = |reason: String| DataDirError::Damaged {
             path: file.clone(),
@@ -232,6 +263,22 @@ impl DataDir {
     }
 }
 
+/// An error for a directory that is no data directory though it looks like one.
+fn refuse_unfit(path: &Path) -> Result<(), DataDirError> {
+    if path.join(BACKUP).exists() {
+        return Err(DataDirError::Backup(path.to_owned()));
+    }
+    if path.join(RESTORING).exists() {
+        return Err(DataDirError::HalfRestored(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// An error where there is data: without its description it would be read wrongly.
 fn refuse_unlabelled(path: &Path) -> Result<(), DataDirError> {
     if !DATA.into_iter().any(|part| path.join(part).exists()) {
@@ -244,7 +291,8 @@ fn refuse_unlabelled(path: &Path) -> Result<(), DataDirError> {
     })
 }
 
-fn lock(path: &Path) -> Result<File, DataDirError> {
+/// Locks the directory against all other processes.
+pub(super) fn lock(path: &Path) -> Result<File, DataDirError> {
     let file = path.join("lock");
     let failed = |error: io::Error| DataDirError::Io {
         path: file.clone(),
@@ -281,7 +329,7 @@ fn write_durably(directory: &Path, file: &Path, format: &Format, fail: &FailPoin
     out.sync_all()?;
     fail.pass("data_dir.format_written").map_err(io::Error::other)?;
     fs::rename(&beside, file)?;
-    File::open(directory)?.sync_all()
+    sync(directory)
 }
 
 #[cfg(test)]
@@ -340,6 +388,26 @@ mod tests {
             Err(DataDirError::Absent(_))
         ));
         assert_eq!(open(directory.path(), 3).unwrap().partitions(), 3);
+    }
+
+    #[test]
+    fn a_backup_and_a_half_restored_directory_are_not_used() {
+        for (file, backup) in [(BACKUP, true), (RESTORING, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path();
+            for labelled in [false, true] {
+                fs::write(path.join(file), "").unwrap();
+                for opened in [open(path, 2), DataDir::open(path), DataDir::look(path)] {
+                    let told = matches!(
+                        (&opened, backup),
+                        (Err(DataDirError::Backup(_)), true) | (Err(DataDirError::HalfRestored(_)), false)
+                    );
+                    assert!(told, "{labelled} {opened:?}");
+                }
+                fs::remove_file(path.join(file)).unwrap();
+                drop(open(path, 2).unwrap());
+            }
+        }
     }
 
     #[test]

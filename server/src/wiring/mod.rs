@@ -1,5 +1,6 @@
 //! The composition roots: which adapter stands behind which port.
 
+pub(crate) mod backup;
 mod data_dir;
 mod embedded;
 mod gauges;

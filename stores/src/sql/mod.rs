@@ -11,6 +11,7 @@ mod billing_runs;
 mod billing_write;
 mod catalog;
 mod connect;
+mod copy;
 mod customer;
 mod directory;
 mod first_start;
@@ -40,6 +41,7 @@ use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{Clock as _, Randomness};
 
 pub use connect::SqlPlace;
+pub use copy::{copy, settle};
 pub use first_start::FirstKey;
 pub use integrity::{Looked, check_integrity, look};
 pub use key::{NewKey, hash_key};

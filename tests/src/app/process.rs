@@ -8,10 +8,12 @@ use std::process::{Child, Command, Stdio};
 use super::{ADMIN_KEY, AppOptions};
 
 /// What a test is told by its environment, which is not the server's.
-const OF_THE_TESTS: [&str; 3] = [
+const OF_THE_TESTS: [&str; 5] = [
     "TURNPIKE_TEST_SEED",
     "TURNPIKE_TEST_NIGHTLY",
     "TURNPIKE_TEST_SHOW",
+    "TURNPIKE_TEST_KEEP_FORMAT",
+    "TURNPIKE_TEST_RELEASE",
 ];
 
 /// Starts the server and waits until it listens. What it writes to standard error is appended to `log`, or shown where

@@ -76,14 +76,26 @@ pub fn branch(disk: &dyn Disk, directory: &Path) -> Result<Option<u64>, StoreErr
 /// The mark beside the log in `directory`; `None` where none was ever made.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] where neither slot is what was written.
+/// [`StoreError::Damaged`] where neither slot is what was written, [`StoreError::Failed`] where a newer version wrote them.
 pub(super) fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Mark>, StoreError> {
     let Some(bytes) = read_small(disk, directory, NAME, 2 * SLOT)? else {
         return Ok(None);
     };
     let slots = bytes.chunks(SLOT).filter_map(Mark::decode);
     let newest = slots.max_by_key(|mark| mark.generation);
-    newest.map(Some).ok_or_else(|| damaged(directory, NAME))
+    newest.map(Some).ok_or_else(|| {
+        let version = bytes
+            .strip_prefix(&MAGIC[..MAGIC.len() - 1])
+            .and_then(<[u8]>::first);
+        match version {
+            Some(version @ b'3'..=b'9') => StoreError::Failed(format!(
+                "{} has version {} of its format, and this program knows versions up to 2: start a newer turnpike",
+                directory.join(NAME).display(),
+                version - b'0'
+            )),
+            _ => damaged(directory, NAME),
+        }
+    })
 }
 
 /// The mark of an open database.

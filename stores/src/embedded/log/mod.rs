@@ -6,6 +6,7 @@
 
 mod control;
 mod expected;
+mod extent;
 mod format;
 mod group;
 mod horizon;
@@ -38,6 +39,7 @@ use turnpike_domain::time::{Clock, Randomness, Timestamp};
 
 pub use self::control::{ControlMark, branch};
 pub use self::expected::{Branch, Expected, Known};
+pub use self::extent::{Extent, extent};
 
 pub use self::horizon::{Horizon, read as horizon};
 pub use self::maintain::{Verified, check, verify};

@@ -42,7 +42,7 @@ impl Opened {
         }
         let (chain, unborn) = match recovery::chain(disk, directory)? {
             Ok(mut chain) => {
-                let unborn = chain.unborn.take();
+                let unborn = std::mem::take(&mut chain.unborn);
                 (Some(chain), unborn)
             }
             Err(unborn) => (None, unborn),
@@ -52,7 +52,8 @@ impl Opened {
         if let Some(chain) = &chain {
             recovery::check_newest(disk, &chain.segments, options.checked_bytes)?;
         }
-        if let Some(path) = unborn {
+        // The last one first: at every stop in between those that are left are the last ones still.
+        for path in unborn.into_iter().rev() {
             tracing::info!(path = %path.display(), "removing a segment whose making was interrupted");
             let removed = disk.remove(&path).and_then(|()| disk.sync_directory(directory));
             removed.map_err(|error| failed(&path, "removing", &error))?;

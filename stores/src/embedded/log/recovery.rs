@@ -44,13 +44,13 @@ pub(super) struct Chain {
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) identity: u64,
     pub(super) tail: Tail,
-    /// A last segment whose making was interrupted before anything was written to it.
-    pub(super) unborn: Option<PathBuf>,
+    /// Last segments whose making was interrupted before anything was written to them.
+    pub(super) unborn: Vec<PathBuf>,
 }
 
-/// Reads the headers of all segments and the whole last segment. Changes nothing. `None` where there is no log yet, and
-/// the file whose making was interrupted.
-pub(super) fn chain(disk: &dyn Disk, directory: &Path) -> Result<Result<Chain, Option<PathBuf>>, StoreError> {
+/// Reads the headers of all segments and the whole last segment. Changes nothing. Where there is no log yet, the files whose
+/// making was interrupted.
+pub(super) fn chain(disk: &dyn Disk, directory: &Path) -> Result<Result<Chain, Vec<PathBuf>>, StoreError> {
     let (mut found, unborn) = headers(disk, directory)?;
     for pair in found.windows(2) {
         follows(&pair[0], &pair[1])?;
@@ -75,8 +75,9 @@ pub(super) fn chain(disk: &dyn Disk, directory: &Path) -> Result<Result<Chain, O
     }))
 }
 
-/// The segment files in order, and a last one that was never finished.
-fn headers(disk: &dyn Disk, directory: &Path) -> Result<(Vec<Found>, Option<PathBuf>), StoreError> {
+/// The segment files in order, and last ones that were never finished: the next one is made while the one before it waits for its
+/// header.
+fn headers(disk: &dyn Disk, directory: &Path) -> Result<(Vec<Found>, Vec<PathBuf>), StoreError> {
     let listed = disk
         .list(directory)
         .map_err(|error| failed(directory, "listing", &error))?;
@@ -85,30 +86,32 @@ fn headers(disk: &dyn Disk, directory: &Path) -> Result<(Vec<Found>, Option<Path
         .filter_map(|path| start_of(&path).map(|start| (start, path)))
         .collect();
     files.sort_unstable();
-    let count = files.len();
-    let mut found = Vec::with_capacity(count);
-    for (at, (start, path)) in files.into_iter().enumerate() {
+    let mut found = Vec::with_capacity(files.len());
+    let (mut unborn, mut broken) = (Vec::new(), None);
+    for (start, path) in files {
         let file: Arc<dyn DiskFile> = disk
             .open(&path)
             .map_err(|error| failed(&path, "opening", &error))?
             .into();
         let len = file.len().map_err(|error| failed(&path, "measuring", &error))?;
-        match header(&*file, &path, start, len) {
-            Ok(header) => found.push(Found {
+        match (header(&*file, &path, start, len), broken.take()) {
+            (Ok(header), None) => found.push(Found {
                 header,
                 path,
                 file,
                 len,
             }),
             // No frame is written before the header is durable: a header that is not whole, with nothing behind it, was
-            // being written when the machine stopped.
-            Err(StoreError::Damaged(_)) if at + 1 == count && is_unborn(&*file, &path, len)? => {
-                return Ok((found, Some(path)));
+            // being written when the machine stopped. Behind it there can be none that is whole.
+            (Err(StoreError::Damaged(first)), before) if is_unborn(&*file, &path, len)? => {
+                unborn.push(path);
+                broken = before.or(Some(first));
             }
-            Err(error) => return Err(error),
+            (_, Some(first)) => return Err(StoreError::Damaged(first)),
+            (Err(error), None) => return Err(error),
         }
     }
-    Ok((found, None))
+    Ok((found, unborn))
 }
 
 fn header(file: &dyn DiskFile, path: &Path, start: u64, len: u64) -> Result<SegmentHeader, StoreError> {

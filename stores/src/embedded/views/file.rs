@@ -57,6 +57,11 @@ impl Directory {
         Self { disk, path }
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of the file `name`.
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)

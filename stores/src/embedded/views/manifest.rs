@@ -3,7 +3,7 @@
 //! It is replaced as a whole: the new one is written beside it and made durable, together with the names of all that
 //! it names, then renamed over the old one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bincode::error::DecodeError;
@@ -12,7 +12,9 @@ use turnpike_domain::port::StoreError;
 use turnpike_domain::record::Position;
 
 use super::bytes::Reader;
-use super::file::{Directory, damaged};
+use super::file::{Directory, StoredFile, damaged};
+use super::version::meta_file_name;
+use super::{ids, rows};
 use crate::disk::Disk;
 use crate::width::in_memory;
 
@@ -96,6 +98,36 @@ pub fn look(
     Ok(Position(manifest.position))
 }
 
+/// The files of a partition's last finished checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Where they are.
+    pub directory: PathBuf,
+    /// The name of the manifest's file, which is replaced as a whole, and its bytes.
+    pub manifest: (&'static str, Vec<u8>),
+    /// The names of the files that it names, which are never written to again. A process that has the views open removes
+    /// them once a later manifest no longer names them.
+    pub files: Vec<String>,
+}
+
+/// What is published of a partition, for those who copy it; `None` where nothing is yet. Changes nothing.
+///
+/// # Errors
+/// As [`look`].
+pub fn published(
+    disk: &Arc<dyn Disk>,
+    views: &Path,
+    partition: u32,
+) -> Result<Option<Published>, StoreError> {
+    let directory = Directory::existing(Arc::clone(disk), views, partition);
+    let read = Manifest::read_with_bytes(&directory, partition)?;
+    Ok(read.map(|(manifest, bytes)| Published {
+        directory: directory.path().to_owned(),
+        manifest: (FILE_NAME, bytes),
+        files: manifest.files(),
+    }))
+}
+
 /// Refuses views of another log than the one with identity `log`: what they count is not in it.
 pub(super) fn refuse_other_log(
     directory: &Directory,
@@ -136,13 +168,22 @@ impl Manifest {
 
     /// Reads the current manifest; `None` where there is none yet.
     pub(super) fn read(directory: &Directory, partition: u32) -> Result<Option<Self>, StoreError> {
+        Ok(Self::read_with_bytes(directory, partition)?.map(|(manifest, _)| manifest))
+    }
+
+    /// The same with the bytes of its file.
+    fn read_with_bytes(directory: &Directory, partition: u32) -> Result<Option<(Self, Vec<u8>)>, StoreError> {
         if !directory.names()?.iter().any(|name| name == FILE_NAME) {
             return Ok(None);
         }
         let file = directory.open_any(FILE_NAME)?;
         let bytes = file.read(0, in_memory(file.len()?))?;
+        Ok(Some((Self::parse(&file, &bytes, partition)?, bytes)))
+    }
+
+    fn parse(file: &StoredFile, bytes: &[u8], partition: u32) -> Result<Self, StoreError> {
         let bad = |offset: usize, what: &str| Err(file.damaged(offset as u64, what));
-        let mut reader = Reader::new(&bytes);
+        let mut reader = Reader::new(bytes);
         if reader.array() != Some(MAGIC) {
             return bad(0, "this is no manifest");
         }
@@ -172,7 +213,7 @@ impl Manifest {
                 &format!("the manifest belongs to partition {other}, not {partition}"),
             );
         }
-        Ok(Some(manifest))
+        Ok(manifest)
     }
 
     /// The manifest in `body`, and the bytes that it takes.
@@ -192,6 +233,17 @@ impl Manifest {
             log: None,
         };
         Ok((manifest, read))
+    }
+
+    /// The names of the files that it names.
+    fn files(&self) -> Vec<String> {
+        let meta = match self.meta {
+            MetaName::Inline(_) => None,
+            MetaName::File { number, .. } => Some(meta_file_name(number)),
+        };
+        let ids = self.ids.iter().map(|run| ids::file_name(run.number));
+        let rows = self.rows.iter().map(|run| rows::file_name(run.number));
+        meta.into_iter().chain(ids).chain(rows).collect()
     }
 
     fn encode(&self) -> Result<Vec<u8>, StoreError> {

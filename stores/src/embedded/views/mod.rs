@@ -29,7 +29,7 @@ use turnpike_domain::port::StoreError;
 use turnpike_domain::port::views::{IdEntry, IdIter, MergeRows, Row, RowIter, Rows, ViewStats, Views};
 use turnpike_domain::record::Position;
 
-pub use manifest::look;
+pub use manifest::{Published, look, published};
 pub use options::ViewsOptions;
 
 use crate::disk::Disk;

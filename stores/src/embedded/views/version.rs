@@ -34,7 +34,8 @@ pub(super) struct Meta {
     file: Option<(u64, StoredFile)>,
 }
 
-fn meta_file_name(number: u64) -> String {
+/// The name of the file of the owner's meta.
+pub(super) fn meta_file_name(number: u64) -> String {
     format!("meta-{number:016x}.bin")
 }
 

@@ -275,6 +275,37 @@ fn a_segment_whose_making_was_interrupted_is_made_again() {
     );
 }
 
+/// The next one is made while the one before it waits for its header.
+#[test]
+fn two_segments_whose_making_was_interrupted_are_made_again() {
+    let (disk, stored) = segments();
+    let end = open(&disk).unwrap().end().offset();
+    let disk = disk.kill();
+    let names = [end, end + 40_000].map(|start| segment::path(Path::new(DIRECTORY), start));
+    for space in [0, 300] {
+        for name in &names {
+            disk.put(name, &vec![0; space]);
+        }
+        let log = open(&disk.kill()).unwrap();
+        assert_eq!(names.each_ref().map(|name| disk.contents(name)), [None, None]);
+        assert_eq!(read_all(&*log), stored);
+    }
+    let header = SegmentHeader {
+        version: VERSION,
+        start: end + 40_000,
+        identity: 1,
+        sequence: 1,
+    };
+    disk.put(&names[0], &[0; 300]);
+    disk.put(&names[1], &header.encode());
+    let told = refused(&disk.kill());
+    let first = names[0].to_str().unwrap();
+    assert!(
+        matches!(&told, StoreError::Damaged(text) if text.contains(first)),
+        "one with a header was made behind it: {told}"
+    );
+}
+
 #[test]
 fn what_a_killed_process_left_in_the_cache_is_made_durable_before_it_is_built_upon() {
     let mut found = 0;

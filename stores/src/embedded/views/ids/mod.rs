@@ -9,5 +9,5 @@ mod table;
 
 pub(super) use merge::{Merged, merge};
 pub(super) use probe::probe;
-pub(super) use run::{IdRun, IdRunWriter, bits_per_name};
+pub(super) use run::{IdRun, IdRunWriter, bits_per_name, file_name};
 pub(super) use table::{Table, sorted};

@@ -9,4 +9,4 @@ mod run;
 pub(super) use cache::BlockCache;
 pub(super) use cursor::Direction;
 pub(super) use merge::{Folded, Merged};
-pub(super) use run::{RowRun, RowRunWriter};
+pub(super) use run::{RowRun, RowRunWriter, file_name};
