@@ -68,7 +68,7 @@ async fn a_refusal_is_an_answer() {
 #[tokio::test]
 async fn a_reservation_is_committed_or_released() {
     let (_app, _directory, client) = served().await;
-    let ttl = Duration::from_secs(300);
+    let ttl = Duration::from_mins(5);
     let held = client.reserve(&ask("6").id("a/b c"), ttl).await.unwrap();
     assert_eq!((held.allowed, held.reserved), (true, Some(quantity("6"))));
     let refused = client.reserve(&ask("5"), ttl).await.unwrap();

@@ -44,7 +44,7 @@ impl Script {
         let router = Router::new().fallback(answer).with_state(script.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let client = Client::new(&format!("http://{address}"), "k").unwrap();
-        (script, client.with_timeout(Duration::from_secs(60)))
+        (script, client.with_timeout(Duration::from_mins(1)))
     }
 
     fn asked(&self) -> Vec<(String, Value)> {
