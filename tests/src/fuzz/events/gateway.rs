@@ -70,7 +70,8 @@ impl Sent {
     /// Whether it amends an event.
     pub(super) fn is_amendment(&self) -> bool {
         let parts: Vec<_> = self.path.split('/').collect();
-        matches!(parts[..], ["", "v1", "events", source, id, "amend"] if !source.is_empty() && !id.is_empty())
+        let name = |part: &str| !part.is_empty() && !part.contains(['?', '#']);
+        matches!(parts[..], ["", "v1", "events", source, id, "amend"] if name(source) && name(id))
     }
 
     /// Whether each of its lines stands alone.
