@@ -17,3 +17,5 @@ mod demo;
 pub mod http;
 mod telemetry;
 mod wiring;
+
+pub use config::configuration;

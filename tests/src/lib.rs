@@ -5,6 +5,7 @@ pub mod billing;
 pub mod commerce;
 pub mod compare;
 pub mod door;
+pub mod fuzz;
 pub mod instant;
 pub mod oracle;
 pub mod run;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, Response};
 use serde_json::Value;
+use turnpike_client::transport::{self, encode, may_retry};
 use turnpike_domain::time::Randomness as _;
 use turnpike_stores::machine::MachineRandomness;
 
@@ -17,6 +18,8 @@ use super::{CommandError, output};
 const RETRIES: u32 = 8;
 /// The longest pause between two tries.
 const PAUSE_MS_MAX: u64 = 5_000;
+/// The longest pause that a server is granted which asks for one.
+const PAUSE_ASKED_MAX: Duration = Duration::from_secs(30);
 
 /// Where the server is and who calls.
 #[derive(Debug, Clone, clap::Args)]
@@ -105,13 +108,6 @@ pub(crate) enum Body {
     Bytes(&'static str, bytes::Bytes),
 }
 
-fn on_this_machine(base: &str) -> bool {
-    let host = reqwest::Url::parse(base)
-        .ok()
-        .and_then(|url| url.host_str().map(str::to_owned));
-    host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
-}
-
 /// An error for a text that is no key and could not be sent as one.
 fn check_key(key: &str) -> Result<(), CommandError> {
     if key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -132,16 +128,7 @@ impl Client {
     /// A client for the server at `base`.
     pub(crate) fn new(base: &str, key: &str) -> Result<Self, CommandError> {
         check_key(key)?;
-        // Both this and other parts may have chosen it already: the first choice stands.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder();
-        // A proxy cannot reach what listens on this machine alone.
-        let builder = if on_this_machine(base) {
-            builder.no_proxy()
-        } else {
-            builder
-        };
-        let http = builder
+        let http = transport::builder(base)
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_mins(5))
             .user_agent(concat!("turnpike/", env!("CARGO_PKG_VERSION")))
@@ -255,7 +242,7 @@ impl Client {
             None => pauses.tries < RETRIES,
             Some(patience) => pauses.waited < patience.most,
         };
-        (worth && may_retry(response.status())).then(|| retry_after(response))
+        (worth && may_retry(response.status())).then(|| pause_after(response))
     }
 
     fn pause_after_loss(&self, pauses: &Pauses, error: &reqwest::Error) -> Option<Duration> {
@@ -406,76 +393,15 @@ fn root_cause(error: &reqwest::Error) -> &dyn std::error::Error {
     cause
 }
 
-/// What RFC 3986 reserves or does not name.
-const RESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
-
-/// A text as one part of a path or query. A part that is dots alone would be taken for a step in the path.
-pub(crate) fn encode(text: &str) -> String {
-    if !text.is_empty() && text.bytes().all(|byte| byte == b'.') {
-        return "%2E".repeat(text.len());
-    }
-    percent_encoding::utf8_percent_encode(text, RESERVED).to_string()
-}
-
-/// Too much at once, or (from a proxy before the server) nobody there just now.
-fn may_retry(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
-fn retry_after(response: &Response) -> Duration {
-    let seconds = response
-        .headers()
-        .get("retry-after")
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(1).min(30))
+/// How long to wait behind an answer that asks for it, or names no time.
+fn pause_after(response: &Response) -> Duration {
+    let asked = transport::retry_after(response.headers());
+    asked.unwrap_or(Duration::from_secs(1)).min(PAUSE_ASKED_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_proxy_stands_before_this_machine() {
-        for here in [
-            "http://127.0.0.1:8080",
-            "http://localhost:80/x",
-            "http://[::1]:9",
-            "http://127.9.9.9",
-        ] {
-            assert!(on_this_machine(here), "{here}");
-        }
-        for there in [
-            "https://turnpike.example",
-            "http://10.0.0.1",
-            "http://localhost.example",
-            "no address",
-        ] {
-            assert!(!on_this_machine(there), "{there}");
-        }
-    }
-
-    #[test]
-    fn parts_of_paths_are_encoded_where_they_must_be() {
-        for (given, expected) in [
-            ("context_tokens-1.2~", "context_tokens-1.2~"),
-            ("a/b?c#d e%", "a%2Fb%3Fc%23d%20e%25"),
-            ("..", "%2E%2E"),
-            ("ü", "%C3%BC"),
-            ("2026-01-01T00:00:00+01:00", "2026-01-01T00%3A00%3A00%2B01%3A00"),
-        ] {
-            assert_eq!(encode(given), expected);
-        }
-    }
 
     #[tokio::test]
     async fn an_address_that_is_none_is_told_at_once() {

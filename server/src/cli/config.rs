@@ -22,14 +22,14 @@ impl ShowConfig {
     pub(crate) fn run(self) -> Result<(), CommandError> {
         let mut config = self.config.load(Vec::new())?;
         config.telemetry.otlp_endpoint = without_password(&config.telemetry.otlp_endpoint);
-        let failed = |error: &dyn std::fmt::Display| {
-            CommandError::failed(format!("the configuration cannot be written: {error}"))
-        };
         if self.json {
-            let all: Value = serde_json::to_value(&config).map_err(|error| failed(&error))?;
+            let all = serde_json::to_value(&config);
+            let all: Value = all.map_err(|error| {
+                CommandError::failed(format!("the configuration cannot be written: {error}"))
+            })?;
             return output::json(&all);
         }
-        let text = toml::to_string(&config).map_err(|error| failed(&error))?;
+        let text = config.to_toml().map_err(|error| CommandError::failed(error.0))?;
         output::line(text.trim_end())
     }
 }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use futures_util::StreamExt as _;
 use reqwest::Method;
+use turnpike_client::transport::encode;
 
 use super::catalog_files::as_toml;
-use super::client::{Body, Client, ClientArgs, encode};
+use super::client::{Body, Client, ClientArgs};
 use super::{CommandError, output};
 
 /// Write usage, invoices, the audit log or the catalog.

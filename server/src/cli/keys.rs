@@ -1,7 +1,8 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
+use turnpike_client::transport::encode;
 
-use super::client::{ClientArgs, encode};
+use super::client::ClientArgs;
 use super::{CommandError, output};
 
 /// Make, list, rotate and revoke API keys.

@@ -1,10 +1,11 @@
 use jiff::tz::TimeZone;
 use jiff::{RoundMode, Timestamp, ToSpan as _, Unit, Zoned, ZonedRound};
 use serde_json::Value;
+use turnpike_client::transport::encode;
 use turnpike_domain::time::Clock as _;
 use turnpike_stores::machine::MachineClock;
 
-use super::client::{Client, ClientArgs, encode};
+use super::client::{Client, ClientArgs};
 use super::{CommandError, output, plot};
 
 /// Show usage of a meter, with a bar for each value.

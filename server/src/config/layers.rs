@@ -27,21 +27,34 @@ pub(crate) struct Flags {
 
 /// The configuration from the defaults, the file, the environment and the flags; each goes before those named earlier.
 pub(crate) fn load(flags: &Flags, environment: &[(String, String)]) -> Result<Config, ConfigError> {
+    let Some((path, source)) = file_path(flags, environment) else {
+        return merge(None, environment, &flags.values);
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        ConfigError(format!(
+            "cannot read the configuration file {} ({source}): {error}",
+            path.display()
+        ))
+    })?;
+    let name = path.display().to_string();
+    merge(Some((&name, &text)), environment, &flags.values)
+}
+
+/// The same with the file's name and text.
+pub(super) fn merge(
+    file: Option<(&str, &str)>,
+    environment: &[(String, String)],
+    flags: &[(String, String)],
+) -> Result<Config, ConfigError> {
     let mut layers = Layers::of_defaults()?;
-    if let Some((path, source)) = file_path(flags, environment) {
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            ConfigError(format!(
-                "cannot read the configuration file {} ({source}): {error}",
-                path.display()
-            ))
-        })?;
-        layers.add_file(&path.display().to_string(), &text)?;
+    if let Some((name, text)) = file {
+        layers.add_file(name, text)?;
     }
     for (path, value) in environment_values(environment, &layers.schema)? {
         let source = variable(&path);
         layers.set(path, value, source)?;
     }
-    for (key, text) in &flags.values {
+    for (key, text) in flags {
         const SOURCE: &str = "the command line";
         let Some(default) = layers.schema.get(key) else {
             return Err(unknown(SOURCE, key, &layers.schema));

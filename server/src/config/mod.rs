@@ -26,6 +26,13 @@ pub(crate) const DEFAULT_TOML: &str = include_str!("../../../config/default.toml
 #[error("{0}")]
 pub(crate) struct ConfigError(pub(crate) String);
 
+/// The configuration, in TOML and with every key, that a file with this name and text and these variables of the environment
+/// give; or why they give none.
+pub fn configuration(name: &str, text: &str, environment: &[(String, String)]) -> Result<String, String> {
+    let config = layers::merge(Some((name, text)), environment, &[]).map_err(|error| error.0)?;
+    config.to_toml().map_err(|error| error.0)
+}
+
 /// Everything that can be configured. The meaning of each key stands in `config/default.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,6 +168,12 @@ impl Config {
     #[cfg(test)]
     pub(crate) fn built_in() -> Result<Self, ConfigError> {
         load(&Flags::default(), &[])
+    }
+
+    /// Every key with its value, in TOML.
+    pub(crate) fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self)
+            .map_err(|error| ConfigError(format!("the configuration cannot be written: {error}")))
     }
 
     /// The number of partitions of a new data directory.

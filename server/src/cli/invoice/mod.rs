@@ -7,8 +7,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 pub(crate) use run::billing_run;
+use turnpike_client::transport::encode;
 
-use super::client::{Body, Client, ClientArgs, encode};
+use super::client::{Body, Client, ClientArgs};
 use super::{CommandError, output};
 
 /// Bill, look at invoices, and verify them from the raw events.

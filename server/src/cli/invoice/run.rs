@@ -3,9 +3,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use turnpike_client::transport::encode;
 use turnpike_domain::quantity::Quantity;
 
-use super::super::client::{Client, encode};
+use super::super::client::Client;
 use super::super::{CommandError, output};
 use super::amount;
 
