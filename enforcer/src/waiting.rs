@@ -26,21 +26,20 @@ pub(crate) fn granted_at_us(resolved: &Resolved, outcome: &Outcome, refused: Ref
             .map(|told| told.figures)
             .zip(&resolved.limits)
     };
-    let fits = |figures: Figures, limit: &LimitCell| {
-        let fresh = when_unused(resolved, limit, figures);
+    let fits = |figures: Figures, limit: &LimitCell, at_us: i64| {
+        let fresh = when_unused(resolved, limit, figures, at_us);
         fresh.admits(refused.whole.parts())
     };
     let refusing = limits().filter(|(figures, _)| !figures.admits(refused.more.parts()));
     let mut last = None;
     for (figures, limit) in refusing {
-        let reset = Some(figures.resets_us).filter(|us| *us != i64::MAX && fits(figures, limit));
+        let reset = Some(figures.resets_us).filter(|us| *us != i64::MAX && fits(figures, limit, *us));
         let renewed = renewed_at_us(resolved, outcome, (figures, limit), refused.more);
         let at = reset.into_iter().chain(renewed).min()?;
         last = last.max(Some(at));
     }
-    // What admits it now has to do so in its next window too, if that begins first.
-    let mut admitting = limits().filter(|(figures, _)| figures.admits(refused.more.parts()));
-    last.filter(|at| admitting.all(|(figures, limit)| figures.resets_us > *at || fits(figures, limit)))
+    // Each that resets by then, also one that admits it now, has to admit it then, when grants may have ended.
+    last.filter(|at| limits().all(|(figures, limit)| figures.resets_us > *at || fits(figures, limit, *at)))
 }
 
 /// The grants that raise a limit: of the limits of a customer, those with the longest period.
@@ -75,13 +74,13 @@ fn renewed_at_us(
     Some(at.micros()).filter(|us| *us < figures.resets_us)
 }
 
-/// A limit in a later window in which nothing was used yet: of the grants that raise it there is what lasts beyond this
-/// window or is given anew, and not what was drawn.
-fn when_unused(resolved: &Resolved, limit: &LimitCell, figures: Figures) -> Figures {
+/// A limit at a later instant, in a window in which nothing was used yet: of the grants that raise it there is what lasts
+/// until then or is given anew, and not what was drawn.
+fn when_unused(resolved: &Resolved, limit: &LimitCell, figures: Figures, at_us: i64) -> Figures {
     let pool = pool_of(resolved, limit);
     let given = pool.map_or(0, |pool| {
         let left = resolved.left(pool).into_iter();
-        let given = left.map(|(grant, left)| given_later(&grant, left, figures.resets_us));
+        let given = left.map(|(grant, left)| given_later(&grant, left, at_us));
         given.fold(0, i128::saturating_add)
     });
     let later = |limit_now: i128| limit_now.saturating_sub(limit.raised).saturating_add(given);

@@ -27,26 +27,26 @@ pub(super) fn days_before(at: Timestamp, days: u32) -> Timestamp {
     at.plus_micros(-i64::from(days) * DAY_US)
 }
 
+/// The beginning of a day of UTC: what comes late for a subscription that is over is looked for then.
+pub(super) const fn midnight(of: Timestamp) -> Timestamp {
+    Timestamp::from_micros_clamped(of.micros() - of.micros().rem_euclid(DAY_US))
+}
+
 impl BillingSync {
     /// What was billed for closed periods of the look-back time, and for those before it that are still listed.
     ///
-    /// The time goes back from the last look, which was at the boundary where the period to close began: what came since
-    /// then for a period that had ended less than that long before was on no invoice yet, however long either period is.
+    /// The time goes back from the last look: what came since then for a period that had ended less than that long before
+    /// was on no invoice yet, however long either period is.
     pub(super) async fn look_back(&self, scope: &Scope<'_>) -> Result<Looked, Problem> {
         let options = &self.parts.options;
-        let last_look = if scope.over {
-            scope.looked_from
-        } else {
-            scope.period.start
-        };
-        let horizon = days_before(last_look, options.look_back_days);
+        let horizon = days_before(scope.last_look, options.look_back_days);
         let filter = BilledFilter {
             subscription: scope.subscription.id.clone(),
             ends_after: days_before(horizon, options.listed_days),
             number_below: None,
         };
         let lines = self.parts.store.billed_lines(scope.tenant, filter).await??;
-        let earlier = lines.iter().filter(|line| line.period.end <= scope.looked_from);
+        let earlier = lines.iter().filter(|line| line.period.end <= scope.period.end);
         let mut billed = sum_billed(earlier)?;
         for one in &mut billed {
             one.counted = self.counted_now(scope.tenant, &scope.subscription.customer, one)?;

@@ -8,7 +8,7 @@ use turnpike_domain::invoice::LateUsage;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{TimeRange, Timestamp};
 
-use super::adjust::{DAY_US, days_before};
+use super::adjust::{DAY_US, days_before, midnight};
 use super::build::Scope;
 use super::charges::next_period;
 use super::close::{Asked, Closed, Step};
@@ -39,6 +39,7 @@ pub(super) struct Billed {
 /// A subscription on its way.
 struct Going {
     subscription: Arc<Subscription>,
+    due: Timestamp,
     closed_until: Option<Timestamp>,
     stopped: bool,
     /// Whether it is closed to its end.
@@ -47,21 +48,23 @@ struct Going {
 }
 
 impl BillingSync {
-    /// Closes the periods of these subscriptions that ended by `until`. One that cannot be billed says so, and keeps no
+    /// Closes the periods of these subscriptions, each of which is due since an instant, that ended by `until`. One that cannot be billed says so, and keeps no
     /// other from it. The caller holds the tenant's turn.
     pub(super) async fn bill(
         &self,
         tenant: TenantId,
-        subscriptions: Vec<Arc<Subscription>>,
+        subscriptions: Vec<(Arc<Subscription>, Timestamp)>,
         until: Timestamp,
         asked: Asked<'_>,
     ) -> Result<Vec<Billed>, Problem> {
-        let ids = subscriptions.iter().map(|subscription| subscription.id.clone());
+        let ids = subscriptions
+            .iter()
+            .map(|(subscription, _)| subscription.id.clone());
         let closed_until = self.parts.store.closed_until(tenant, ids.collect()).await?;
         let mut going: Vec<Going> = subscriptions
             .into_iter()
             .zip(closed_until)
-            .map(|(subscription, closed_until)| Going::new(subscription, closed_until))
+            .map(|((subscription, due), closed_until)| Going::new(subscription, due, closed_until))
             .collect();
         for _ in 0..PERIODS_MAX {
             if !self.bill_round(tenant, &mut going, until, asked).await {
@@ -122,7 +125,7 @@ impl BillingSync {
                 tenant,
                 subscription: &one.subscription,
                 period: *period,
-                looked_from: period.end,
+                last_look: period.start,
                 over: false,
             })
             .collect();
@@ -173,7 +176,8 @@ impl BillingSync {
             tenant,
             subscription,
             period: TimeRange::new(end, end),
-            looked_from: now,
+            // It is looked at once a day: at the latest a day before it fell due, however long nothing ran since.
+            last_look: days_before(one.due.min(now), 1),
             over: true,
         };
         let (late, made) = self.settle(scope, asked).await?;
@@ -187,16 +191,17 @@ impl BillingSync {
             now
         } else {
             // Late usage is looked for once a day.
-            Timestamp::from_micros_clamped((now.micros() / DAY_US + 1) * DAY_US)
+            midnight(now).plus_micros(DAY_US)
         };
         Ok(())
     }
 }
 
 impl Going {
-    const fn new(subscription: Arc<Subscription>, closed_until: Option<Timestamp>) -> Self {
+    const fn new(subscription: Arc<Subscription>, due: Timestamp, closed_until: Option<Timestamp>) -> Self {
         Self {
             subscription,
+            due,
             closed_until,
             stopped: false,
             at_end: false,

@@ -39,8 +39,9 @@ pub(super) struct Scope<'a> {
     pub(super) subscription: &'a Arc<Subscription>,
     /// The period to close; empty at the subscription's start and behind its end.
     pub(super) period: TimeRange,
-    /// When the look-back time ends: the period's end, or now behind the subscription's end.
-    pub(super) looked_from: Timestamp,
+    /// What came before was looked at already: the boundary at which the period begins, or an instant not behind the look
+    /// before, when the subscription is over.
+    pub(super) last_look: Timestamp,
     /// Whether the subscription is over, so that only adjustments are due.
     pub(super) over: bool,
 }

@@ -303,7 +303,7 @@ impl BillingSync {
             tenant,
             subscription: &subscription,
             period: invoice.period,
-            looked_from: invoice.boundary(),
+            last_look: invoice.period.start,
             over: false,
         };
         let built = self.build(scope).await?;

@@ -67,7 +67,11 @@ impl BillingSync {
             let Some(last) = batch.last() else { break };
             run.cursor = Some(last.id.clone());
             let asked = Asked::ByRun(&run.id);
-            let billed = self.bill(tenant, batch.clone(), run.period_end, asked).await?;
+            let now = self.parts.clock.now(tenant);
+            let subscriptions = batch.iter().map(|one| (Arc::clone(one), now));
+            let billed = self
+                .bill(tenant, subscriptions.collect(), run.period_end, asked)
+                .await?;
             for (subscription, billed) in batch.iter().zip(billed) {
                 note(&mut run, &subscription.id, &billed);
             }
@@ -114,7 +118,11 @@ impl BillingSync {
             let now = self.parts.clock.now(tenant);
             let due = store.looks(tenant, now, after, BATCH).await?;
             let last = due.last().cloned();
-            let subscriptions = due.iter().map(|look| Arc::clone(&look.subscription));
+            let subscriptions = due.iter().map(|look| {
+                // At once, for it was changed: nothing is known of when it fell due before.
+                let since = Some(look.at).filter(|at| *at != Timestamp::EPOCH);
+                (Arc::clone(&look.subscription), since.unwrap_or(now))
+            });
             let billed = self
                 .bill(tenant, subscriptions.collect(), now, Asked::ByClock)
                 .await?;

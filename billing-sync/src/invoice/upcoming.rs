@@ -9,7 +9,7 @@ use turnpike_domain::invoice::Invoice;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::TimeRange;
 
-use super::adjust::days_before;
+use super::adjust::{days_before, midnight};
 use super::build::Scope;
 use super::charges::next_period;
 use super::engine::BillingSync;
@@ -47,7 +47,7 @@ impl BillingSync {
             tenant,
             subscription: &candidate,
             period,
-            looked_from: period.end,
+            last_look: period.start,
             over: false,
         };
         let built = self.build(scope).await?;
@@ -65,8 +65,9 @@ impl BillingSync {
         over: &[Arc<Subscription>],
     ) -> Result<Option<Invoice>, Problem> {
         let now = self.parts.clock.now(tenant);
+        let last_look = midnight(now);
         for subscription in over {
-            let since = days_before(now, self.parts.options.look_back_days);
+            let since = days_before(last_look, self.parts.options.look_back_days);
             let Some(end) = subscription.ends_at.filter(|end| *end <= now && *end > since) else {
                 continue;
             };
@@ -74,7 +75,7 @@ impl BillingSync {
                 tenant,
                 subscription,
                 period: TimeRange::new(end, end),
-                looked_from: now,
+                last_look,
                 over: true,
             };
             let built = self.build(scope).await?;

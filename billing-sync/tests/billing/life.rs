@@ -243,12 +243,34 @@ async fn the_clock_finds_late_usage_of_a_subscription_that_is_over() {
     let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
     assert_eq!(amounts(&upcoming, "adjustment"), ["4.00"], "{upcoming}");
     assert_eq!(look("2026-01-17T00:00:00Z").await, 2);
+    // However long nothing ran, and in the last hours of the 35 days too: what came since the last look is billed.
+    app.usage.add("acme", "2026-01-12T00:00:00Z", "10000");
+    assert_eq!(look("2026-02-24T00:00:00Z").await, 3, "an outage");
     app.usage.add("acme", "2026-01-12T00:00:00Z", "10000");
     assert_eq!(
         look("2026-02-25T00:00:00Z").await,
-        2,
+        3,
         "its look-back time is over"
     );
+}
+
+#[tokio::test]
+async fn the_last_hours_of_the_look_back_time_count_for_a_subscription_that_is_over() {
+    let app = cancelled_in_january().await;
+    for now in [
+        "2026-01-16T14:00:00Z",
+        "2026-02-19T00:00:00Z",
+        "2026-02-20T00:00:00Z",
+    ] {
+        app.look(now).await;
+    }
+    // Its 35 days end at noon.
+    app.usage.add("acme", "2026-01-12T00:00:00Z", "10000");
+    app.at("2026-02-20T01:00:00Z");
+    let upcoming = app.get("/v1/customers/acme/invoices/upcoming").await;
+    assert_eq!(amounts(&upcoming, "adjustment"), ["4.00"], "{upcoming}");
+    app.look("2026-02-21T00:00:00Z").await;
+    assert_eq!(app.invoices().await.len(), 2);
 }
 
 #[tokio::test]

@@ -242,7 +242,7 @@ impl Client {
             None => pauses.tries < RETRIES,
             Some(patience) => pauses.waited < patience.most,
         };
-        (worth && may_retry(response.status())).then(|| pause_after(response))
+        (worth && may_retry(response.status())).then(|| pause_after(response, pauses))
     }
 
     fn pause_after_loss(&self, pauses: &Pauses, error: &reqwest::Error) -> Option<Duration> {
@@ -393,10 +393,12 @@ fn root_cause(error: &reqwest::Error) -> &dyn std::error::Error {
     cause
 }
 
-/// How long to wait behind an answer that asks for it, or names no time.
-fn pause_after(response: &Response) -> Duration {
+/// How long to wait behind an answer that asks for it, or names no time: no less than after a loss, for whoever asks for none
+/// at all would be called without end.
+fn pause_after(response: &Response, pauses: &Pauses) -> Duration {
     let asked = transport::retry_after(response.headers());
-    asked.unwrap_or(Duration::from_secs(1)).min(PAUSE_ASKED_MAX)
+    let asked = asked.unwrap_or(Duration::from_secs(1)).min(PAUSE_ASKED_MAX);
+    asked.max(pauses.next())
 }
 
 #[cfg(test)]

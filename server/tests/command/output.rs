@@ -60,6 +60,8 @@ fn the_commands_are_listed() {
       invoice      Bill, look at invoices, and verify them from the raw events
       keys         Make, list, rotate and revoke API keys
       export       Write usage, invoices, the audit log or the catalog
+      backup       Copy a data directory as it is at one instant, while the server goes on serving
+      restore      Make a data directory of a backup
       rebuild      Derive the views of a stopped data directory anew from its log, and compare
       verify       Derive invoices again from the raw events, and compare
       doctor       Look for what is wrong with configuration, machine and stored data

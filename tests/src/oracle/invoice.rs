@@ -5,7 +5,7 @@ use super::calendar::month_boundary;
 use super::price::{OraclePrice, fixed};
 use super::{Oracle, OracleMeter, Select, decimal, show};
 
-/// How long after its end a closed period is looked at again for late usage; the last one always is.
+/// What comes so long after the end of a closed period, or before the next one ends, is corrected on the next invoice.
 const LOOK_BACK_US: i64 = 35 * 86_400_000_000;
 
 /// A price of a plan.
@@ -88,7 +88,7 @@ impl OracleAccount {
         let end_us = self.next_end_us();
         let mut lines = Vec::new();
         let corrected: Vec<usize> = (0..self.closed.len())
-            .filter(|at| self.closed[*at].end_us >= end_us - LOOK_BACK_US || at + 1 == self.closed.len())
+            .filter(|at| self.closed[*at].end_us >= start_us - LOOK_BACK_US)
             .collect();
         for at in corrected {
             self.correct(oracle, at, &mut lines);

@@ -76,6 +76,15 @@ async fn what_cannot_be_used_is_refused_by_name() {
     fs::create_dir_all(place("newer")).expect("made");
     fs::write(place("newer/backup.json"), r#"{"format_version":9}"#).expect("written");
     let inside = format!("{data}/backup");
+    // What is called as the place of an interrupted backup would be, and is none: somebody's files, the data directory itself,
+    // and links to them.
+    fs::create_dir(place("own.incomplete")).expect("made");
+    fs::write(place("own.incomplete/thesis"), "years").expect("written");
+    std::os::unix::fs::symlink(&data, place("live.incomplete")).expect("linked");
+    std::os::unix::fs::symlink(place("own.incomplete"), place("link.incomplete")).expect("linked");
+    let within = place("parent.incomplete/data");
+    fs::create_dir(place("parent.incomplete")).expect("made");
+    std::os::unix::fs::symlink(&data, &within).expect("linked");
     for (arguments, code, told) in [
         (
             &["backup", &backup, "--data-dir", &data][..],
@@ -93,6 +102,31 @@ async fn what_cannot_be_used_is_refused_by_name() {
             "there is no data directory",
         ),
         (&["backup", &place("no/x"), "--data-dir", &data], 1, "finding"),
+        (
+            &["backup", &place("own"), "--data-dir", &data],
+            2,
+            "own.incomplete is there already",
+        ),
+        (
+            &["backup", &place("live"), "--data-dir", &data],
+            2,
+            "is there already",
+        ),
+        (
+            &["backup", &place("link"), "--data-dir", &data],
+            2,
+            "is there already",
+        ),
+        (
+            &["backup", &place("live"), "--data-dir", &place("live.incomplete")],
+            2,
+            "is there already",
+        ),
+        (
+            &["backup", &place("parent"), "--data-dir", &within],
+            2,
+            "is there already",
+        ),
         (&["backup", &place("x"), "--data-dir", &backup], 1, "is a backup"),
         (
             &["serve", "--listen", "127.0.0.1:0", "--data-dir", &backup],
@@ -126,6 +160,9 @@ async fn what_cannot_be_used_is_refused_by_name() {
             assert!(is_empty(Path::new(&place(made))), "{arguments:?} left {made}");
         }
     }
+    let thesis = fs::read_to_string(place("own.incomplete/thesis"));
+    assert_eq!(thesis.expect("it is there still"), "years");
+    assert_own_directory_is_kept(directory.path(), events).await;
     // None of them has changed the backup, and the server has gone on.
     assert_whole(Path::new(&backup), directory.path(), events).await;
     assert_eq!(app.admin().total("count", "").await, Some(events.to_string()));
@@ -137,4 +174,36 @@ async fn what_cannot_be_used_is_refused_by_name() {
     assert_eq!(app.terminate().0, Some(0));
     ended(begin(Path::new(&data), Path::new(&place("stopped")), &[]));
     assert_whole(Path::new(&place("stopped")), directory.path(), events).await;
+}
+
+/// A data directory, or its parent, with the very name that the place of a backup would have.
+async fn assert_own_directory_is_kept(directory: &Path, events: u64) {
+    let place = |name: &str| text(&directory.join(name));
+    for (target, data, told) in [
+        ("d", "d.incomplete", "lies in the data directory"),
+        ("e", "e.incomplete/data", "lies in the data directory"),
+    ] {
+        fs::create_dir_all(directory.join(data)).expect("made");
+        let restored = restore(&directory.join("backup"), &directory.join(data));
+        assert_eq!(restored.code, Some(0), "{}", restored.error);
+        let arguments = ["backup", &place(target), "--data-dir", &place(data)];
+        let ended = app::run(BINARY, Path::new("/"), &arguments);
+        assert_eq!(ended.code, Some(2), "{}", ended.error);
+        assert!(ended.error.contains(told), "{}", ended.error);
+        let mut app = App::start_with(AppOptions::small(BINARY, &directory.join(data))).await;
+        assert_eq!(app.admin().total("count", "").await, Some(events.to_string()));
+        app.kill();
+    }
+    // A name may end with a separator.
+    let arguments = [
+        "backup",
+        &format!("{}/", place("slash")),
+        "--data-dir",
+        &place("d.incomplete"),
+    ];
+    let ended = app::run(BINARY, Path::new("/"), &arguments);
+    assert_eq!(ended.code, Some(0), "{}", ended.error);
+    assert!(
+        directory.join("slash/backup.json").is_file() && !directory.join("slash/.backup-incomplete").exists()
+    );
 }

@@ -49,6 +49,11 @@ pub(crate) enum BackupError {
     /// The first start of the directory has not ended.
     #[error("there is nothing in {0} to back up yet: it was never served")]
     Unborn(PathBuf),
+    /// It was lost, for there is a log.
+    #[error(
+        "{0} is missing beside a log: it was lost, and a copy without it would be of no use; `turnpike doctor` says what is wrong"
+    )]
+    NoDatabase(PathBuf),
     /// It is none.
     #[error("{0} is no backup: it has no backup.json, which is written last")]
     NoBackup(PathBuf),

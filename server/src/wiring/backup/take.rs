@@ -43,7 +43,12 @@ pub(crate) async fn take(
 ) -> Result<Taken, BackupError> {
     let data_dir = DataDir::look(data)?;
     if !data_dir.database().exists() {
-        return Err(BackupError::Unborn(data.to_owned()));
+        let unborn = bytes_below(&data_dir.log()).is_ok_and(|bytes| bytes == 0);
+        return Err(if unborn {
+            BackupError::Unborn(data.to_owned())
+        } else {
+            BackupError::NoDatabase(data_dir.database())
+        });
     }
     let scratch = Scratch::make(&data_dir, target)?;
     let total = room(&data_dir, &scratch, link)?;
@@ -182,14 +187,21 @@ fn room(data_dir: &DataDir, scratch: &Scratch, link: bool) -> Result<u64, Backup
     let measured = |path: &Path| bytes_below(path).map_err(BackupError::io("measuring", path));
     let database = data_dir.database();
     let database = fs::metadata(&database).map_err(BackupError::io("measuring", &database))?;
-    let total = database.len() + measured(&data_dir.log())? + measured(&data_dir.views()).unwrap_or(0);
     let place = &scratch.path;
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
     let same = device(place) == device(data_dir.path());
     // What is given a second name takes no space; the last segment is copied in any case.
-    let last = log::extent(&RealDisk, &data_dir.log())?.map_or(0, |extent| {
-        extent.end - extent.segments.last().map_or(0, |(start, _)| *start)
-    });
+    let extent = log::extent(&RealDisk, &data_dir.log())?;
+    let extent = extent.ok_or_else(|| BackupError::Unborn(data_dir.path().to_owned()))?;
+    let within = |(start, _): &&(u64, PathBuf)| *start < extent.end;
+    let last = extent
+        .segments
+        .iter()
+        .rfind(within)
+        .map_or(0, |(start, _)| extent.end - *start);
+    // What lies ready behind its end is not copied.
+    let log = extent.end - extent.segments.first().map_or(0, |(start, _)| *start);
+    let total = database.len() + log + measured(&data_dir.views()).unwrap_or(0);
     let needed = if same && link {
         database.len() + last
     } else {
@@ -227,6 +239,9 @@ fn name(path: &Path) -> String {
         .into_owned()
 }
 
+/// Stands in a directory in which a backup is being made, from before anything else does: all in it may go.
+const MARK: &str = ".backup-incomplete";
+
 /// A directory beside the target, which becomes the target when it is whole. Dropped before, it is removed.
 struct Scratch {
     path: PathBuf,
@@ -242,40 +257,44 @@ impl Scratch {
             _ => Path::new("."),
         };
         let whole = |path: &Path| fs::canonicalize(path).map_err(BackupError::io("finding", path));
-        if whole(parent)?.starts_with(whole(data_dir.path())?) {
-            return Err(BackupError::Within(target.to_owned()));
-        }
-        if fs::symlink_metadata(target).is_ok() {
+        let (parent, data) = (whole(parent)?, whole(data_dir.path())?);
+        let Some(name) = target.file_name() else {
             return Err(BackupError::Exists(target.to_owned()));
-        }
-        let mut beside = target.as_os_str().to_owned();
+        };
+        let target = parent.join(name);
+        let mut beside = name.to_owned();
         beside.push(".incomplete");
-        let path = PathBuf::from(beside);
-        let made = fs::create_dir(&path).or_else(|error| match error.kind() {
-            // Left by one that was interrupted.
-            std::io::ErrorKind::AlreadyExists => Ok(()),
-            _ => Err(error),
-        });
-        made.map_err(BackupError::io("making", &path))?;
+        let path = parent.join(beside);
+        if parent.starts_with(&data) || data.starts_with(&path) {
+            return Err(BackupError::Within(target));
+        }
+        if fs::symlink_metadata(&target).is_ok() {
+            return Err(BackupError::Exists(target));
+        }
+        claim(&path)?;
         let lock = File::open(&path).map_err(BackupError::io("opening", &path))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(BackupError::Busy(target.to_owned()));
+            return Err(BackupError::Busy(target));
         }
         let scratch = Self {
             path,
-            target: target.to_owned(),
+            target,
             lock: Some(lock),
         };
-        scratch
-            .clear()
-            .map_err(BackupError::io("emptying", &scratch.path))?;
+        let begun = File::create(scratch.path.join(MARK)).and_then(|_| scratch.clear());
+        begun.map_err(BackupError::io("emptying", &scratch.path))?;
         Ok(scratch)
     }
 
+    /// Removes what one that was interrupted left.
     fn clear(&self) -> std::io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            if path.is_dir() {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_name() == MARK {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
                 fs::remove_dir_all(&path)?;
             } else {
                 fs::remove_file(&path)?;
@@ -295,6 +314,8 @@ impl Scratch {
         }
         fs::rename(&self.path, &self.target).map_err(BackupError::io("naming", &self.target))?;
         self.lock = None;
+        let mark = self.target.join(MARK);
+        fs::remove_file(&mark).map_err(BackupError::io("removing", &mark))?;
         let parent = self
             .target
             .parent()
@@ -302,6 +323,23 @@ impl Scratch {
         let parent = parent.unwrap_or(Path::new("."));
         sync(parent).map_err(BackupError::io("syncing", parent))
     }
+}
+
+/// Makes a directory, or takes one that is empty or that an interrupted backup left. Whatever else has that name is somebody's.
+fn claim(path: &Path) -> Result<(), BackupError> {
+    let error = match fs::create_dir(path) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    if error.kind() != std::io::ErrorKind::AlreadyExists {
+        return Err(BackupError::io("making", path)(error));
+    }
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let is_empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if is_directory && (path.join(MARK).is_file() || is_empty()) {
+        return Ok(());
+    }
+    Err(BackupError::Exists(path.to_owned()))
 }
 
 impl Drop for Scratch {
