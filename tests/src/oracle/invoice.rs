@@ -250,14 +250,26 @@ mod tests {
             ]
         );
         assert_eq!(february.total, "7.01");
-        // January has left the time that is looked back on.
+        // March begins less than 35 days behind January's end.
         assert!(oracle.void("s", "late") && oracle.void("s", "b"));
         let march = account.close(&oracle);
         assert_eq!(
             march.lines,
             [
+                line("adjustment", "minimum_commitment", "1.00"),
                 line("adjustment", "minimum_commitment", "2.00"),
                 line("adjustment", "units", "-2.01"),
+                line("adjustment", "units", "-3.00"),
+                line("minimum", "minimum_commitment", "2.00"),
+                line("recurring", "base", "3.00"),
+                line("usage", "units", "0.00")
+            ]
+        );
+        // January has left the time that is looked back on.
+        assert!(oracle.void("s", "a"));
+        assert_eq!(
+            account.close(&oracle).lines,
+            [
                 line("minimum", "minimum_commitment", "2.00"),
                 line("recurring", "base", "3.00"),
                 line("usage", "units", "0.00")
