@@ -41,11 +41,15 @@ async fn open(config: &Config, now: &str) -> Engine {
 }
 
 async fn call(engine: &Engine, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    call_with(engine, KEY, (method, path), body).await
+}
+
+async fn call_with(engine: &Engine, key: &str, (method, path): (&str, &str), body: &Value) -> (u16, Value) {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("host", "localhost")
-        .header("authorization", format!("Bearer {KEY}"))
+        .header("authorization", format!("Bearer {key}"))
         .header("content-type", "application/json");
     let body = if body.is_null() {
         Body::empty()
@@ -169,4 +173,52 @@ async fn raw_events_go_and_a_verification_says_so() {
     assert_eq!(told, [expected]);
     let refused = Offline::rebuild(&config).await.unwrap_err();
     assert!(matches!(refused, StartError::NotDerivable(_)), "{refused}");
+}
+
+/// Objects of the customers that the audit log of a key's tenant names.
+async fn customers_noted(engine: &Engine, key: &str) -> Vec<String> {
+    let path = "/v1/audit?action=customer&limit=1000";
+    let (status, page) = call_with(engine, key, ("GET", path), &Value::Null).await;
+    assert_eq!(status, 200, "{page}");
+    let rows = page["data"].as_array().unwrap().iter();
+    rows.map(|row| row["object"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// By the machine's clock: what a test tenant does is as young as all else, wherever its own clock stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_log_is_kept_as_long_as_it_should_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(&directory.path().join("data"));
+    let engine = open(&config, "2025-06-01T00:00:00Z").await;
+    good(&engine, "PUT", "/v1/customers/old", json!({})).await;
+    engine.close().await.unwrap();
+    let engine = open(&config, "2026-01-01T00:00:00Z").await;
+    good(&engine, "PUT", "/v1/customers/young", json!({})).await;
+    let lab = json!({"key": "lab", "test": true, "clock": "2020-01-01T00:00:00Z"});
+    let made = good(&engine, "POST", "/v1/tenants", lab).await;
+    let lab = made["api_key"].as_str().unwrap();
+    let put = ("PUT", "/v1/customers/past");
+    let (status, answer) = call_with(&engine, lab, put, &json!({})).await;
+    assert!((200..300).contains(&status), "{answer}");
+    assert_eq!(
+        customers_noted(&engine, KEY).await.len(),
+        2,
+        "kept for ever unless said"
+    );
+    engine.close().await.unwrap();
+
+    config.audit.retention_days = 30;
+    let engine = open(&config, "2026-01-20T00:00:00Z").await;
+    let mut noted = customers_noted(&engine, KEY).await;
+    for _ in 0..300 {
+        if noted.len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        noted = customers_noted(&engine, KEY).await;
+    }
+    assert_eq!(noted, ["customer/young"]);
+    assert_eq!(customers_noted(&engine, lab).await, ["customer/past"]);
+    engine.close().await.unwrap();
 }
