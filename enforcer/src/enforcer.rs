@@ -13,10 +13,11 @@ use turnpike_domain::port::usage::{UsageChange, UsageListener, UsageReader};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{Clock, Timestamp};
 
-use crate::entry::{Entry, EntryTable, TenantState};
+use crate::entry::{Entry, EntryTable, Generations};
 use crate::hold::{HoldBook, Holds};
 use crate::inflight::InFlight;
 use crate::reservations::Reservations;
+use crate::rows::Rows;
 use crate::scope::Scopes;
 use crate::track::{Track, TrackIndex};
 use crate::writer::Writer;
@@ -40,7 +41,8 @@ pub struct Enforcer {
     pub(crate) parts: EnforcerParts,
     connected: OnceLock<Connected>,
     pub(crate) table: EntryTable,
-    tenants: DashMap<TenantId, Arc<TenantState>, foldhash::fast::RandomState>,
+    pub(crate) rows: Rows,
+    pub(crate) generations: Generations,
     pub(crate) tracks: Tracks,
     pub(crate) index: Arc<TrackIndex>,
     pub(crate) book: HoldBook,
@@ -63,6 +65,8 @@ pub(crate) struct Connected {
 pub struct Held {
     /// Customers' features that were asked about.
     pub entries: usize,
+    /// Those of them that are decided on in one go, from a row.
+    pub rows: usize,
     /// Running counts of a customer's feature.
     pub tracks: usize,
     /// Customers whose place in the hierarchy those counts depend on.
@@ -85,7 +89,8 @@ impl Enforcer {
             parts,
             connected: OnceLock::new(),
             table: EntryTable::new(),
-            tenants: DashMap::default(),
+            rows: Rows::default(),
+            generations: Generations::new(),
             tracks: Tracks::default(),
             index: Arc::default(),
             book: HoldBook::default(),
@@ -117,13 +122,6 @@ impl Enforcer {
             .ok_or_else(|| Problem::new(Code::Unavailable, "the quota engine is starting"))
     }
 
-    pub(crate) fn tenant_state(&self, tenant: TenantId) -> Arc<TenantState> {
-        match self.tenants.get(&tenant) {
-            Some(state) => state.clone(),
-            None => self.tenants.entry(tenant).or_default().clone(),
-        }
-    }
-
     /// The customer, for whom something is decided: 404 if there is none, or if it was erased.
     pub(crate) fn known_customer(&self, tenant: TenantId, key: &str) -> Result<Arc<Customer>, Problem> {
         let customer = self.parts.directory.customer(tenant, key);
@@ -152,8 +150,7 @@ impl Enforcer {
         {
             return Err(Problem::not_found("feature", feature));
         }
-        let state = self.tenant_state(tenant);
-        let entry = self.table.get_or_insert(tenant, customer, feature, &state);
+        let entry = self.table.get_or_insert(tenant, customer, feature);
         entry.see(self.coarse_s.load(Ordering::Relaxed));
         Ok(entry)
     }
@@ -203,6 +200,7 @@ impl Enforcer {
     pub fn held(&self) -> Held {
         Held {
             entries: self.table.len(),
+            rows: self.rows.len(),
             tracks: self.tracks.iter().map(|tracks| tracks.len()).sum(),
             places: self.scopes.len(),
         }
@@ -273,7 +271,7 @@ impl DirectoryListener for Enforcer {
             }
         };
         // Last, so that what is compiled under the new number sees no retired track.
-        self.tenant_state(tenant).changed();
+        self.generations.changed(tenant);
     }
 }
 

@@ -14,19 +14,32 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use crate::slot::Slot;
 use crate::track::Track;
 
-/// Counts up with each change of a tenant's directory; what was compiled under an older number is compiled anew.
-#[derive(Debug, Default)]
-pub(crate) struct TenantState {
-    generation: AtomicU64,
-}
+/// How many numbers there are for the directories of tenants. Two that share one are compiled once more than they need to.
+const GENERATIONS: usize = 4_096;
 
-impl TenantState {
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
+/// Counts up with each change of a tenant's directory; what was compiled under an older number is compiled anew.
+pub(crate) struct Generations(Box<[AtomicU64]>);
+
+impl Generations {
+    pub(crate) fn new() -> Self {
+        // Each engine of a process counts from elsewhere: no row of one, left at a place that another uses now, is good there.
+        static ENGINES: AtomicU64 = AtomicU64::new(0);
+        let first = ENGINES.fetch_add(1, Ordering::Relaxed) << 40;
+        Self((0..GENERATIONS).map(|_| AtomicU64::new(first)).collect())
     }
 
-    pub(crate) fn changed(&self) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+    #[inline]
+    pub(crate) fn of(&self, tenant: TenantId) -> u64 {
+        self.number(tenant).load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn changed(&self, tenant: TenantId) {
+        self.number(tenant).fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn number(&self, tenant: TenantId) -> &AtomicU64 {
+        &self.0[tenant.0 as usize % GENERATIONS]
     }
 }
 
@@ -35,7 +48,6 @@ pub(crate) struct Entry {
     pub(crate) tenant: TenantId,
     pub(crate) customer: Arc<str>,
     pub(crate) feature: Arc<str>,
-    pub(crate) state: Arc<TenantState>,
     pub(crate) resolved: ArcSwapOption<Resolved>,
     /// The coarse second of its last use, for dropping what is idle.
     seen: AtomicU32,
@@ -117,18 +129,13 @@ impl LimitCell {
 
 impl Resolved {
     /// Whether it still says what is so at `now`.
-    pub(crate) fn stands(&self, state: &TenantState, now: Timestamp) -> bool {
+    pub(crate) fn stands(&self, generation: u64, now: Timestamp) -> bool {
         self.valid.contains(now)
-            && self.is_of(state)
+            && self.generation == generation
             && self
                 .watched
                 .iter()
                 .all(|(track, epoch)| track.history_epoch() == *epoch && !track.is_retired())
-    }
-
-    /// Whether the directory is still the one that it was compiled from.
-    pub(crate) fn is_of(&self, state: &TenantState) -> bool {
-        self.generation == state.generation()
     }
 
     /// What is left now of a pool's grants, in the order of drawing.
@@ -240,13 +247,7 @@ impl EntryTable {
     }
 
     /// The entry of that name, made if there is none.
-    pub(crate) fn get_or_insert(
-        &self,
-        tenant: TenantId,
-        customer: &str,
-        feature: &str,
-        state: &Arc<TenantState>,
-    ) -> Arc<Entry> {
+    pub(crate) fn get_or_insert(&self, tenant: TenantId, customer: &str, feature: &str) -> Arc<Entry> {
         let hash = self.hash(tenant, customer, feature);
         let shard = self.shard(hash);
         let _writing = shard.writing.lock();
@@ -257,7 +258,6 @@ impl EntryTable {
             tenant,
             customer: customer.into(),
             feature: feature.into(),
-            state: state.clone(),
             resolved: ArcSwapOption::empty(),
             seen: AtomicU32::new(0),
         });

@@ -80,7 +80,7 @@ impl Enforcer {
     pub(crate) async fn resolve(&self, entry: &Arc<Entry>, at: Timestamp) -> Result<Arc<Resolved>, Problem> {
         self.connected()?;
         for _ in 0..ATTEMPTS {
-            if let Some(resolved) = entry.resolved.load_full().filter(|r| r.stands(&entry.state, at)) {
+            if let Some(resolved) = entry.resolved.load_full().filter(|r| self.stands(entry, r, at)) {
                 return Ok(resolved);
             }
             if let Some(resolved) = self.resolve_at_once(entry, at)? {
@@ -105,6 +105,12 @@ impl Enforcer {
         ))
     }
 
+    /// Whether what was compiled for an entry still says what is so at `at`.
+    #[inline]
+    pub(crate) fn stands(&self, entry: &Entry, resolved: &Resolved, at: Timestamp) -> bool {
+        resolved.stands(self.generations.of(entry.tenant), at)
+    }
+
     /// The same without waiting: `None` when usage has to be read first.
     pub(crate) fn resolve_at_once(
         &self,
@@ -116,7 +122,7 @@ impl Enforcer {
             return Ok(None);
         };
         let resolved = Arc::new(resolved);
-        if !resolved.stands(&entry.state, at) {
+        if !self.stands(entry, &resolved, at) {
             return Ok(None);
         }
         // An older instant (a commit of what was reserved before) does not replace what stands now.
@@ -132,7 +138,7 @@ impl Enforcer {
     }
 
     fn blueprint(&self, entry: &Entry, at: Timestamp) -> Result<Blueprint, Problem> {
-        let generation = entry.state.generation();
+        let generation = self.generations.of(entry.tenant);
         let (tenant, directory) = (entry.tenant, &*self.parts.directory);
         let customer = self.known_customer(tenant, &entry.customer)?;
         let catalog = directory.catalog(tenant);

@@ -1,40 +1,34 @@
-use std::sync::atomic::Ordering;
-
-use portable_atomic::AtomicI128;
 use turnpike_domain::identity::MeterId;
 use turnpike_domain::invariant::{Invariant, VIOLATIONS};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::TimeRange;
 
+use crate::place::Counts;
+use crate::places::{PLACES, Taken};
+
 /// The live count of one window of one customer's feature, in parts of 10⁻¹².
 ///
-/// `total` decides: what was used and what is held, changed by compare-and-swap. `reserved` only shows what of it is
-/// held, so used = total − reserved. On lines of its own, for two slots on one line would slow each other.
+/// `total` decides: what was used and what is held. `reserved` only shows what of it is held, so used = total − reserved.
+/// Both change in one step, at a place of their own, for two slots on one line would slow each other.
 #[derive(Debug)]
-#[repr(align(128))]
 pub(crate) struct Slot {
-    total: AtomicI128,
-    reserved: AtomicI128,
+    taken: Taken,
     range: TimeRange,
     /// Whose usage it counts.
     meter: MeterId,
 }
 
-/// A slot's counts at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) total: i128,
-    pub(crate) reserved: i128,
-}
-
 impl Slot {
     pub(crate) fn new(meter: MeterId, range: TimeRange, total: i128) -> Self {
-        Self {
-            total: AtomicI128::new(total),
-            reserved: AtomicI128::new(0),
-            range,
-            meter,
-        }
+        let taken = PLACES.take();
+        let reserved = 0;
+        taken.place.set(Counts { total, reserved });
+        Self { taken, range, meter }
+    }
+
+    /// Where its counts stand.
+    pub(crate) const fn place(&self) -> Taken {
+        self.taken
     }
 
     pub(crate) const fn meter(&self) -> MeterId {
@@ -46,22 +40,13 @@ impl Slot {
     }
 
     pub(crate) fn total(&self) -> i128 {
-        self.total.load(Ordering::Acquire)
+        self.counts().total
     }
 
-    /// Both counts as they stood together, save that under a storm of changes the last ones seen are taken.
+    /// Both counts as they stood together.
+    #[inline]
     pub(crate) fn counts(&self) -> Counts {
-        let mut total = self.total();
-        for _ in 0..64 {
-            let reserved = self.reserved.load(Ordering::Acquire);
-            let again = self.total();
-            if again == total {
-                return Counts { total, reserved };
-            }
-            total = again;
-        }
-        let reserved = self.reserved.load(Ordering::Acquire);
-        Counts { total, reserved }
+        self.taken.place.counts()
     }
 
     /// What was used, without what is held; never below nothing.
@@ -72,45 +57,34 @@ impl Slot {
 
     /// Takes `amount` if the total stays at or below `ceiling`; else tells the total that stood against it.
     pub(crate) fn take(&self, amount: i128, ceiling: i128) -> Result<(), i128> {
-        let mut total = self.total.load(Ordering::Relaxed);
-        loop {
-            let after = total.checked_add(amount).filter(|after| *after <= ceiling);
-            let Some(after) = after else {
-                return Err(total);
-            };
-            match self
-                .total
-                .compare_exchange_weak(total, after, Ordering::AcqRel, Ordering::Relaxed)
-            {
-                Ok(_) => {
-                    self.reserved.fetch_add(amount, Ordering::AcqRel);
-                    return Ok(());
-                }
-                Err(now) => total = now,
-            }
-        }
+        self.taken.place.take(amount, ceiling)
     }
 
     /// Holds `amount` whatever the ceiling: it was granted elsewhere.
     pub(crate) fn hold(&self, amount: i128) {
-        self.total.fetch_add(amount, Ordering::AcqRel);
-        self.reserved.fetch_add(amount, Ordering::AcqRel);
+        self.taken.place.change(amount, amount);
     }
 
     /// Ends a hold of `held`, of which `used` was used: the rest is given back in the same step.
     pub(crate) fn settle(&self, held: i128, used: i128) {
-        if self.reserved.fetch_sub(held, Ordering::AcqRel) < held {
+        let before = self
+            .taken
+            .place
+            .change(used.wrapping_sub(held), held.wrapping_neg());
+        if before.reserved < held {
             metrics::counter!(VIOLATIONS, "invariant" => Invariant::HoldsBalance.name()).increment(1);
-        }
-        if used != held {
-            self.total.fetch_add(used.wrapping_sub(held), Ordering::AcqRel);
         }
     }
 
-    /// Adds what was used without a hold; negative for what was taken back. Wraps, so that what is added and taken back
-    /// always cancels; no sum of quantities that fits the engine comes near.
+    /// Adds what was used without a hold; negative for what was taken back.
     pub(crate) fn add(&self, amount: i128) {
-        self.total.fetch_add(amount, Ordering::AcqRel);
+        self.taken.place.change(amount, 0);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        PLACES.give_back(self.taken);
     }
 }
 

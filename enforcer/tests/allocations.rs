@@ -8,7 +8,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{TENANT, World};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Clock as _;
@@ -48,8 +48,15 @@ async fn a_decision_allocates_nothing() {
         counted(|| drop(std::hint::black_box(vec![1u8; 100]))) > 0,
         "the counter counts"
     );
+    let day = json!({"limit": "30", "period": "day"});
+    // From a row, and from what was compiled.
+    decides_without_allocating(json!([day]), 1).await;
+    decides_without_allocating(json!([{"limit": "100", "period": "month"}, day]), 0).await;
+}
+
+async fn decides_without_allocating(limits: Value, rows: usize) {
     let world = World::new().await;
-    world.metered(json!([{"limit": "100", "period": "month"}, {"limit": "30", "period": "day"}]));
+    world.metered(limits);
     let mut handle = world.enforcer.handle(TENANT, "acme", "tokens").await.unwrap();
     let now = world.clock.machine_now();
     for (amount, allowed) in [(1, true), (31, false), (0, true)] {
@@ -63,6 +70,7 @@ async fn a_decision_allocates_nothing() {
         let count = counted(|| by_handle = handle.decide(amount, now));
         assert_eq!((count, by_handle), (0, by_name));
     }
+    assert_eq!(world.enforcer.held().rows, rows);
     assert_eq!(
         world
             .enforcer

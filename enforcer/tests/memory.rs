@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::{TENANT, World, at};
+use turnpike_domain::quantity::Quantity;
+use turnpike_domain::time::Clock as _;
 use turnpike_enforcer::Held;
 
 /// Long enough without a question for all to be dropped.
@@ -16,6 +18,7 @@ const IDLE_S: i64 = 1_000;
 
 const NOTHING: Held = Held {
     entries: 0,
+    rows: 0,
     tracks: 0,
     places: 0,
 };
@@ -52,6 +55,28 @@ async fn what_nobody_asks_for_is_dropped_and_made_again_from_usage() {
     world.log.tokens("acme", at("2026-01-10T12:05:00Z"), 2);
     assert_eq!(world.figures("acme").await, ["10", "0", "90"]);
     assert_eq!(world.enforcer.held().tracks, 1);
+}
+
+#[tokio::test]
+async fn rows_go_with_what_nobody_asks_for_and_those_in_use_keep_their_entries() {
+    let world = world().await;
+    world.check("acme", "tokens", "0").await;
+    let ask = || {
+        let now = world.clock.machine_now();
+        world
+            .enforcer
+            .decide(TENANT, "acme", "tokens", Quantity::ONE, now)
+    };
+    for _ in 0..4 {
+        assert!(ask().is_some());
+        assert_eq!(world.enforcer.held().rows, 1);
+        world.clock.pass_s(IDLE_S / 2);
+        world.enforcer.tick().await.unwrap();
+        assert_eq!(world.enforcer.held().entries, 1);
+    }
+    forget(&world).await;
+    assert_eq!(world.enforcer.held(), NOTHING);
+    assert!(ask().is_none());
 }
 
 #[tokio::test]

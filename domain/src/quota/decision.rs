@@ -117,6 +117,16 @@ impl Figures {
             .is_some_and(|after| after <= ceiling)
     }
 
+    /// What this limit alone decides about `amount` more.
+    #[inline]
+    pub fn reason(&self, amount: i128) -> Reason {
+        if self.admits(amount) {
+            self.grant_reason(amount)
+        } else {
+            Reason::LimitReached
+        }
+    }
+
     /// Why `amount` more is granted, where it is.
     fn grant_reason(&self, amount: i128) -> Reason {
         let beyond = |limit| self.total.saturating_add(amount) > limit;
@@ -163,12 +173,7 @@ pub struct Decision {
 pub fn decide(amount: i128, limits: impl Iterator<Item = Figures>) -> Option<Decision> {
     let mut chosen: Option<Decision> = None;
     for (index, figures) in limits.enumerate() {
-        let admitted = figures.admits(amount);
-        let reason = if admitted {
-            figures.grant_reason(amount)
-        } else {
-            Reason::LimitReached
-        };
+        let reason = figures.reason(amount);
         let better = chosen.is_none_or(|best| match (reason.allows(), best.reason.allows()) {
             (false, true) => true,
             (true, false) => false,
