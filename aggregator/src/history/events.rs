@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use turnpike_domain::identity::{EventName, NameKey, TenantId};
@@ -13,7 +15,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use crate::Aggregator;
 use crate::query::{Stop, on_another_thread};
 
-use super::place::Seal;
+use super::place::{NO_CURSOR, Seal};
 use super::seen::Seen;
 
 /// What the cursors of this list are sealed with.
@@ -32,9 +34,18 @@ struct Search {
     stop: Stop,
 }
 
+/// Where a page begins.
+#[derive(Clone, Copy)]
+struct Place {
+    /// It shows what stands before this.
+    before: Position,
+    /// Where the log ended when the first page was asked for: what is corrected later has its place as it had it then.
+    end: Position,
+}
+
 /// A page on its way.
-#[derive(Default)]
 struct Found {
+    begin: Place,
     events: Vec<EventView>,
     bytes: usize,
     /// Bytes of records that were looked through.
@@ -43,6 +54,47 @@ struct Found {
     last: Position,
     /// Whether there is one behind it, or may be.
     more: bool,
+    /// Events that were moved into the asked range, by amendments that this page has come by.
+    moved: HashSet<EventName>,
+    /// The same for the pages before it; read when it is first asked for.
+    moved_earlier: Option<HashSet<EventName>>,
+}
+
+impl Place {
+    fn first(end: Position) -> Self {
+        Self { before: end, end }
+    }
+
+    fn to_bytes(self) -> Vec<u8> {
+        [self.before, self.end]
+            .iter()
+            .flat_map(|position| position.0.to_be_bytes())
+            .collect()
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let (before, end) = bytes.split_first_chunk()?;
+        let position = |bytes: &[u8; 8]| Position(u64::from_be_bytes(*bytes));
+        Some(Self {
+            before: position(before),
+            end: position(end.try_into().ok()?),
+        })
+    }
+}
+
+impl Found {
+    fn new(begin: Place) -> Self {
+        Self {
+            begin,
+            events: Vec::new(),
+            bytes: 0,
+            looked: 0,
+            last: begin.before,
+            more: false,
+            moved: HashSet::new(),
+            moved_earlier: None,
+        }
+    }
 }
 
 impl Aggregator {
@@ -55,11 +107,11 @@ impl Aggregator {
             key: self.shared.key,
             tenant,
         };
-        let before = match &query.cursor {
-            None => self.shared.log.durable(),
+        let begin = match &query.cursor {
+            None => Place::first(self.shared.log.durable()),
             Some(text) => {
-                let place = seal.open(LIST, text)?;
-                Position(place.try_into().map_or(0, u64::from_be_bytes))
+                let place = Place::of_bytes(&seal.open(LIST, text)?);
+                place.ok_or_else(|| Problem::invalid("/cursor", NO_CURSOR))?
             }
         };
         let views = self.partitions.iter();
@@ -77,41 +129,64 @@ impl Aggregator {
         let slot = self.slots.enter(tenant).await?;
         let found = on_another_thread(move || {
             let _slot = slot;
-            search.page(before)
+            search.page(begin)
         });
         let found = found.await?;
-        let place = found.last.0.to_be_bytes();
+        let next = Place {
+            before: found.last,
+            ..begin
+        };
         Ok(EventPage {
-            next_cursor: found.more.then(|| seal.close(LIST, &place)),
+            next_cursor: found.more.then(|| seal.close(LIST, &next.to_bytes())),
             events: found.events,
         })
     }
 }
 
 impl Search {
-    fn page(&self, before: Position) -> Result<Found, Problem> {
+    fn page(&self, begin: Place) -> Result<Found, Problem> {
+        let mut found = Found::new(begin);
         if let (Some(source), Some(id), None) = (&self.query.source, &self.query.id, &self.query.cursor) {
-            return self.one(source, id);
+            found.events.extend(self.one(source, id)?);
+            return Ok(found);
         }
-        let mut found = Found::default();
         if self.query.subjects.as_ref().is_some_and(Vec::is_empty) || self.query.limit == 0 {
             return Ok(found);
         }
-        // The block that `before` lies in may have earlier ones.
-        let mut until = Some(Position::new(before.offset() + 1, 0));
-        while let Some(position) = until {
-            until = self.read_until_skip(position, before, &mut found)?;
-        }
+        self.read_back(begin.before, |block| {
+            if found.looked >= self.bytes_max {
+                (found.last, found.more) = (block.next, true);
+            } else {
+                self.take(block, &mut found)?;
+            }
+            Ok(if found.more {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
         Ok(found)
     }
 
-    /// Reads the log backwards from `until`: to its beginning, to where the page is full, or to a stretch in which the
-    /// tenant has nothing. Returns where that begins.
+    /// Reads the log backwards from `before`, without the stretches in which the tenant has nothing, until `visit` has enough.
+    fn read_back(
+        &self,
+        before: Position,
+        mut visit: impl FnMut(&StoredBlock) -> Result<ControlFlow<()>, Problem>,
+    ) -> Result<(), Problem> {
+        // The block that `before` lies in may have earlier ones.
+        let mut until = Some(Position::new(before.offset() + 1, 0));
+        while let Some(position) = until {
+            until = self.read_until_skip(position, &mut visit)?;
+        }
+        Ok(())
+    }
+
+    /// The same, until a stretch in which the tenant has nothing; returns where that begins.
     fn read_until_skip(
         &self,
         until: Position,
-        before: Position,
-        found: &mut Found,
+        visit: &mut impl FnMut(&StoredBlock) -> Result<ControlFlow<()>, Problem>,
     ) -> Result<Option<Position>, Problem> {
         let skip = |until| self.seen.nothing_since(self.tenant, until);
         if let Some(from) = skip(until) {
@@ -125,13 +200,8 @@ impl Search {
         for block in self.log.read_back(until, only) {
             let block = block?;
             self.stop.check()?;
-            if found.looked >= self.bytes_max {
-                (found.last, found.more) = (block.next, true);
-                return Ok(None);
-            }
             self.seen.note(&block, self.log.first())?;
-            self.take(&block, before, found)?;
-            if found.more {
+            if visit(&block)?.is_break() {
                 return Ok(None);
             }
             if let Some(from) = skip(block.position) {
@@ -142,25 +212,21 @@ impl Search {
     }
 
     /// The event of that name, by looking it up.
-    fn one(&self, source: &str, id: &str) -> Result<Found, Problem> {
-        let name = self.key.name(self.tenant, source, id);
-        let mut found = Found::default();
-        if let Some(position) = self.newest(name)? {
-            found.events.extend(self.at(position)?);
-        }
-        Ok(found)
+    fn one(&self, source: &str, id: &str) -> Result<Option<EventView>, Problem> {
+        let newest = self.newest(self.key.name(self.tenant, source, id))?;
+        newest.map_or(Ok(None), |position| self.at(position))
     }
 
     /// Takes the events of a block, newest first, until the page is full and one more is found.
-    fn take(&self, block: &StoredBlock, before: Position, found: &mut Found) -> Result<(), Problem> {
+    fn take(&self, block: &StoredBlock, found: &mut Found) -> Result<(), Problem> {
         let records: Vec<&[u8]> = block.block.records().collect();
         for (at, bytes) in records.iter().enumerate().rev() {
             let position = Position(block.position.0 + at as u64);
-            if position >= before {
+            if position >= found.begin.before {
                 continue;
             }
             found.looked += bytes.len();
-            let Some(view) = self.shown(&decode(bytes)?, position, &mut found.looked)? else {
+            let Some(view) = self.shown(&decode(bytes)?, position, found)? else {
                 continue;
             };
             if found.events.len() >= self.query.limit || found.bytes >= EVENTS_PAGE_BYTES_MAX {
@@ -175,13 +241,13 @@ impl Search {
     }
 
     /// The event that is shown at this record, as it counts now. Each is shown once, and no correction between two pages moves
-    /// it: where its first record stands; or, if that has no time in the asked range and is skipped as a rule, where the
-    /// amendment stands that moved it there. `looked` grows by what has to be read to tell.
+    /// it: where its first record stands; or, if that has no time in the asked range and is skipped as a rule, where the last
+    /// amendment stands that had moved it there when the first page was asked for.
     fn shown(
         &self,
         record: &Record<'_>,
         position: Position,
-        looked: &mut usize,
+        found: &mut Found,
     ) -> Result<Option<EventView>, Problem> {
         let (event, first) = match record {
             Record::Event(event) | Record::Committed { event, .. } => (event, None),
@@ -189,43 +255,77 @@ impl Search {
             Record::Void { before, first, .. } => (before, Some(Position(*first))),
             _ => return Ok(None),
         };
-        if !self.names(event) {
+        if !self.names(event) || (first.is_some() && self.query.range == TimeRange::ALL) {
             return Ok(None);
         }
         let name = self.key.name(self.tenant, event.source, event.id);
         let Some(newest) = self.newest(name)? else {
             return Ok(None);
         };
-        match first {
-            None if newest == position => Ok(self.wanted(record, position)),
-            None if self.in_range(event.time()) => self.at(newest),
-            Some(first)
-                if self.query.range != TimeRange::ALL
-                    && (newest == position || self.moves_in(record))
-                    && self.is_place(record, position, (first, newest), looked)? =>
-            {
-                self.at(newest)
+        let is_place = match first {
+            None => newest == position || self.in_range(event.time()),
+            // Retention may have taken the amendment that moved it too.
+            Some(first) if first < self.log.first() => newest == position,
+            Some(first) => {
+                self.moves_in(record)
+                    && !self.begins_in_range(first, found)?
+                    && self.is_last_move(name, position, newest, found)?
             }
-            _ => Ok(None),
+        };
+        if newest == position && is_place {
+            return Ok(self.wanted(record, position));
         }
+        if is_place { self.at(newest) } else { Ok(None) }
     }
 
-    /// Whether an event with records at `first` and `newest` is shown at this correction of it.
-    fn is_place(
+    /// Whether the event, moved into the asked range at `position`, was not moved there again before the list was begun.
+    fn is_last_move(
         &self,
-        record: &Record<'_>,
+        name: EventName,
         position: Position,
-        (first, newest): (Position, Position),
-        looked: &mut usize,
+        newest: Position,
+        found: &mut Found,
     ) -> Result<bool, Problem> {
-        let Some(bytes) = self.fetched(first)? else {
-            // Retention may have taken the amendment that moved it too.
-            return Ok(newest == position);
-        };
-        if self.begins_in_range(&bytes) || !self.moves_in(record) {
+        if !found.moved.insert(name) {
             return Ok(false);
         }
-        Ok(newest == position || !self.moved_in_again(record, position, newest, looked)?)
+        if newest == position || newest < found.begin.before {
+            return Ok(true);
+        }
+        if found.moved_earlier.is_none() {
+            found.moved_earlier = Some(self.moved_earlier(found.begin)?);
+        }
+        Ok(found
+            .moved_earlier
+            .as_ref()
+            .is_none_or(|names| !names.contains(&name)))
+    }
+
+    /// The events that were moved into the asked range by amendments that the pages before have come by. An event that was moved
+    /// in twice with more than the bytes of a page's search between is shown at both, for nothing is looked through without end.
+    fn moved_earlier(&self, begin: Place) -> Result<HashSet<EventName>, Problem> {
+        let (mut names, mut looked) = (HashSet::new(), 0);
+        self.read_back(begin.end, |block| {
+            for (at, bytes) in block.block.records().enumerate() {
+                looked += bytes.len();
+                let record = decode(bytes)?;
+                let position = Position(block.position.0 + at as u64);
+                if let Record::Amend { after: event, .. } = &record
+                    && (begin.before..begin.end).contains(&position)
+                    && self.names(event)
+                    && self.moves_in(&record)
+                {
+                    names.insert(self.key.name(self.tenant, event.source, event.id));
+                }
+            }
+            let is_enough = block.position <= begin.before || looked >= self.bytes_max;
+            Ok(if is_enough {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(names)
     }
 
     /// Whether the record is an amendment that moves its event's time into the asked range.
@@ -238,48 +338,16 @@ impl Search {
         }
     }
 
-    /// Whether the event that `record` at `position` moved into the asked range was moved there anew up to `newest`.
-    fn moved_in_again(
-        &self,
-        record: &Record<'_>,
-        position: Position,
-        newest: Position,
-        looked: &mut usize,
-    ) -> Result<bool, Problem> {
-        let Record::Amend { after: moved, .. } = record else {
+    /// Whether the event whose first record stands at `first` had a time in the asked range to begin with.
+    fn begins_in_range(&self, first: Position, found: &mut Found) -> Result<bool, Problem> {
+        let Some(bytes) = self.fetched(first)? else {
             return Ok(false);
         };
-        let name = self.key.name(self.tenant, moved.source, moved.id);
-        let partition = u32::try_from(name.partition(self.views.len())).ok();
-        let only = Only {
-            partition,
-            times: Some(self.query.range),
-        };
-        self.log.wait_durable_blocking(Position(newest.0 + 1))?;
-        for block in self.log.read_back(Position::new(newest.offset() + 1, 0), only) {
-            let block = block?;
-            self.stop.check()?;
-            for (at, bytes) in block.block.records().enumerate() {
-                *looked += bytes.len();
-                let other = decode(bytes)?;
-                let is_same = matches!(&other, Record::Amend { after, .. }
-                    if (after.tenant, after.source, after.id) == (moved.tenant, moved.source, moved.id));
-                if is_same && block.position.0 + at as u64 > position.0 && self.moves_in(&other) {
-                    return Ok(true);
-                }
-            }
-            if block.position <= position {
-                return Ok(false);
-            }
-        }
-        Ok(false)
-    }
-
-    fn begins_in_range(&self, first: &[u8]) -> bool {
-        match decode(first) {
-            Ok(Record::Event(event) | Record::Committed { event, .. }) => self.in_range(event.time()),
+        found.looked += bytes.len();
+        Ok(match decode(&bytes)? {
+            Record::Event(event) | Record::Committed { event, .. } => self.in_range(event.time()),
             _ => false,
-        }
+        })
     }
 
     fn in_range(&self, time: Timestamp) -> bool {

@@ -3,6 +3,9 @@ use turnpike_domain::problem::Problem;
 
 use crate::rows::key::{hex, unhex};
 
+/// What is said of a cursor that is none.
+pub(super) const NO_CURSOR: &str = "is not a next_cursor of this list";
+
 /// Bytes of the check before a sealed place.
 const CHECK_BYTES: usize = 8;
 
@@ -32,7 +35,7 @@ impl Seal {
             let place = self.hidden(*check, hidden);
             (self.check(list, &place) == *check).then_some(place)
         });
-        place.ok_or_else(|| Problem::invalid("/cursor", "is not a next_cursor of this list"))
+        place.ok_or_else(|| Problem::invalid("/cursor", NO_CURSOR))
     }
 
     fn check(&self, list: &str, place: &[u8]) -> [u8; CHECK_BYTES] {
