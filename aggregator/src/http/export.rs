@@ -9,7 +9,7 @@ use serde::Serialize;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_http::{CSV, Caller, Format, NDJSON, ProblemBody, Reply, csv};
+use turnpike_http::{Caller, Format, ProblemBody, Reply, csv, ndjson};
 
 use super::params::Pairs;
 use super::table;
@@ -81,11 +81,11 @@ pub(crate) async fn export(
         }
     }
     let parts = all_parts(aggregator, caller.tenant, (meters, query), format);
-    let (media, head) = match format {
-        Format::Csv => (CSV, csv(std::iter::once(head()))?),
-        Format::Ndjson | Format::Json => (NDJSON, Vec::new()),
+    let head = match format {
+        Format::Csv => csv(std::iter::once(head()))?,
+        Format::Ndjson | Format::Json => Vec::new(),
     };
-    Ok(table::streamed(media, head, parts).await?)
+    Ok(table::streamed(format.media_type(), head, parts).await?)
 }
 
 /// The meters of these keys, each once, however often it is named; all of the tenant where none is.
@@ -133,7 +133,7 @@ fn all_parts(
                 });
                 match format {
                     Format::Csv => csv(rows.map(|row| row.cells())),
-                    Format::Ndjson | Format::Json => table::ndjson(rows),
+                    Format::Ndjson | Format::Json => ndjson(rows),
                 }
             });
             Ok(Some((lines, (meters, false))))

@@ -14,7 +14,7 @@ use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
-use turnpike_http::{CSV, Caller, Format, ProblemBody, Reply, csv};
+use turnpike_http::{Caller, Format, ProblemBody, Reply, csv};
 
 use super::params::{Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
 use super::python::dict;
@@ -322,7 +322,7 @@ async fn as_json(head: &QueryHead, split: Vec<Split>, reading: UsageReading) -> 
         Ok(out)
     });
     let end = stream::iter([Ok(b"]}".to_vec())]);
-    table::streamed("application/json", object, rows.chain(end)).await
+    table::streamed(Format::Json.media_type(), object, rows.chain(end)).await
 }
 
 async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Problem> {
@@ -340,7 +340,7 @@ async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Pr
         csv(rows.iter().map(|row| cells(&split, row)))
     });
     let head = csv(std::iter::once(head))?;
-    table::streamed(CSV, head, rows).await
+    table::streamed(Format::Csv.media_type(), head, rows).await
 }
 
 fn dimensions(split: &[Split]) -> impl Iterator<Item = &String> {

@@ -13,7 +13,7 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{CSV, Caller, Cursor, Format, NDJSON, Page, PageQuery, ProblemBody, Reply, csv};
+use turnpike_http::{Caller, Cursor, Format, Page, PageQuery, ProblemBody, Reply, csv, ndjson};
 
 use super::params::{Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
 use super::place::Place;
@@ -285,9 +285,9 @@ impl UsageBody {
 async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Result<Response, Problem> {
     if format == Format::Ndjson {
         let lines = parts(reading, move |rows| {
-            table::ndjson(rows.iter().map(|row| body(&split, row)))
+            ndjson(rows.iter().map(|row| body(&split, row)))
         });
-        return table::streamed(NDJSON, Vec::new(), lines).await;
+        return table::streamed(format.media_type(), Vec::new(), lines).await;
     }
     let mut head = vec!["start".to_owned(), "end".to_owned()];
     head.extend(split.iter().map(|split| match split {
@@ -298,7 +298,7 @@ async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Re
     head.push("value".to_owned());
     let lines = parts(reading, |rows| csv(rows.iter().map(cells)));
     let head = csv(std::iter::once(head))?;
-    table::streamed(CSV, head, lines).await
+    table::streamed(Format::Csv.media_type(), head, lines).await
 }
 
 fn cells(row: &UsageRow) -> Vec<String> {
