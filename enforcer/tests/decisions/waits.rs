@@ -181,7 +181,7 @@ impl Case {
             world.directory.edit_subscription("acme", |s| {
                 let mut phase = s.first.clone();
                 phase.from = from;
-                s.first.plan = "other".to_owned();
+                "other".clone_into(&mut s.first.plan);
                 s.later.push(phase);
             });
         }
