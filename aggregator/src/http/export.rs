@@ -29,8 +29,9 @@ struct ExportRow {
 ///
 /// Rows of one, several or all meters, split by customer unless `group_by` says otherwise, as CSV (one column `group`
 /// with a JSON object) or NDJSON. They are sent as they are read, each meter as of one moment; an answer that has begun waits
-/// for room to read its further meters. One that ends before its time (the connection is cut) is not whole, and the server's log says why; asked for each meter
-/// by itself, the one that failed answers with its problem where that is in its first rows. In CSV a text gets a quote (`'`) before it where a spreadsheet would take it
+/// for room to read its further meters. A row whose value has more than 26 digits before the point is told as such, and the others stand:
+/// in CSV its `value` is `overflow`, in NDJSON `value` is null and `error` is `overflow`. An answer that ends before its time (the
+/// connection is cut) is not whole, and the server's log says why. In CSV a text gets a quote (`'`) before it where a spreadsheet would take it
 /// for a formula: it begins with `=`, `@`, a tab or a carriage return, or with `+` or `-` and has more behind that than ASCII
 /// letters, digits, `_`, `.`, `-` and spaces. NDJSON has every text as it is.
 #[utoipa::path(
