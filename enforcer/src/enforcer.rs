@@ -180,7 +180,7 @@ impl Enforcer {
                 .now(*tenant)
                 .plus_micros(-i64::from(IDLE_S) * 1_000_000);
             tracks.retain(|track| {
-                let idle = track.is_retired() || track.is_idle(horizon);
+                let idle = track.is_idle(horizon);
                 if idle {
                     track.retire();
                     self.index.remove(track);

@@ -67,17 +67,14 @@ impl Enforcer {
         self.track_of(entry, &level.customer.key, meter)
     }
 
+    /// The track of a customer over `meter`. A feature that gets another meter has a track for each until the sweep finds that
+    /// nobody uses the former one: who began under the one takes nothing from who decides over the other.
     pub(crate) fn track_of(&self, entry: &Entry, customer: &str, meter: &Arc<Meter>) -> Arc<Track> {
         let customer: Arc<str> = customer.into();
         let mut tracks = self.tracks.entry((entry.tenant, customer.clone())).or_default();
-        let found = tracks.iter().position(|track| track.feature == entry.feature);
-        if let Some(at) = found {
-            if tracks[at].meter.id == meter.id && !tracks[at].is_retired() {
-                return tracks[at].clone();
-            }
-            let old = tracks.swap_remove(at);
-            old.retire();
-            self.index.remove(&old);
+        let is_it = |track: &Arc<Track>| track.feature == entry.feature && track.meter.id == meter.id;
+        if let Some(track) = tracks.iter().find(|track| is_it(track)) {
+            return track.clone();
         }
         let track = Track::new(entry.tenant, customer, entry.feature.clone(), meter.clone());
         tracks.push(track.clone());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use support::{Faults, World, at};
+use turnpike_domain::time::Clock as _;
 
 /// Every caller tries ids of its own, each until it is answered; the ids that were granted.
 async fn race(world: &Arc<World>, customers: &[&'static str], callers: usize, tries: usize) -> Vec<String> {
@@ -274,4 +275,41 @@ async fn a_second_is_read_exactly_after_a_restart_and_with_events_of_the_future(
         world.clock.set(&format!("2026-01-10T12:00:{time}.7Z"));
         assert_eq!(figures(&world).await, (json!(used), json!("13")), "second {time}");
     }
+}
+
+/// A refusal looks at what else could be had, over the meter that the feature had when it came. It takes nothing from who
+/// decides over the meter that the feature has since.
+#[tokio::test]
+async fn a_feature_that_gets_another_meter_under_a_refusal_goes_on_being_counted() {
+    let mut overtaken = 0;
+    for seed in 0..60 {
+        let faults = Faults {
+            seed,
+            delay_us_max: 3_000,
+            ..Faults::default()
+        };
+        let world = Arc::new(World::with_faults(faults).await);
+        world.put_meter("other", "sum", Some("$.n"));
+        world.metered(json!([{"limit": "100", "period": "day"}]));
+        for period in ["hour", "week", "month", "ever"] {
+            let limits = json!([{"limit": "1000", "period": period}]);
+            world.put_plan(period, json!([{"feature": "tokens", "limits": limits}]));
+        }
+        let refused = {
+            let world = world.clone();
+            tokio::spawn(async move { world.check("acme", "tokens", "500").await })
+        };
+        tokio::time::sleep(std::time::Duration::from_micros(seed * 100)).await;
+        overtaken += usize::from(!refused.is_finished());
+        world.put_feature("tokens", json!({"kind": "metered", "meter": "other"}));
+        assert_eq!(world.figures("acme").await, ["0", "0", "100"]);
+        assert_eq!(refused.await.unwrap()["allowed"], false);
+        let now = world.clock.machine_now();
+        world.log.plain("other.used", "acme", now, r#"{"n":5}"#, 1);
+        assert_eq!(world.figures("acme").await, ["5", "0", "95"], "seed {seed}");
+        world.log.plain("tokens.used", "acme", now, r#"{"n":7}"#, 1);
+        world.put_feature("tokens", json!({"kind": "metered", "meter": "tokens"}));
+        assert_eq!(world.figures("acme").await, ["7", "0", "93"], "seed {seed}");
+    }
+    assert!(overtaken > 10, "vacuous: {overtaken}");
 }
