@@ -7,8 +7,8 @@ use turnpike_domain::time::Timestamp;
 use crate::entry::{LimitCell, Pool, Resolved};
 use crate::outcome::Outcome;
 
-/// How many instants are looked at one behind the other: more are needed only where a great rollover fills up from a small
-/// amount.
+/// How many instants are looked at one behind the other before only resets are: more are needed only where a great rollover
+/// fills up from a small amount.
 const INSTANTS_MAX: usize = 100;
 
 /// What was refused.
@@ -22,7 +22,8 @@ pub(crate) struct Refused {
 
 /// When the same call may be granted, microseconds since 1970: the first instant at which all limits grant it, for some of
 /// them were reset by then, or were raised by a grant that recurs, and nothing else was used. `None` where no waiting helps.
-/// Where it takes very many recurrences, an earlier instant.
+/// Behind very many recurrences the next reset that grants it is said, which may be later than the first such instant; where
+/// none does, an earlier instant.
 pub(crate) fn granted_at_us(resolved: &Resolved, outcome: &Outcome, refused: Refused) -> Option<i64> {
     let mut pools: Vec<_> = resolved
         .pools
@@ -39,7 +40,7 @@ pub(crate) fn granted_at_us(resolved: &Resolved, outcome: &Outcome, refused: Ref
         })
         .collect();
     let mut at = outcome.as_of;
-    for _ in 0..INSTANTS_MAX {
+    for passed in 0.. {
         if !limits.iter().all(|limit| limit.may_admit(&pools, refused)) {
             return None;
         }
@@ -47,7 +48,11 @@ pub(crate) fn granted_at_us(resolved: &Resolved, outcome: &Outcome, refused: Ref
         let resets = resets.filter(|us| (at.micros() + 1..i64::MAX).contains(us)).min();
         let raised = pools.iter().filter_map(|pool| pool.ahead.next()).min();
         let raised = raised.map(Timestamp::micros);
-        at = Timestamp::from_micros_clamped(resets.into_iter().chain(raised).min()?);
+        let looked = raised.filter(|_| passed < INSTANTS_MAX);
+        let Some(next) = resets.into_iter().chain(looked).min() else {
+            return raised.map(|_| at.micros());
+        };
+        at = Timestamp::from_micros_clamped(next);
         for pool in &mut pools {
             pool.ahead.pass(at);
         }
@@ -55,7 +60,7 @@ pub(crate) fn granted_at_us(resolved: &Resolved, outcome: &Outcome, refused: Ref
             return Some(at.micros());
         }
     }
-    Some(at.micros())
+    None
 }
 
 /// The place among the pools of that whose grants raise a limit: of the limits of a customer, those with the longest period.

@@ -303,3 +303,32 @@ fn what_rolls_over_is_waited_for_till_it_is_there() {
         assert_eq!(found, (waited, waited), "{case:?}");
     }
 }
+
+/// Each hour gives one, and keeps up to a thousand: more hours than are looked at one by one.
+#[tokio::test]
+async fn behind_very_many_recurrences_the_reset_is_told() {
+    let told = async |limits: Value, amount: &str| {
+        let world = World::new().await;
+        world.metered(limits);
+        let grant = json!({"id": "g", "amount": "1", "feature": "tokens", "recurrence": "hour", "rollover_max": "1000", "effective_at": NOW});
+        world.put_grant("acme", grant);
+        world.log.tokens("acme", at("2026-01-10T11:00:00Z"), 100);
+        let body = json!({"customer": "acme", "feature": "tokens", "amount": amount});
+        let (_, answer, headers) = world
+            .call("POST", "/v1/quota/check?status=strict", Some(body.clone()))
+            .await;
+        assert_eq!(answer["retryable"], true, "{answer}");
+        let wait_s: i64 = headers["retry-after"].to_str().unwrap().parse().unwrap();
+        world.clock.pass_s(wait_s);
+        (
+            wait_s,
+            world.post("/v1/quota/check", body).await.1["allowed"] == true,
+        )
+    };
+    let reset_s = 21 * DAY_S + DAY_S / 2;
+    let month = json!([{"limit": "10", "period": "month"}]);
+    assert_eq!(told(month, "150").await, (reset_s, true));
+    // Where nothing ever resets, the last instant that was looked at.
+    let ever = json!([{"limit": "10", "period": "ever"}]);
+    assert_eq!(told(ever, "300").await, (100 * 3_600, false));
+}
