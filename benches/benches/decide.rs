@@ -2,7 +2,8 @@
 //! string (an `ArcSwap` map and a `dashmap`), by a handle against one compare-and-swap.
 //!
 //! `cargo bench -p turnpike-benches --bench decide`. Figures are nanoseconds for one call and thread, medians of five rounds;
-//! ratios are the medians of the rounds' ratios.
+//! ratios are the medians of the rounds' ratios. With `-- --instructions [--keep REASON]`: the instructions of one call, beside those
+//! that are kept in `benches/instructions.txt`.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,6 +17,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
@@ -23,6 +25,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use serde_json::json;
 use support::{TENANT, World};
+use turnpike_benches::callgrind::{self, Failure, Kept};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::{Clock as _, Timestamp};
 
@@ -36,10 +39,23 @@ type Names = Vec<(String, String)>;
 /// What is measured: what one thread does, told its number.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Calls of which the instructions are counted.
+const COUNTED: usize = 20_000;
+/// What tells this program, run under callgrind, what to count.
+const COUNT: &str = "TURNPIKE_BENCH_COUNT";
+
+fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Ok(name) = std::env::var(COUNT) {
+        return runtime.block_on(count_in_here(&name, Path::new(words.first().ok_or("no file")?)));
+    }
+    if words.first().is_some_and(|word| word == "--instructions") {
+        let reason = words.iter().skip_while(|word| *word != "--keep").nth(1);
+        return count(reason.map(String::as_str));
+    }
     let (world, names) = runtime.block_on(world());
     let now = world.clock.machine_now();
     println!("threads\twhat\tns\tfloor\tns\tratio");
@@ -47,6 +63,52 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         by_names(&world, &names, now, threads);
         runtime.block_on(by_handle(&world, now, threads));
     }
+    Ok(())
+}
+
+/// Counts the instructions of a call by names and of one by a handle, each in a process of its own.
+fn count(reason: Option<&str>) -> Result<(), Failure> {
+    if !callgrind::is_here() {
+        println!("valgrind is not on this machine: instructions were not counted");
+        return Ok(());
+    }
+    let mut counted = Vec::new();
+    for name in ["decide_by_names", "decide_by_handle"] {
+        let directory = tempfile::tempdir()?;
+        let out = directory.path().join("callgrind");
+        let said = callgrind::command(&std::env::current_exe()?, &out)
+            .arg(&out)
+            .env(COUNT, name)
+            .output()?;
+        let text = String::from_utf8_lossy(&said.stdout);
+        let total = text.trim().parse::<u64>();
+        let total = total.map_err(|_| format!("{name}: {text}{}", String::from_utf8_lossy(&said.stderr)))?;
+        counted.push((name, total / COUNTED as u64));
+    }
+    Kept::read()?.compare(&counted, reason)
+}
+
+/// Prints the instructions of [`COUNTED`] calls, where this process runs under callgrind.
+async fn count_in_here(name: &str, out: &Path) -> Result<(), Failure> {
+    let (world, names) = world().await;
+    let now = world.clock.machine_now();
+    let mut handle = world.enforcer.handle(TENANT, "customer-0", "feature-0").await?;
+    let mut calls = |count: usize| {
+        for (customer, feature) in names.iter().cycle().take(count) {
+            if name == "decide_by_names" {
+                let decided = world
+                    .enforcer
+                    .decide(TENANT, customer, feature, Quantity::ONE, now);
+                black_box(decided);
+            } else {
+                black_box(handle.decide(Quantity::ONE, now));
+            }
+        }
+    };
+    calls(COUNTED);
+    callgrind::zero(std::process::id())?;
+    calls(COUNTED);
+    println!("{}", callgrind::counted(std::process::id(), out)?);
     Ok(())
 }
 
