@@ -15,6 +15,8 @@ use strict::Strict;
 
 mod strict;
 
+pub use strict::Whole;
+
 /// The JSON body of a control request, read strictly: the right content type, a bound, and pointers to wrong fields.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);

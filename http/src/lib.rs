@@ -24,7 +24,8 @@ mod page;
 mod rate;
 
 pub use body::{
-    Idempotency, JsonBody, MaybeJson, Params, optional_time, parse_time, read_within, unread, without_body,
+    Idempotency, JsonBody, MaybeJson, Params, Whole, optional_time, parse_time, read_within, unread,
+    without_body,
 };
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};

@@ -64,33 +64,51 @@ fn same_strings(a: &str, b: &str) -> bool {
     }
 }
 
-/// A number as (negative, digits without zeros at either end, power of ten of the last digit).
-fn canonical(text: &str) -> (bool, String, i64) {
+/// A number as (negative, digits without zeros at either end, power of ten of the last digit, in decimal).
+fn canonical(text: &str) -> (bool, String, String) {
     let (negative, unsigned) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
-        Some(at) => (&unsigned[..at], saturating_i64(&unsigned[at + 1..])),
-        None => (unsigned, 0),
+        Some(at) => (&unsigned[..at], &unsigned[at + 1..]),
+        None => (unsigned, "0"),
     };
     let fraction_digits = mantissa
         .split_once('.')
         .map_or(0, |(_, fraction)| length(fraction));
     let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
     let trimmed = digits.trim_end_matches('0');
-    let power = exponent
-        .saturating_sub(fraction_digits)
-        .saturating_add(length(&digits) - length(trimmed));
+    let power = plus(exponent, length(&digits) - length(trimmed) - fraction_digits);
     let trimmed = trimmed.trim_start_matches('0');
     if trimmed.is_empty() {
-        (false, String::new(), 0)
+        (false, String::new(), String::new())
     } else {
         (negative, trimmed.to_owned(), power)
     }
 }
 
-/// Exponents beyond 64 bits all count as the farthest: no quantity can be read from such a number anyway.
-fn saturating_i64(text: &str) -> i64 {
-    let clamp = if text.starts_with('-') { i64::MIN } else { i64::MAX };
-    text.strip_prefix('+').unwrap_or(text).parse().unwrap_or(clamp)
+/// The exponent that `text` says, of any length, and `step`, which counts digits of a text: in decimal, without zeros before it.
+/// In time linear in the text, for it may be as long as an event.
+fn plus(text: &str, step: i64) -> String {
+    let sum = text.parse::<i128>().ok();
+    if let Some(sum) = sum.and_then(|exponent| exponent.checked_add(step.into())) {
+        return sum.to_string();
+    }
+    // So far from 0 that no step leads to the other side.
+    let (sign, step) = if text.starts_with('-') {
+        ("-", -step)
+    } else {
+        ("", step)
+    };
+    let mut carry = step;
+    let mut ascending = Vec::with_capacity(text.len());
+    for digit in text.bytes().rev().filter(u8::is_ascii_digit) {
+        carry += i64::from(digit - b'0');
+        // The remainder of a division by ten is a digit.
+        ascending.push(b'0' + u8::try_from(carry.rem_euclid(10)).unwrap_or_default());
+        carry = carry.div_euclid(10);
+    }
+    let digits: String = ascending.iter().rev().map(|digit| char::from(*digit)).collect();
+    let digits = format!("{carry}{digits}");
+    format!("{sign}{}", digits.trim_start_matches('0'))
 }
 
 #[cfg(test)]
@@ -116,6 +134,31 @@ mod tests {
             ("1200e-2", "12"),
             ("0e400", "0"),
             ("1e+2", "1E2"),
+            ("0.1e9223372036854775808", "1e9223372036854775807"),
+            ("10e9223372036854775807", "1e9223372036854775808"),
+            ("10e-9223372036854775809", "1e-9223372036854775808"),
+            // At both sides of 127 bits, and far beyond, where a digit is carried through all of them.
+            (
+                "0.1e170141183460469231731687303715884105728",
+                "1e170141183460469231731687303715884105727",
+            ),
+            (
+                "1000e-170141183460469231731687303715884105730",
+                "1e-170141183460469231731687303715884105727",
+            ),
+            (
+                "10e99999999999999999999999999999999999999999999999999",
+                "1e100000000000000000000000000000000000000000000000000",
+            ),
+            (
+                "0.01E+0100000000000000000000000000000000000000000000000001",
+                "1e99999999999999999999999999999999999999999999999999",
+            ),
+            (
+                "0.01e-99999999999999999999999999999999999999999999999998",
+                "1e-100000000000000000000000000000000000000000000000000",
+            ),
+            ("0e100000000000000000000000000000000000000000000000000", "-0"),
             (
                 "123456789012345678901234567890.10",
                 "123456789012345678901234567890.1",
@@ -142,6 +185,21 @@ mod tests {
             ),
             ("-1", "1"),
             ("1e2", "1e3"),
+            (r#"{"a":1e9223372036854775807}"#, r#"{"a":1e9223372036854775808}"#),
+            ("1e-9223372036854775808", "1e-9223372036854775809"),
+            ("1e9223372036854775808", "1e-9223372036854775808"),
+            (
+                "1e100000000000000000000000000000000000000000000000000",
+                "1e100000000000000000000000000000000000000000000000001",
+            ),
+            (
+                "1e100000000000000000000000000000000000000000000000000",
+                "1e-100000000000000000000000000000000000000000000000000",
+            ),
+            (
+                "10e100000000000000000000000000000000000000000000000000",
+                "1e100000000000000000000000000000000000000000000000000",
+            ),
             ("10", "1"),
             ("true", "false"),
             ("null", "0"),

@@ -63,7 +63,8 @@ pub struct MeterDefinition {
     /// Its key; optional where the path has it.
     #[serde(default)]
     pub key: String,
-    /// The `type` of the events that it reads.
+    /// The `type` of the events that it reads: 1 to 512 bytes.
+    #[schema(min_length = 1, max_length = 512)]
     pub event_type: String,
     /// How values are added up.
     pub aggregation: Aggregation,

@@ -117,8 +117,10 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
 /// The largest whole number below which a float tells all of them apart.
 const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The visitor of a whole number.
-struct Whole<V>(V);
+/// The visitor of a whole number, which is one however it is written. Types that take something else beside it ask a
+/// deserializer for any value with this around their own visitor, which hears of whole numbers and of strings.
+#[derive(Debug)]
+pub struct Whole<V>(pub V);
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Whole<V> {
     type Value = V::Value;
@@ -130,6 +132,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Whole<V> {
     handed_on! {
         visit_i8(i8) visit_i16(i16) visit_i32(i32) visit_i64(i64) visit_i128(i128)
         visit_u8(u8) visit_u16(u16) visit_u32(u32) visit_u64(u64) visit_u128(u128)
+        visit_str(&str)
     }
 
     /// JSON Schema, and so the API's description, counts `5.0` and `5e0` among the integers.

@@ -2,7 +2,7 @@
 
 use turnpike_domain::limits::{DEAD_LETTER_BYTES_MAX, EVENT_BYTES_MAX};
 
-/// One line, without its end.
+/// One line, without its end: a line feed, or a carriage return and a line feed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
     /// All of it.
@@ -18,6 +18,8 @@ pub(crate) struct Lines {
     carry: Vec<u8>,
     /// Bytes of that line so far.
     bytes: usize,
+    /// The last of them is a carriage return: of the line's end, where nothing else follows.
+    returned: bool,
     /// The line in `carry` was handed out.
     handed_out: bool,
 }
@@ -40,8 +42,9 @@ impl Lines {
         };
         let (line, rest) = (&chunk[..end], &chunk[end + 1..]);
         *chunk = rest;
-        if self.bytes == 0 && line.len() <= EVENT_BYTES_MAX {
-            return Some(Line::Whole(line));
+        let bare = line.strip_suffix(b"\r").unwrap_or(line);
+        if self.bytes == 0 && bare.len() <= EVENT_BYTES_MAX {
+            return Some(Line::Whole(bare));
         }
         self.carry_on(line);
         Some(self.hand_out())
@@ -62,13 +65,15 @@ impl Lines {
         if self.handed_out {
             self.carry.clear();
             self.bytes = 0;
+            self.returned = false;
             self.handed_out = false;
         }
     }
 
     fn carry_on(&mut self, part: &[u8]) {
         self.bytes = self.bytes.saturating_add(part.len());
-        if self.bytes <= EVENT_BYTES_MAX {
+        self.returned = part.last().map_or(self.returned, |last| *last == b'\r');
+        if self.bytes <= EVENT_BYTES_MAX + usize::from(self.returned) {
             self.carry.extend_from_slice(part);
             return;
         }
@@ -80,12 +85,13 @@ impl Lines {
 
     fn hand_out(&mut self) -> Line<'_> {
         self.handed_out = true;
-        if self.bytes <= EVENT_BYTES_MAX {
-            Line::Whole(&self.carry)
+        let bytes = self.bytes - usize::from(self.returned);
+        if bytes <= EVENT_BYTES_MAX {
+            Line::Whole(&self.carry[..bytes])
         } else {
             Line::TooLong {
                 head: &self.carry,
-                bytes: self.bytes,
+                bytes,
             }
         }
     }
@@ -143,6 +149,37 @@ mod tests {
     }
 
     #[test]
+    fn a_carriage_return_before_the_end_is_none_of_the_lines_bytes() {
+        for parts in [1, 2, 7, 1_000] {
+            for (extra, ends) in [
+                (0, "\r\n"),
+                (0, "\r"),
+                (1, "\r\n"),
+                (1, "\r"),
+                (5_000_000, "\r\n"),
+            ] {
+                let text = [&vec![b'x'; EVENT_BYTES_MAX + extra], ends.as_bytes()].concat();
+                let mut chunks: Vec<&[u8]> = text.chunks(text.len().div_ceil(parts)).collect();
+                // The line's end may come by itself.
+                let (last, end) = chunks.pop().map(|last| last.split_at(last.len() - 1)).unwrap();
+                chunks.extend([last, end, b"short\r\r\n"]);
+                let mut read = cut(&chunks);
+                let whole = format!("too long: {}", EVENT_BYTES_MAX + extra).into_bytes();
+                if ends == "\r\n" {
+                    assert_eq!(read.pop().unwrap(), b"short\r", "{parts} {extra}");
+                    assert_eq!(read.len(), 1);
+                    assert!(read[0] == whole || (extra == 0 && read[0].len() == EVENT_BYTES_MAX));
+                }
+                let read = cut(&[&text]);
+                assert!(
+                    read[0] == whole || (extra == 0 && read[0].len() == EVENT_BYTES_MAX),
+                    "{extra} {ends:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn an_endless_line_takes_no_memory() {
         let mut lines = Lines::default();
         let chunk = vec![b'x'; 64 * 1024];
@@ -160,9 +197,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_do_not_matter(text in "[a\n]{0,60}", cuts in prop::collection::vec(0usize..60, 0..6)) {
-            let mut expected: Vec<Vec<u8>> = text.split('\n').map(|line| line.as_bytes().to_vec()).collect();
-            expected.retain(|line| !line.is_empty());
+        fn chunks_do_not_matter(text in "[a\r\n]{0,60}", cuts in prop::collection::vec(0usize..60, 0..6)) {
+            let expected: Vec<Vec<u8>> = text
+                .split('\n')
+                .filter(|line| !line.is_empty())
+                .map(|line| line.strip_suffix('\r').unwrap_or(line).into())
+                .collect();
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
             cuts.extend([0, text.len()]);
             cuts.sort_unstable();

@@ -6,7 +6,7 @@ use std::fmt;
 use axum::Json;
 use axum::extract::State;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde::de::{Unexpected, Visitor};
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::{DEAD_LETTERS_REPLAYED_MAX, PAGE_ROWS_MAX};
@@ -15,7 +15,9 @@ use turnpike_domain::port::intake::Outcome;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{Caller, Cursor, MaybeJson, Page, PageQuery, ProblemBody, Reply};
+use turnpike_http::{Caller, Cursor, MaybeJson, Page, PageQuery, ProblemBody, Reply, Whole};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
 
 use super::view::DeadLetterBody;
 use crate::IngestState;
@@ -62,33 +64,49 @@ pub(crate) async fn list(
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReplayInput {
-    /// Positions of dead letters, at most 1,000.
+    /// Positions of dead letters, at most 1,000. One that is there more than once counts once.
     #[serde(default)]
-    positions: Option<BTreeSet<PositionText>>,
+    #[schema(max_items = 1000)]
+    positions: Option<Vec<PositionText>>,
     /// `next_cursor` of the replay before, to go on behind it.
     #[serde(default)]
     cursor: Option<String>,
 }
 
-/// A position as a list shows it: decimal digits, as a string or a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
-#[schema(value_type = Digits)]
+/// A position, from 0 to 9223372036854775807: the decimal digits that a list shows, or a whole number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct PositionText(u64);
 
-/// How a position may be sent.
-#[derive(utoipa::ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only the OpenAPI document has it")]
-enum Digits {
-    Number(u64),
-    Text(String),
+/// As a call may send it.
+impl utoipa::PartialSchema for PositionText {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^[0-9]{1,19}$"));
+        let number = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+            .minimum(Some(0));
+        OneOfBuilder::new()
+            .item(number)
+            .item(text)
+            .description(Some(
+                "A position, from 0 to 9223372036854775807: the decimal digits that a list shows, or a whole number.",
+            ))
+            .into()
+    }
 }
+
+impl utoipa::ToSchema for PositionText {}
 
 impl<'de> Deserialize<'de> for PositionText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(PositionVisitor)
+        deserializer.deserialize_any(Whole(PositionVisitor))
     }
 }
+
+/// The digits of the largest position.
+const DIGITS_MAX: usize = 19;
 
 struct PositionVisitor;
 
@@ -96,16 +114,31 @@ impl Visitor<'_> for PositionVisitor {
     type Value = PositionText;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a position: a number of decimal digits, or a string of them")
+        write!(
+            formatter,
+            "a position: a whole number up to {}, or a string of its decimal digits",
+            i64::MAX
+        )
     }
 
-    fn visit_u64<E: serde::de::Error>(self, position: u64) -> Result<PositionText, E> {
-        Ok(PositionText(position))
+    fn visit_i64<E: Error>(self, position: i64) -> Result<PositionText, E> {
+        let wrong = |_| E::invalid_value(Unexpected::Signed(position), &self);
+        position.try_into().map(PositionText).map_err(wrong)
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<PositionText, E> {
-        let wrong = |_| E::invalid_value(Unexpected::Str(text), &self);
-        text.parse().map(PositionText).map_err(wrong)
+    fn visit_u64<E: Error>(self, position: u64) -> Result<PositionText, E> {
+        let wrong = |_| E::invalid_value(Unexpected::Unsigned(position), &self);
+        let position = i64::try_from(position).map_err(wrong)?;
+        self.visit_i64(position)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<PositionText, E> {
+        let digits = (1..=DIGITS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        let position = digits.then(|| text.parse::<i64>().ok()).flatten();
+        let position = position.and_then(|position| position.try_into().ok());
+        position
+            .map(PositionText)
+            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
 
@@ -149,14 +182,12 @@ pub(crate) async fn replay(
     MaybeJson(input): MaybeJson<ReplayInput>,
 ) -> Reply<Json<ReplayAnswer>> {
     caller.require(Scope::Ingest)?;
-    let mut wanted = input.positions;
-    if wanted
-        .as_ref()
-        .is_some_and(|positions| positions.len() > PAGE_ROWS_MAX)
-    {
+    let named = input.positions;
+    if named.as_ref().is_some_and(|named| named.len() > PAGE_ROWS_MAX) {
         let detail = format!("has more than {PAGE_ROWS_MAX} positions: leave it out to replay all");
         return Err(Problem::invalid("/positions", detail).into());
     }
+    let mut wanted: Option<BTreeSet<PositionText>> = named.map(|named| named.into_iter().collect());
     let mut answer = ReplayAnswer::default();
     let mut cursor = Cursor::after(REPLAY, input.cursor.as_deref())?;
     let mut looked_at = 0;

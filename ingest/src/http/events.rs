@@ -55,7 +55,7 @@ enum Wait {
         ("ce-type" = Option<String>, Header, description = "Binary mode: `type`"),
         ("ce-subject" = Option<String>, Header, description = "Binary mode: `subject`"),
         ("ce-time" = Option<String>, Header, description = "Binary mode: `time`, RFC 3339; the time of receipt unless sent"),
-        ("ce-specversion" = Option<String>, Header, description = "Binary mode: `1.0`"),
+        ("ce-specversion" = Option<String>, Header, pattern = r"^1\.0$", description = "Binary mode: `1.0`"),
         ("Content-Encoding" = Option<String>, Header, description = "`gzip` or `zstd`"),
     ),
     request_body(content(

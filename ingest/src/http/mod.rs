@@ -30,11 +30,13 @@ pub(crate) struct EventInput {
     /// Whose usage it is: 1 to 512 bytes.
     #[schema(min_length = 1, max_length = 512, example = "acme")]
     subject: String,
-    /// When it happened, RFC 3339, at most 5 minutes ahead; the time of receipt unless sent.
+    /// When it happened, RFC 3339, at most 5 minutes ahead; the time of receipt unless sent. Digits finer than a microsecond are
+    /// cut, and a second of 60 (`23:59:60`) is taken as 59: times that are the same then are equal, so an event sent again with
+    /// other finer digits is a duplicate.
     #[schema(format = DateTime, example = "2026-01-01T00:00:00Z")]
     time: Option<String>,
     /// "1.0" where it is sent.
-    #[schema(example = "1.0")]
+    #[schema(pattern = r"^1\.0$", example = "1.0")]
     specversion: Option<String>,
     /// What meters read; `{}` unless sent.
     #[schema(value_type = Option<Object>)]
@@ -57,11 +59,13 @@ pub(crate) struct OpenMeterEventInput {
     /// Whose usage it is: 1 to 512 bytes.
     #[schema(min_length = 1, max_length = 512, example = "customer-1")]
     subject: String,
-    /// When it happened, RFC 3339, at most 5 minutes ahead; the time of receipt unless sent.
+    /// When it happened, RFC 3339, at most 5 minutes ahead; the time of receipt unless sent. Digits finer than a microsecond are
+    /// cut, and a second of 60 (`23:59:60`) is taken as 59: times that are the same then are equal, so an event sent again with
+    /// other finer digits is a duplicate.
     #[schema(format = DateTime, example = "2026-01-01T00:00:00Z")]
     time: Option<String>,
     /// "1.0" where it is sent.
-    #[schema(example = "1.0")]
+    #[schema(pattern = r"^1\.0$", example = "1.0")]
     specversion: Option<String>,
     /// What meters read; `{}` unless sent.
     #[schema(value_type = Option<Object>)]

@@ -330,6 +330,12 @@ async fn a_replay_is_asked_for_strictly() {
         json!({"position": 1}),
         json!({"positions": ["x"]}),
         json!({"positions": [-1]}),
+        json!({"positions": ["+1"]}),
+        json!({"positions": [""]}),
+        json!({"positions": [9_223_372_036_854_775_808_u64]}),
+        json!({"positions": ["9223372036854775808"]}),
+        json!({"positions": [1e300]}),
+        json!({"positions": vec![1; 1_001]}),
         json!({"positions": (0..1_001).collect::<Vec<_>>()}),
         json!([]),
     ] {
@@ -346,14 +352,42 @@ async fn a_replay_is_asked_for_strictly() {
         assert_eq!(error["pointer"], "/positions/1", "{position}");
         let said = error["detail"].as_str().unwrap();
         assert!(
-            said.ends_with("expected a position: a number of decimal digits, or a string of them"),
+            said.ends_with(
+                "expected a position: a whole number up to 9223372036854775807, or a string of its decimal digits"
+            ),
             "{said}"
         );
     }
     assert_eq!(
-        replay(&gateway, json!({"positions": [1, "2"]})).await.json["rejected"],
+        replay(
+            &gateway,
+            json!({"positions": [1, "2", 9_223_372_036_854_775_807_i64, "9223372036854775807"]})
+        )
+        .await
+        .json["rejected"],
         0
     );
+}
+
+#[tokio::test]
+async fn a_position_is_one_however_it_is_written_and_however_often() {
+    let gateway = with_letters().await;
+    let listed = gateway.get("/v1/events/dead-letters").await;
+    let broken = listed.json["data"][1]["position"].as_str().unwrap().to_owned();
+    for sent in [
+        broken.clone(),
+        format!("\"{broken}\""),
+        format!("{broken}.0"),
+        format!("{broken}0e-1"),
+        format!("{broken}, {broken}, \"{broken}\""),
+        ["1e3", &broken].join(","),
+    ] {
+        let body = format!("{{\"positions\": [{sent}]}}");
+        let path = "/v1/events/dead-letters/replay";
+        let answer = gateway.post(path, "application/json", body).await;
+        assert_eq!(answer.status, 200, "{sent}: {}", answer.json);
+        assert_eq!(answer.json["rejected"], 1, "{sent}");
+    }
 }
 
 #[tokio::test]

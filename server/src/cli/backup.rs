@@ -135,6 +135,7 @@ fn command_error(error: BackupError) -> CommandError {
         BackupError::Damaged { .. } => CommandError::negative(text),
         BackupError::Exists(_)
         | BackupError::Within(_)
+        | BackupError::Used(_)
         | BackupError::NoBackup(_)
         | BackupError::DataDir(DataDirError::NotEmpty(_) | DataDirError::Absent(_)) => {
             CommandError::usage(text)

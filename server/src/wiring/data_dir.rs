@@ -3,7 +3,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use serde::{Deserialize, Serialize};
 use turnpike_domain::limits::PARTITIONS_MAX;
 use turnpike_stores::fault::FailPoints;
@@ -72,6 +72,12 @@ pub(crate) enum DataDirError {
         "a restore into {0} was interrupted, so it is not whole: run `turnpike restore` into it again, which begins anew"
     )]
     HalfRestored(PathBuf),
+    /// A backup that was being made there is not whole.
+    #[error(
+        "{0} is not whole: `turnpike backup` is making a backup in it, or was interrupted ({0}/{BACKING_UP}), and the next one to that name \
+         deletes what is there; take the backup again, and `turnpike restore` it into another directory"
+    )]
+    HalfBackedUp(PathBuf),
     /// Something is there already.
     #[error("{0} is not empty: a backup is restored into a directory that is empty or not there")]
     NotEmpty(PathBuf),
@@ -101,6 +107,8 @@ pub(super) const DATA: [&str; 3] = ["log", "views", "turnpike.db"];
 pub(super) const BACKUP: &str = "backup.json";
 /// Stands in a directory until a restore into it has ended.
 pub(super) const RESTORING: &str = "restore.incomplete";
+/// Stands in a directory in which a backup is being made, from before anything else does: all in it may go.
+pub(super) const BACKING_UP: &str = ".backup-incomplete";
 /// Files and directories that belong here beside [`FORMAT`] and [`DATA`]: the lock, and what SQLite keeps while the database is made,
 /// is open or was not closed.
 pub(super) const BESIDE: [&str; 4] = [
@@ -271,6 +279,9 @@ fn refuse_unfit(path: &Path) -> Result<(), DataDirError> {
     if path.join(RESTORING).exists() {
         return Err(DataDirError::HalfRestored(path.to_owned()));
     }
+    if path.join(BACKING_UP).exists() {
+        return Err(DataDirError::HalfBackedUp(path.to_owned()));
+    }
     Ok(())
 }
 
@@ -291,7 +302,7 @@ fn refuse_unlabelled(path: &Path) -> Result<(), DataDirError> {
     })
 }
 
-/// Locks the directory against all other processes.
+/// Locks the directory against all other processes. A link in the lock's place is not followed.
 pub(super) fn lock(path: &Path) -> Result<File, DataDirError> {
     let file = path.join("lock");
     let failed = |error: io::Error| DataDirError::Io {
@@ -303,6 +314,7 @@ pub(super) fn lock(path: &Path) -> Result<File, DataDirError> {
         .truncate(false)
         .write(true)
         .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(&file)
         .map_err(failed)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -391,18 +403,19 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_and_a_half_restored_directory_are_not_used() {
-        for (file, backup) in [(BACKUP, true), (RESTORING, false)] {
+    fn a_backup_and_what_an_interrupted_command_left_are_not_used() {
+        for (file, told) in [
+            (BACKUP, "is a backup"),
+            (RESTORING, "a restore into"),
+            (BACKING_UP, "is not whole"),
+        ] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path();
             for labelled in [false, true] {
                 fs::write(path.join(file), "").unwrap();
                 for opened in [open(path, 2), DataDir::open(path), DataDir::look(path)] {
-                    let told = matches!(
-                        (&opened, backup),
-                        (Err(DataDirError::Backup(_)), true) | (Err(DataDirError::HalfRestored(_)), false)
-                    );
-                    assert!(told, "{labelled} {opened:?}");
+                    let refused = opened.map(|_| ()).unwrap_err().to_string();
+                    assert!(refused.contains(told), "{labelled} {refused}");
                 }
                 fs::remove_file(path.join(file)).unwrap();
                 drop(open(path, 2).unwrap());

@@ -1,6 +1,7 @@
 //! R26: the machine is lost, and a backup that was taken under load is restored elsewhere.
 
 mod load;
+mod places;
 mod refused;
 
 use std::path::{Path, PathBuf};

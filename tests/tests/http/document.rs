@@ -194,6 +194,53 @@ async fn what_is_sent_is_described_as_it_is_taken() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_of_what_is_sent_are_described() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let app = app(&directory, &[]).await;
+    let (_, document) = app.caller("none").get("/openapi.json").await;
+    let schemas = &document["components"]["schemas"];
+    let kind = &schemas["MeterDefinition"]["properties"]["event_type"];
+    assert_eq!((&kind["minLength"], &kind["maxLength"]), (&json!(1), &json!(512)));
+    for body in ["EventInput", "OpenMeterEventInput"] {
+        let fields = &schemas[body]["properties"];
+        assert_eq!(fields["specversion"]["pattern"], r"^1\.0$", "{body}");
+        let told = fields["time"]["description"].as_str().expect("a description");
+        assert!(
+            told.contains("microsecond") && told.contains(":60"),
+            "{body}: {told}"
+        );
+    }
+    let positions = &schemas["ReplayInput"]["properties"]["positions"];
+    let unique = positions["uniqueItems"].as_bool().unwrap_or_default();
+    assert_eq!(
+        (unique, &positions["maxItems"]),
+        (false, &json!(1_000)),
+        "{positions}"
+    );
+    let forms = &meant(&document, &positions["items"])["oneOf"];
+    assert_eq!(forms[0]["type"], "integer", "{forms}");
+    assert_eq!(
+        (&forms[0]["format"], &forms[0]["minimum"]),
+        (&json!("int64"), &json!(0))
+    );
+    assert_eq!(
+        (&forms[1]["type"], &forms[1]["pattern"]),
+        (&json!("string"), &json!("^[0-9]{1,19}$"))
+    );
+    for (position, taken) in [
+        (json!(i64::MAX), true),
+        (json!(i64::MAX.to_string()), true),
+        (json!(i64::MAX as u64 + 1), false),
+        (json!("9223372036854775808"), false),
+    ] {
+        let path = "/v1/events/dead-letters/replay";
+        let body = json!({"positions": [position, position]});
+        let (status, answer) = app.admin().post(path, &body).await;
+        assert_eq!(status == 200, taken, "{body}: {answer}");
+    }
+}
+
 /// A cursor that the list of features gave.
 async fn cursor_of_features(app: &App) -> String {
     for key in ["a", "b"] {

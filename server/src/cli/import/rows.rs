@@ -124,8 +124,8 @@ fn csv_event(header: &[String], fields: &[Vec<u8>], rules: &Rules, id: String) -
 /// How a line becomes an event: it, or why the line is refused. An error ends the import.
 type LineEvent<'a> = dyn FnMut(&str, &mut ContentIds) -> io::Result<Result<String, String>> + 'a;
 
-/// The longest line that is read; the server takes no longer event.
-pub(super) const LINE_BYTES_MAX: usize = turnpike_domain::limits::EVENT_BYTES_MAX + 1;
+/// The longest line that is read, with CR and LF; the server takes no longer event.
+pub(super) const LINE_BYTES_MAX: usize = turnpike_domain::limits::EVENT_BYTES_MAX + 2;
 
 /// A line with what ends it; not whole where it is longer than [`LINE_BYTES_MAX`].
 pub(super) struct Line {

@@ -6,6 +6,30 @@ use rustix::fs::Mode;
 
 use crate::wiring::data_dir::{BESIDE, DATA, DataDir, DataDirError, FORMAT, RESTORING, lock, sync};
 
+/// Whether a file of ours says what a directory is: a link of that name is somebody else's.
+pub(super) fn is_marked(marker: &Path) -> bool {
+    fs::symlink_metadata(marker).is_ok_and(|metadata| metadata.is_file())
+}
+
+/// Makes the file that says what a directory is. One that is there already keeps its bytes, and a link is not followed.
+pub(super) fn mark(marker: &Path) -> io::Result<()> {
+    match File::create_new(marker) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_marked(marker) => Ok(()),
+        made => made.map(drop),
+    }
+}
+
+/// Whether a directory has no other entries than `these`.
+pub(super) fn has_only(path: &Path, these: &[&str]) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if !these.iter().any(|this| name == *this) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// A directory into which a backup is restored: locked, and refused to everybody else until that has ended. Dropped before, what
 /// was made in it is removed.
 #[derive(Debug)]
@@ -25,22 +49,15 @@ impl Claimed {
         rustix::process::umask(Mode::from_raw_mode(0o077));
         fs::create_dir_all(path).map_err(failed)?;
         let marker = path.join(RESTORING);
-        if !marker.exists() {
-            // A file system of its own has a directory for what its check finds; a lock alone is left by a stop right behind it.
-            let mut entries = fs::read_dir(path).map_err(failed)?.filter_map(Result::ok);
-            if entries.any(|entry| {
-                !["lost+found", "lock"]
-                    .map(Into::into)
-                    .contains(&entry.file_name())
-            }) {
-                return Err(DataDirError::NotEmpty(path.to_owned()));
-            }
+        // A file system of its own has a directory for what its check finds; a lock alone is left by a stop right behind it.
+        if !is_marked(&marker) && !has_only(path, &["lost+found", "lock"]).map_err(failed)? {
+            return Err(DataDirError::NotEmpty(path.to_owned()));
         }
         let claimed = Self {
             path: path.to_owned(),
             lock: Some(lock(path)?),
         };
-        File::create(&marker).map_err(failed)?;
+        mark(&marker).map_err(failed)?;
         claimed.clear().map_err(failed)?;
         sync(path).map_err(failed)?;
         Ok(claimed)

@@ -33,6 +33,9 @@ pub(crate) enum BackupError {
     /// Another process writes there.
     #[error("another backup is being written to {0}: wait for it, or choose another name")]
     Busy(PathBuf),
+    /// A process uses it, whatever is in it.
+    #[error("{0} is in use by another process (lock file {0}/lock): choose another name for the backup")]
+    Used(PathBuf),
     /// The disk would be full.
     #[error(
         "there is not enough space for {path}: {needed} bytes are needed and {free} may be used (of the disk with the data, 5 % are left \

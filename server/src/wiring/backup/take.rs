@@ -13,10 +13,11 @@ use turnpike_stores::embedded::{log, views};
 use turnpike_stores::machine::MachineClock;
 use turnpike_stores::sql::{self, SqlPlace};
 
+use super::claim::{has_only, is_marked, mark};
 use super::files::{Copying, Source, bytes_below};
 use super::list::{List, LogPart};
 use super::{BackupError, Progress};
-use crate::wiring::data_dir::{BACKUP, DataDir, FORMAT, sync};
+use crate::wiring::data_dir::{BACKING_UP, BACKUP, DataDir, DataDirError, FORMAT, lock, sync};
 use crate::wiring::stores::Stores;
 
 /// What a backup came to.
@@ -177,7 +178,8 @@ fn again<T>(mut attempt: impl FnMut() -> Result<T, BackupError>) -> Result<T, Ba
 
 /// What was copied must be what a start demands.
 async fn together(scratch: &Path) -> Result<(), BackupError> {
-    let copy = DataDir::look(scratch)?;
+    // Not looked at as others do, whom its mark refuses.
+    let copy = DataDir::finish(scratch, None)?;
     Stores::check_together(&copy).await?;
     Ok(sql::settle(&SqlPlace::File(copy.database())).await?)
 }
@@ -239,9 +241,6 @@ fn name(path: &Path) -> String {
         .into_owned()
 }
 
-/// Stands in a directory in which a backup is being made, from before anything else does: all in it may go.
-const MARK: &str = ".backup-incomplete";
-
 /// A directory beside the target, which becomes the target when it is whole. Dropped before, it is removed.
 struct Scratch {
     path: PathBuf,
@@ -272,16 +271,23 @@ impl Scratch {
             return Err(BackupError::Exists(target));
         }
         claim(&path)?;
-        let lock = File::open(&path).map_err(BackupError::io("opening", &path))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let writing = File::open(&path).map_err(BackupError::io("opening", &path))?;
+        if flock(&writing, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(BackupError::Busy(target));
         }
+        // Whoever serves it has that lock, whatever else is there; whoever has taken it once it was marked goes away again.
+        let used = lock(&path).map_err(|error| match error {
+            DataDirError::InUse(path) => BackupError::Used(path),
+            other => other.into(),
+        })?;
+        check_ours(&path)?;
         let scratch = Self {
             path,
             target,
-            lock: Some(lock),
+            lock: Some(writing),
         };
-        let begun = File::create(scratch.path.join(MARK)).and_then(|_| scratch.clear());
+        let begun = mark(&scratch.path.join(BACKING_UP)).and_then(|()| scratch.clear());
+        drop(used);
         begun.map_err(BackupError::io("emptying", &scratch.path))?;
         Ok(scratch)
     }
@@ -291,7 +297,7 @@ impl Scratch {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let path = entry.path();
-            if entry.file_name() == MARK {
+            if entry.file_name() == BACKING_UP {
                 continue;
             }
             if entry.file_type()?.is_dir() {
@@ -314,7 +320,7 @@ impl Scratch {
         }
         fs::rename(&self.path, &self.target).map_err(BackupError::io("naming", &self.target))?;
         self.lock = None;
-        let mark = self.target.join(MARK);
+        let mark = self.target.join(BACKING_UP);
         fs::remove_file(&mark).map_err(BackupError::io("removing", &mark))?;
         let parent = self
             .target
@@ -334,9 +340,14 @@ fn claim(path: &Path) -> Result<(), BackupError> {
     if error.kind() != std::io::ErrorKind::AlreadyExists {
         return Err(BackupError::io("making", path)(error));
     }
+    check_ours(path)
+}
+
+fn check_ours(path: &Path) -> Result<(), BackupError> {
     let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-    let is_empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    if is_directory && (path.join(MARK).is_file() || is_empty()) {
+    // A lock alone is left by a stop right behind it.
+    let ours = || is_marked(&path.join(BACKING_UP)) || has_only(path, &["lock"]).unwrap_or(false);
+    if is_directory && ours() {
         return Ok(());
     }
     Err(BackupError::Exists(path.to_owned()))
