@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::time::Timestamp;
 
 fn document(value: serde_json::Value) -> CatalogDocument {
     serde_json::from_value(value).unwrap()
