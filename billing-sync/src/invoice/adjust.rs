@@ -51,9 +51,9 @@ impl BillingSync {
         let lines = self.parts.store.billed_lines(scope.tenant, filter).await??;
         let earlier = lines.iter().filter(|line| line.period.end <= scope.period.end);
         let billed = sum_billed(earlier)?.into_iter();
-        let is_gone = |meter: &&String| !catalog.meters.contains_key(*meter);
+        let is_gone = |meter: &String| !catalog.meters.contains_key(meter);
         let (gone, mut billed): (Vec<_>, Vec<_>) =
-            billed.partition(|one| one.price.meter.as_ref().filter(is_gone).is_some());
+            billed.partition(|one| one.price.meter.as_ref().is_some_and(is_gone));
         for one in &mut billed {
             one.counted = self.counted_now(scope.tenant, &scope.subscription.customer, one)?;
         }
