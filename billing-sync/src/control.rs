@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use turnpike_domain::catalog::Customer;
+use turnpike_domain::catalog::{CatalogUse, Customer};
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::control::{ControlState, ControlStore, Decision};
 use turnpike_domain::port::directory::Directory;
@@ -25,6 +25,8 @@ pub struct Control {
     pub randomness: Arc<dyn Randomness>,
     /// How far new meters are.
     pub history: Arc<dyn History>,
+    /// See [`crate::BillingOptions::late_days`].
+    pub late_days: u32,
 }
 
 impl Control {
@@ -44,9 +46,38 @@ impl Control {
         (changing.tenant(), self.clock.now(changing.tenant()))
     }
 
+    /// What a change of a tenant's catalog is asked for.
+    pub(crate) fn catalog_at(&self, tenant: TenantId) -> CatalogAt {
+        CatalogAt {
+            tenant,
+            now: self.clock.now(tenant),
+            late_days: self.late_days,
+        }
+    }
+
     /// A customer that was not erased.
     pub(crate) fn customer(&self, tenant: TenantId, key: &str) -> Result<Arc<Customer>, Problem> {
         living_customer(self.directory.as_ref(), tenant, key)
+    }
+}
+
+/// Whose catalog is changed, and the instant that it is decided for, by the tenant's own clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CatalogAt {
+    pub(crate) tenant: TenantId,
+    now: Timestamp,
+    late_days: u32,
+}
+
+impl CatalogAt {
+    /// What refers to the catalog then.
+    pub(crate) fn used(self, state: &dyn ControlState) -> CatalogUse {
+        state.catalog_use(self.tenant, self.now, self.late_days)
+    }
+
+    /// The same, for showing what a change would do.
+    pub(crate) fn shown(self, store: &dyn ControlStore) -> CatalogUse {
+        store.catalog_use(self.tenant, self.now, self.late_days)
     }
 }
 

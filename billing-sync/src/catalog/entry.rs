@@ -4,13 +4,12 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use turnpike_domain::catalog::{Catalog, CatalogKind, CatalogPlan, change_catalog};
-use turnpike_domain::identity::{Scope, TenantId};
+use turnpike_domain::identity::Scope;
 use turnpike_domain::port::control::{AuditNote, ControlState, Decision, answer_of};
 use turnpike_domain::problem::Problem;
-use turnpike_domain::time::Timestamp;
 use turnpike_http::{Answered, Caller, Changing, Page, PageQuery, Reply};
 
-use crate::control::{Control, agree, page_of};
+use crate::control::{CatalogAt, Control, agree, page_of};
 
 /// A kind of catalog entry, in the shape that callers send and see.
 pub(super) trait Entry: Clone + Serialize + Send + 'static {
@@ -85,7 +84,7 @@ pub(super) async fn put<E: Entry>(
 ) -> Reply<Answered> {
     changing.require(Scope::Admin)?;
     agree("/key", key, body.key())?;
-    let (at, asked) = (control.at(changing), body.clone());
+    let (at, asked) = (control.catalog_at(changing.tenant()), body.clone());
     control
         .change(changing, &asked, move |state| decide_put(state, at, body))
         .await
@@ -93,21 +92,15 @@ pub(super) async fn put<E: Entry>(
 
 pub(super) async fn remove<E: Entry>(control: &Control, changing: &Changing, key: String) -> Reply<Answered> {
     changing.require(Scope::Admin)?;
-    let at = control.at(changing);
+    let at = control.catalog_at(changing.tenant());
     control
         .change(changing, &(), move |state| decide_remove::<E>(state, at, &key))
         .await
 }
 
-fn decide_put<E: Entry>(
-    state: &dyn ControlState,
-    (tenant, now): (TenantId, Timestamp),
-    mut entry: E,
-) -> Result<Decision, Problem> {
-    let (current, key) = (state.catalog(tenant), entry.key().clone());
-    let plan = change_catalog(&current, &state.catalog_use(tenant, now), |plan| {
-        entry.put_into(plan, state)
-    })?;
+fn decide_put<E: Entry>(state: &dyn ControlState, at: CatalogAt, mut entry: E) -> Result<Decision, Problem> {
+    let (current, key) = (state.catalog(at.tenant), entry.key().clone());
+    let plan = change_catalog(&current, &at.used(state), |plan| entry.put_into(plan, state))?;
     let answer = answer_of(&E::find(&plan.after, &key))?;
     let note = AuditNote::new(E::PUT, format!("{}/{key}", E::KIND.name()));
     if !plan.diff.created.is_empty() {
@@ -121,13 +114,9 @@ fn decide_put<E: Entry>(
     Ok(Decision::changed(plan.effects, note, 200, answer))
 }
 
-fn decide_remove<E: Entry>(
-    state: &dyn ControlState,
-    (tenant, now): (TenantId, Timestamp),
-    key: &str,
-) -> Result<Decision, Problem> {
-    let current = state.catalog(tenant);
-    let plan = change_catalog(&current, &state.catalog_use(tenant, now), |plan| {
+fn decide_remove<E: Entry>(state: &dyn ControlState, at: CatalogAt, key: &str) -> Result<Decision, Problem> {
+    let current = state.catalog(at.tenant);
+    let plan = change_catalog(&current, &at.used(state), |plan| {
         plan.remove(E::KIND, key);
         Ok(())
     })?;

@@ -107,7 +107,8 @@ async fn put(
     entry::put(&control, &changing, &key, body).await
 }
 
-/// Takes a meter away. Refused while a feature or price refers to it. A meter made later under the same key fills itself anew.
+/// Takes a meter away. Refused while a feature or price refers to it, and while late usage of closed periods that it was
+/// billed by is billed or listed: the detail says until when. A meter made later under the same key fills itself anew.
 #[utoipa::path(
     delete, path = "/v1/meters/{key}", tag = "Catalog", operation_id = "delete_meter",
     params(("key" = String, Path)),

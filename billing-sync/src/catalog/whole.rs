@@ -8,15 +8,14 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use turnpike_domain::catalog::{Catalog, CatalogDiff, CatalogDocument, apply_document};
-use turnpike_domain::identity::{MeterId, Scope, TenantId};
+use turnpike_domain::identity::{MeterId, Scope};
 use turnpike_domain::port::control::{AuditNote, ControlState, Decision, answer_of};
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_domain::time::Timestamp;
 use turnpike_http::{Answered, Caller, Changing, JsonBody, ProblemBody, Reply};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::control::Control;
+use crate::control::{CatalogAt, Control};
 
 pub(super) fn router() -> OpenApiRouter<Arc<Control>> {
     OpenApiRouter::new()
@@ -127,10 +126,10 @@ async fn diff(
     JsonBody(body): JsonBody<CatalogRequest>,
 ) -> Reply<Json<CatalogDiff>> {
     caller.require(Scope::Admin)?;
-    let (tenant, now) = (caller.tenant, control.clock.now(caller.tenant));
-    let current = control.directory.catalog(tenant);
+    let at = control.catalog_at(caller.tenant);
+    let current = control.directory.catalog(at.tenant);
     body.check_version(&current)?;
-    let used = control.store.catalog_use(tenant, now);
+    let used = at.shown(control.store.as_ref());
     let plan = apply_document(&current, body.document(), &used, || MeterId(0))?;
     Ok(Json(plan.diff))
 }
@@ -147,21 +146,17 @@ async fn apply(
     JsonBody(body): JsonBody<CatalogRequest>,
 ) -> Reply<Answered> {
     changing.require(Scope::Admin)?;
-    let at = control.at(&changing);
+    let at = control.catalog_at(changing.tenant());
     let asked = body.clone();
     control
         .change(&changing, &asked, move |state| decide_apply(state, at, body))
         .await
 }
 
-fn decide_apply(
-    state: &dyn ControlState,
-    (tenant, now): (TenantId, Timestamp),
-    body: CatalogRequest,
-) -> Result<Decision, Problem> {
-    let current = state.catalog(tenant);
+fn decide_apply(state: &dyn ControlState, at: CatalogAt, body: CatalogRequest) -> Result<Decision, Problem> {
+    let current = state.catalog(at.tenant);
     body.check_version(&current)?;
-    let used = state.catalog_use(tenant, now);
+    let used = at.used(state);
     let mut plan = apply_document(&current, body.document(), &used, || state.next_meter_id())?;
     if plan.effects.is_empty() {
         return Ok(Decision::unchanged(answer_of(&plan.diff)?));

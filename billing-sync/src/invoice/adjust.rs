@@ -1,5 +1,6 @@
 //! Periods that are closed, looked at again: what came late, was voided or amended.
 
+use turnpike_domain::catalog::Catalog;
 use turnpike_domain::invoice::{Basis, BilledUsage, Line, LineKind, sum_billed};
 use turnpike_domain::port::billing::BilledFilter;
 use turnpike_domain::problem::Problem;
@@ -21,6 +22,8 @@ pub(super) struct Looked {
     pub(super) listed: Vec<BilledUsage>,
     /// The lines that say so.
     pub(super) lines: Vec<Line>,
+    /// Why some can no longer be corrected.
+    pub(super) uncorrected: Option<Problem>,
 }
 
 pub(super) fn days_before(at: Timestamp, days: u32) -> Timestamp {
@@ -37,7 +40,7 @@ impl BillingSync {
     ///
     /// The time goes back from the last look: what came since then for a period that had ended less than that long before
     /// was on no invoice yet, however long either period is.
-    pub(super) async fn look_back(&self, scope: &Scope<'_>) -> Result<Looked, Problem> {
+    pub(super) async fn look_back(&self, scope: &Scope<'_>, catalog: &Catalog) -> Result<Looked, Problem> {
         let options = &self.parts.options;
         let horizon = days_before(scope.last_look, options.look_back_days);
         let filter = BilledFilter {
@@ -47,7 +50,10 @@ impl BillingSync {
         };
         let lines = self.parts.store.billed_lines(scope.tenant, filter).await??;
         let earlier = lines.iter().filter(|line| line.period.end <= scope.period.end);
-        let mut billed = sum_billed(earlier)?;
+        let billed = sum_billed(earlier)?.into_iter();
+        let is_gone = |meter: &String| !catalog.meters.contains_key(meter);
+        let (gone, mut billed): (Vec<_>, Vec<_>) =
+            billed.partition(|one| one.price.meter.as_ref().is_some_and(is_gone));
         for one in &mut billed {
             one.counted = self.counted_now(scope.tenant, &scope.subscription.customer, one)?;
         }
@@ -58,8 +64,19 @@ impl BillingSync {
             adjusted,
             listed,
             lines,
+            uncorrected: gone.first().map(uncorrected),
         })
     }
+}
+
+/// Meters stay while what they counted is looked at, but earlier builds let them go.
+fn uncorrected(billed: &BilledUsage) -> Problem {
+    let meter = billed.price.meter.as_deref().unwrap_or_default();
+    let mut problem = Problem::not_found("meter", meter);
+    problem
+        .detail
+        .push_str(": late usage of closed periods that it counted cannot be found any more");
+    problem
 }
 
 /// The line for a difference between what was billed and what the period costs now; `None` without one.

@@ -30,6 +30,10 @@ pub(super) struct Billed {
     pub(super) late: Vec<LateUsage>,
     /// Why it could not be billed further.
     pub(super) failure: Option<Problem>,
+    /// Why some closed periods can no longer be corrected; the others were.
+    pub(super) uncorrected: Option<Problem>,
+    /// Until when what came late for it is known now, where it is over.
+    pub(super) settled: Option<Timestamp>,
     /// When something is due next; at once where that is not known.
     pub(super) next: Timestamp,
     /// How often the subscription was changed by that.
@@ -39,7 +43,8 @@ pub(super) struct Billed {
 /// A subscription on its way.
 struct Going {
     subscription: Arc<Subscription>,
-    due: Timestamp,
+    /// Until when it was settled before.
+    settled: Option<Timestamp>,
     closed_until: Option<Timestamp>,
     stopped: bool,
     /// Whether it is closed to its end.
@@ -48,23 +53,24 @@ struct Going {
 }
 
 impl BillingSync {
-    /// Closes the periods of these subscriptions, each of which is due since an instant, that ended by `until`. One that cannot be billed says so, and keeps no
-    /// other from it. The caller holds the tenant's turn.
+    /// Closes the periods of these subscriptions that ended by `until`. One that cannot be billed says so, and keeps no
+    /// other from it. The caller holds the tenant's turn, and keeps until when they are settled with what it lists.
     pub(super) async fn bill(
         &self,
         tenant: TenantId,
-        subscriptions: Vec<(Arc<Subscription>, Timestamp)>,
+        subscriptions: Vec<Arc<Subscription>>,
         until: Timestamp,
         asked: Asked<'_>,
     ) -> Result<Vec<Billed>, Problem> {
-        let ids = subscriptions
-            .iter()
-            .map(|(subscription, _)| subscription.id.clone());
-        let closed_until = self.parts.store.closed_until(tenant, ids.collect()).await?;
+        let ids: Vec<String> = subscriptions.iter().map(|one| one.id.clone()).collect();
+        let store = &self.parts.store;
+        let closed_until = store.closed_until(tenant, ids.clone()).await?;
+        let settled = store.settled_until(tenant, ids).await?;
+        let known = closed_until.into_iter().zip(settled);
         let mut going: Vec<Going> = subscriptions
             .into_iter()
-            .zip(closed_until)
-            .map(|((subscription, due), closed_until)| Going::new(subscription, due, closed_until))
+            .zip(known)
+            .map(|(subscription, known)| Going::new(subscription, known))
             .collect();
         for _ in 0..PERIODS_MAX {
             if !self.bill_round(tenant, &mut going, until, asked).await {
@@ -172,19 +178,23 @@ impl BillingSync {
         let Some(end) = subscription.ends_at.filter(|end| one.at_end && *end <= now) else {
             return Ok(());
         };
-        let scope = Scope {
-            tenant,
-            subscription,
-            period: TimeRange::new(end, end),
-            // It is looked at once a day: at the latest a day before it fell due, however long nothing ran since.
-            last_look: days_before(one.due.min(now), 1),
-            over: true,
-        };
-        let (late, made) = self.settle(scope, asked).await?;
-        one.list(late);
-        one.billed.invoices += u64::from(made);
-        let options = &self.parts.options;
-        let looked_at = options.look_back_days.saturating_add(options.listed_days);
+        let looked_at = self.parts.options.looked_at_days();
+        let last_look = settled_until(end, one.settled);
+        if end > days_before(last_look, looked_at) {
+            let scope = Scope {
+                tenant,
+                subscription,
+                period: TimeRange::new(end, end),
+                last_look,
+                over: true,
+            };
+            let Some(settled) = self.settle(scope, asked).await? else {
+                return Ok(());
+            };
+            one.tell(settled.late, settled.uncorrected);
+            one.billed.invoices += u64::from(settled.invoiced);
+            one.billed.settled = Some(now);
+        }
         one.billed.next = if end <= days_before(now, looked_at) {
             Timestamp::MAX
         } else if self.is_test(tenant) {
@@ -197,11 +207,19 @@ impl BillingSync {
     }
 }
 
+/// Until when what came late is known for a subscription that ended: the lock of its last period knew all until its end.
+pub(super) fn settled_until(end: Timestamp, settled: Option<Timestamp>) -> Timestamp {
+    settled.map_or(end, |settled| settled.max(end))
+}
+
 impl Going {
-    const fn new(subscription: Arc<Subscription>, due: Timestamp, closed_until: Option<Timestamp>) -> Self {
+    const fn new(
+        subscription: Arc<Subscription>,
+        (closed_until, settled): (Option<Timestamp>, Option<Timestamp>),
+    ) -> Self {
         Self {
             subscription,
-            due,
+            settled,
             closed_until,
             stopped: false,
             at_end: false,
@@ -211,6 +229,8 @@ impl Going {
                 empty: 0,
                 late: Vec::new(),
                 failure: None,
+                uncorrected: None,
+                settled: None,
                 next: Timestamp::EPOCH,
                 changes: 0,
             },
@@ -218,7 +238,8 @@ impl Going {
     }
 
     /// Several periods that are closed in one go find the same.
-    fn list(&mut self, late: Vec<LateUsage>) {
+    fn tell(&mut self, late: Vec<LateUsage>, uncorrected: Option<Problem>) {
+        self.billed.uncorrected = uncorrected.or(self.billed.uncorrected.take());
         for one in late {
             if !self.billed.late.contains(&one) {
                 self.billed.late.push(one);
@@ -227,7 +248,7 @@ impl Going {
     }
 
     fn take(&mut self, period: TimeRange, closed: Closed) {
-        self.list(closed.late);
+        self.tell(closed.late, closed.uncorrected);
         self.billed.changes += closed.changes;
         match closed.step {
             Step::Final => self.billed.invoices += 1,

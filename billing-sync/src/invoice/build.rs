@@ -28,6 +28,8 @@ pub(super) struct Built {
     pub(super) watermark: Option<Watermark>,
     /// Late usage of periods that are too old for an adjustment.
     pub(super) late: Vec<LateUsage>,
+    /// Why some closed periods can no longer be corrected.
+    pub(super) uncorrected: Option<Problem>,
 }
 
 /// What an invoice is to be built for.
@@ -39,8 +41,8 @@ pub(super) struct Scope<'a> {
     pub(super) subscription: &'a Arc<Subscription>,
     /// The period to close; empty at the subscription's start and behind its end.
     pub(super) period: TimeRange,
-    /// What came before was looked at already: the boundary at which the period begins, or an instant not behind the look
-    /// before, when the subscription is over.
+    /// What came before was looked at already: the boundary at which the period begins, or, when the subscription is over,
+    /// the instant of the look before.
     pub(super) last_look: Timestamp,
     /// Whether the subscription is over, so that only adjustments are due.
     pub(super) over: bool,
@@ -95,7 +97,7 @@ impl BillingSync {
         } else {
             dues(scope.subscription, catalog, scope.period)?
         };
-        let looked = self.look_back(scope).await?;
+        let looked = self.look_back(scope, catalog).await?;
         let counted = self.counted(scope.tenant, &scope.subscription.customer, scope.period)?;
         let mut requests = Vec::new();
         for due in &due {
@@ -195,6 +197,7 @@ impl LineMaker {
             lines: lines.into_iter().map(Line::sealed).collect(),
             watermark: None,
             late,
+            uncorrected: looked.uncorrected.clone(),
         })
     }
 

@@ -54,8 +54,20 @@ pub(super) struct Closed {
     pub(super) step: Step,
     /// The late usage that is on no invoice.
     pub(super) late: Vec<LateUsage>,
+    /// Why some closed periods can no longer be corrected.
+    pub(super) uncorrected: Option<Problem>,
     /// How often its subscription was changed by that.
     pub(super) changes: i64,
+}
+
+/// What settling a subscription that is over came to.
+pub(super) struct Settled {
+    /// The late usage that is on no invoice.
+    pub(super) late: Vec<LateUsage>,
+    /// Why some closed periods can no longer be corrected.
+    pub(super) uncorrected: Option<Problem>,
+    /// Whether an invoice was made.
+    pub(super) invoiced: bool,
 }
 
 /// What is to be written.
@@ -93,30 +105,34 @@ impl BillingSync {
         let mut steps = Vec::with_capacity(scopes.len());
         for (scope, course) in scopes.iter().zip(courses) {
             steps.push(match course {
-                Course::Waits(until) => (Step::Waits(until), Vec::new()),
+                Course::Waits(until) => (Step::Waits(until), Vec::new(), None),
                 Course::Stands(invoice) => {
                     writing.finish(&invoice);
-                    (Step::Final, Vec::new())
+                    (Step::Final, Vec::new(), None)
                 }
                 Course::Build { standing, may_lock } => {
                     let mut built = built.next().unwrap_or_default();
-                    let late = std::mem::take(&mut built.late);
+                    let (late, uncorrected) = (std::mem::take(&mut built.late), built.uncorrected.take());
                     let step = self.step(scope, built, (standing, may_lock), &mut writing)?;
-                    (step, late)
+                    (step, late, uncorrected)
                 }
             });
         }
         let Some(changed) = self.write(tenant, writing).await? else {
             return Ok(None);
         };
-        let closed = scopes.iter().zip(steps).map(|(scope, (step, late))| {
-            let its = changed.iter().filter(|id| **id == scope.subscription.id);
-            Closed {
-                step,
-                late,
-                changes: i64::try_from(its.count()).unwrap_or(i64::MAX),
-            }
-        });
+        let closed = scopes
+            .iter()
+            .zip(steps)
+            .map(|(scope, (step, late, uncorrected))| {
+                let its = changed.iter().filter(|id| **id == scope.subscription.id);
+                Closed {
+                    step,
+                    late,
+                    uncorrected,
+                    changes: i64::try_from(its.count()).unwrap_or(i64::MAX),
+                }
+            });
         Ok(Some(closed.collect()))
     }
 
@@ -244,22 +260,27 @@ impl BillingSync {
         }
     }
 
-    /// A subscription that is over has no next invoice: what came late gets an invoice of its own. Answers the late
-    /// usage that is on none, and whether an invoice was made.
+    /// A subscription that is over has no next invoice: what came late gets an invoice of its own. `None`, and nothing is
+    /// written, where it was changed meanwhile.
     pub(super) async fn settle(
         &self,
         scope: Scope<'_>,
         asked: Asked<'_>,
-    ) -> Result<(Vec<LateUsage>, bool), Problem> {
+    ) -> Result<Option<Settled>, Problem> {
         let mut built = self.build(scope).await?;
-        let late = std::mem::take(&mut built.late);
+        let mut settled = Settled {
+            late: std::mem::take(&mut built.late),
+            uncorrected: built.uncorrected.take(),
+            invoiced: false,
+        };
         if built.lines.is_empty() {
-            return Ok((late, false));
+            return Ok(Some(settled));
         }
         let round = self.next_round(&scope).await?;
         let mut writing = Writing::of(&[scope], asked);
         writing.lock(self.draft(&scope, round, built)?);
-        Ok((late, self.write(scope.tenant, writing).await?.is_some()))
+        settled.invoiced = true;
+        Ok(self.write(scope.tenant, writing).await?.map(|_| settled))
     }
 
     pub(super) async fn next_round(&self, scope: &Scope<'_>) -> Result<u32, Problem> {

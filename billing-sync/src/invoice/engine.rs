@@ -32,6 +32,11 @@ impl BillingSync {
         billing
     }
 
+    /// See [`super::BillingOptions::late_days`].
+    pub fn late_days(&self) -> u32 {
+        self.parts.options.late_days()
+    }
+
     /// Stops looking for periods that ended. A step under way comes to its end.
     pub async fn stop(&self) {
         let checking = self.checking.lock().take();

@@ -42,6 +42,19 @@ pub struct BillingOptions {
     pub check_interval_s: u64,
 }
 
+impl BillingOptions {
+    /// How long behind its end a subscription is looked at for late usage, in days: then that is not even listed any more.
+    pub(super) const fn looked_at_days(&self) -> u32 {
+        self.look_back_days.saturating_add(self.listed_days)
+    }
+
+    /// How long behind the end of a closed period the meters that it was billed by must stay, in days. The last look may
+    /// come a day later.
+    pub const fn late_days(&self) -> u32 {
+        self.looked_at_days().saturating_add(1)
+    }
+}
+
 impl Default for BillingOptions {
     fn default() -> Self {
         Self {

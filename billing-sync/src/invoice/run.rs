@@ -67,15 +67,12 @@ impl BillingSync {
             let Some(last) = batch.last() else { break };
             run.cursor = Some(last.id.clone());
             let asked = Asked::ByRun(&run.id);
-            let now = self.parts.clock.now(tenant);
-            let subscriptions = batch.iter().map(|one| (Arc::clone(one), now));
-            let billed = self
-                .bill(tenant, subscriptions.collect(), run.period_end, asked)
-                .await?;
-            for (subscription, billed) in batch.iter().zip(billed) {
-                note(&mut run, &subscription.id, &billed);
+            let billed = self.bill(tenant, batch.clone(), run.period_end, asked).await?;
+            for (subscription, billed) in batch.iter().zip(&billed) {
+                note(&mut run, &subscription.id, billed);
             }
             self.parts.store.save_run(tenant, run.clone()).await?;
+            self.keep_settled(tenant, batch.iter().zip(&billed)).await?;
         }
         self.finish_run(tenant, run).await
     }
@@ -90,6 +87,15 @@ impl BillingSync {
         metrics::counter!("turnpike_billing_runs_total", "status" => if run.failed == 0 { "done" } else { "failed" })
             .increment(1);
         self.parts.store.save_run(tenant, run).await
+    }
+
+    async fn keep_settled(
+        &self,
+        tenant: TenantId,
+        billed: impl Iterator<Item = (&Arc<Subscription>, &Billed)> + Send,
+    ) -> Result<(), Problem> {
+        let settled = billed.filter_map(|(one, billed)| Some((one.id.clone(), billed.settled?)));
+        self.parts.store.settle(tenant, settled.collect()).await
     }
 
     async fn batch(
@@ -118,18 +124,21 @@ impl BillingSync {
             let now = self.parts.clock.now(tenant);
             let due = store.looks(tenant, now, after, BATCH).await?;
             let last = due.last().cloned();
-            let subscriptions = due.iter().map(|look| {
-                // At once, for it was changed: nothing is known of when it fell due before.
-                let since = Some(look.at).filter(|at| *at != Timestamp::EPOCH);
-                (Arc::clone(&look.subscription), since.unwrap_or(now))
-            });
+            let subscriptions: Vec<_> = due.iter().map(|look| Arc::clone(&look.subscription)).collect();
             let billed = self
-                .bill(tenant, subscriptions.collect(), now, Asked::ByClock)
+                .bill(tenant, subscriptions.clone(), now, Asked::ByClock)
+                .await?;
+            self.keep_settled(tenant, subscriptions.iter().zip(&billed))
                 .await?;
             let mut again = Vec::with_capacity(due.len());
             for (look, mut billed) in due.into_iter().zip(billed) {
                 billed.late = store.unlisted(tenant, billed.late).await?;
                 note(&mut run, &look.subscription.id, &billed);
+                if let Some(problem) = &billed.uncorrected {
+                    let id = &look.subscription.id;
+                    tracing::warn!(tenant = tenant.0, subscription = %id, %problem, "closed periods cannot be corrected");
+                    undone.tell(id, problem);
+                }
                 match billed.failure {
                     None => again.push(Look {
                         at: billed.next,
@@ -163,12 +172,15 @@ fn note(run: &mut BillingRun, subscription: &str, billed: &Billed) {
     run.late += billed.late.len() as u64;
     let room = BILLING_RUN_NOTES_MAX.saturating_sub(run.late_usage.len());
     run.late_usage.extend(billed.late.iter().take(room).cloned());
-    if let Some(problem) = &billed.failure {
-        let mut undone = Undone {
-            failed: run.failed,
-            failures: std::mem::take(&mut run.failures),
-        };
-        undone.note(subscription, problem);
-        (run.failed, run.failures) = (undone.failed, undone.failures);
+    let mut undone = Undone {
+        failed: run.failed,
+        failures: std::mem::take(&mut run.failures),
+    };
+    if let Some(problem) = &billed.uncorrected {
+        undone.tell(subscription, problem);
     }
+    if let Some(problem) = &billed.failure {
+        undone.note(subscription, problem);
+    }
+    (run.failed, run.failures) = (undone.failed, undone.failures);
 }

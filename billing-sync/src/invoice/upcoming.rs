@@ -9,7 +9,8 @@ use turnpike_domain::invoice::Invoice;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::TimeRange;
 
-use super::adjust::{days_before, midnight};
+use super::adjust::days_before;
+use super::bill::settled_until;
 use super::build::Scope;
 use super::charges::next_period;
 use super::engine::BillingSync;
@@ -65,12 +66,16 @@ impl BillingSync {
         over: &[Arc<Subscription>],
     ) -> Result<Option<Invoice>, Problem> {
         let now = self.parts.clock.now(tenant);
-        let last_look = midnight(now);
-        for subscription in over {
-            let since = days_before(last_look, self.parts.options.look_back_days);
-            let Some(end) = subscription.ends_at.filter(|end| *end <= now && *end > since) else {
+        let ids = over.iter().map(|subscription| subscription.id.clone());
+        let settled = self.parts.store.settled_until(tenant, ids.collect()).await?;
+        for (subscription, settled) in over.iter().zip(settled) {
+            let Some(end) = subscription.ends_at.filter(|end| *end <= now) else {
                 continue;
             };
+            let last_look = settled_until(end, settled);
+            if end < days_before(last_look, self.parts.options.look_back_days) {
+                continue;
+            }
             let scope = Scope {
                 tenant,
                 subscription,

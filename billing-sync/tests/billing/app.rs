@@ -68,6 +68,7 @@ impl App {
             clock: clocks.clone(),
             randomness: randomness.clone(),
             history: usage.clone(),
+            late_days: BillingOptions::default().late_days(),
         };
         let billing = BillingSync::start(BillingParts {
             directory: shared.clone(),

@@ -218,6 +218,8 @@ async fn a_subscription_that_is_over_gets_a_closing_invoice() {
     for invoice in &all {
         assert_eq!(app.verify(invoice).await["verified"], true);
     }
+    app.at("2026-03-19T00:00:00Z");
+    app.run("2026-03-01T00:00:00Z").await;
     app.at("2026-03-20T00:00:00Z");
     app.usage.add("acme", "2026-01-12T00:00:00Z", "10000");
     let run = app.run("2026-03-01T00:00:00Z").await;

@@ -8,6 +8,7 @@ mod exports;
 mod hierarchy;
 mod life;
 mod oracle;
+mod over;
 mod page;
 mod periods;
 mod steps;

@@ -26,6 +26,8 @@ struct Record {
 pub(crate) struct FakeUsage {
     records: Mutex<Vec<Record>>,
     pub(crate) deleted: Mutex<bool>,
+    /// Meters that there are no more.
+    pub(crate) gone: Mutex<Vec<String>>,
     /// How often the log was read from its beginning.
     pub(crate) passes: AtomicUsize,
     /// How often sums were asked for.
@@ -127,6 +129,12 @@ impl UsageReader for FakeUsage {
         assert!(at_cut.is_none());
         self.reads.fetch_add(1, Ordering::Relaxed);
         let records = self.records.lock().len();
+        let gone = self.gone.lock();
+        if let Some(request) = requests.iter().find(|request| gone.contains(&request.meter)) {
+            let problem = Problem::not_found("meter", &request.meter);
+            return Box::pin(async move { Err(problem) });
+        }
+        drop(gone);
         let totals = self.sums(&requests, records);
         let meanwhile = self.meanwhile.lock().take();
         Box::pin(async move {

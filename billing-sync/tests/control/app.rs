@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::http::header;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
-use turnpike_billing_sync::{Control, control_router};
+use turnpike_billing_sync::{BillingOptions, Control, control_router};
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::port::BoxFuture;
 use turnpike_domain::port::history::{Backfill, DeadLetterPage, EventPage, EventQuery, History};
@@ -91,6 +91,7 @@ impl App {
             clock: clocks,
             randomness,
             history: Arc::new(HalfRead),
+            late_days: BillingOptions::default().late_days(),
         };
         let (router, _) = control_router(Arc::new(control)).split_for_parts();
         Self { router, store, clock }

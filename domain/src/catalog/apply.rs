@@ -8,25 +8,14 @@ use serde::Serialize;
 use super::check::Findings;
 use super::document::field_changes;
 use super::{
-    AddOn, Catalog, CatalogDiff, CatalogDocument, CatalogItem, CatalogKind, ChangedItem, Feature, Plan,
+    AddOn, Catalog, CatalogDiff, CatalogDocument, CatalogItem, CatalogKind, CatalogUse, ChangedItem, Feature,
+    Plan,
 };
 use crate::identity::MeterId;
 use crate::limits::CATALOG_ITEMS_MAX;
 use crate::meter::{Meter, MeterDefinition};
 use crate::port::control::Effect;
 use crate::problem::{Code, Problem};
-use crate::rating::Price;
-
-/// What refers to a catalog from outside of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CatalogUse {
-    /// Versions of plans that subscriptions run on, will run on, or still have to be billed for.
-    pub plans: BTreeSet<(String, u32)>,
-    /// The same for add-ons.
-    pub add_ons: BTreeSet<(String, u32)>,
-    /// Features that overrides and grants name.
-    pub features: BTreeSet<String>,
-}
 
 /// A change of a catalog, thought through.
 #[derive(Debug, Clone)]
@@ -233,113 +222,6 @@ impl CatalogPlan {
             });
         }
     }
-
-    /// An error when something that was taken away, or became another kind of feature, is still referred to.
-    pub(crate) fn check_use(&self, current: &Catalog, used: &CatalogUse) -> Result<(), Problem> {
-        for item in &self.diff.removed {
-            if let Some(by) = self.user_of(item, used) {
-                return Err(in_use(item.kind, &item.key, &by));
-            }
-        }
-        for item in self
-            .diff
-            .changed
-            .iter()
-            .filter(|item| item.kind == CatalogKind::Feature)
-        {
-            let kind = |catalog: &Catalog| catalog.features.get(&item.key).map(|feature| feature.kind);
-            let user = || self.user_of_feature(&item.key, used);
-            if kind(current) != kind(&self.after)
-                && let Some(by) = user()
-            {
-                return Err(in_use(item.kind, &item.key, &by));
-            }
-        }
-        Ok(())
-    }
-
-    fn user_of(&self, item: &CatalogItem, used: &CatalogUse) -> Option<String> {
-        let key = &item.key;
-        match item.kind {
-            CatalogKind::Meter => self.user_of_meter(key, used),
-            CatalogKind::Feature => self.user_of_feature(key, used),
-            CatalogKind::Plan => used
-                .plans
-                .iter()
-                .any(|(plan, _)| plan == key)
-                .then(|| "a subscription".to_owned()),
-            CatalogKind::AddOn => used
-                .add_ons
-                .iter()
-                .any(|(add_on, _)| add_on == key)
-                .then(|| "a subscription".to_owned()),
-        }
-    }
-
-    fn user_of_meter(&self, key: &str, used: &CatalogUse) -> Option<String> {
-        let named = |prices: &[Price]| prices.iter().any(|price| price.meter.as_deref() == Some(key));
-        let feature = self
-            .after
-            .features
-            .values()
-            .find(|feature| feature.meter.as_deref() == Some(key));
-        let plan = || {
-            self.plans(used)
-                .find(|plan| named(&plan.prices) || plan.prices_by_currency.values().any(|p| named(p)))
-        };
-        let add_on = || self.add_ons(used).find(|add_on| named(&add_on.prices));
-        feature
-            .map(|feature| format!("feature \"{}\"", feature.key))
-            .or_else(|| plan().map(|plan| format!("plan \"{}\" version {}", plan.key, plan.version)))
-            .or_else(|| {
-                add_on().map(|add_on| format!("add-on \"{}\" version {}", add_on.key, add_on.version))
-            })
-    }
-
-    fn user_of_feature(&self, key: &str, used: &CatalogUse) -> Option<String> {
-        let plan = || {
-            self.plans(used)
-                .find(|plan| plan.entitlements.iter().any(|e| e.feature == key))
-        };
-        let add_on = || {
-            self.add_ons(used)
-                .find(|add_on| add_on.entitlements.iter().any(|e| e.feature == key))
-        };
-        plan()
-            .map(|plan| format!("plan \"{}\" version {}", plan.key, plan.version))
-            .or_else(|| {
-                add_on().map(|add_on| format!("add-on \"{}\" version {}", add_on.key, add_on.version))
-            })
-            .or_else(|| {
-                used.features
-                    .contains(key)
-                    .then(|| "an override or grant of a customer".to_owned())
-            })
-    }
-
-    /// Current versions of plans, and others that are in use.
-    fn plans<'a>(&'a self, used: &'a CatalogUse) -> impl Iterator<Item = &'a Arc<Plan>> {
-        let current = self.after.plans.values().filter_map(|all| all.last());
-        current.chain(
-            used.plans
-                .iter()
-                .filter_map(|(key, version)| self.after.plan(key, *version)),
-        )
-    }
-
-    /// Current versions of add-ons, and others that are in use.
-    fn add_ons<'a>(&'a self, used: &'a CatalogUse) -> impl Iterator<Item = &'a Arc<AddOn>> {
-        let current = self.after.add_ons.values().filter_map(|all| all.last());
-        current.chain(
-            used.add_ons
-                .iter()
-                .filter_map(|(key, version)| self.after.add_on(key, *version)),
-        )
-    }
-}
-
-fn in_use(kind: CatalogKind, key: &str, by: &str) -> Problem {
-    Problem::new(Code::InUse, format!("{} \"{key}\" is used by {by}", kind.name()))
 }
 
 /// One change to `current`, such as a single item put or taken away.

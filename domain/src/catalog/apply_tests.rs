@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::time::Timestamp;
 
 fn document(value: serde_json::Value) -> CatalogDocument {
     serde_json::from_value(value).unwrap()
@@ -98,6 +99,53 @@ fn a_version_in_use_keeps_what_it_names() {
         (Code::InUse, true)
     );
     apply_document(&current, no_entitlement, &CatalogUse::default(), || MeterId(9)).unwrap();
+}
+
+#[test]
+fn a_meter_stays_as_it_is_while_what_it_counted_is_looked_at() {
+    let price = json!({"key": "u", "meter": "m", "model": "per_unit", "unit_amount": "1"});
+    let meter = json!({"key": "m", "event_type": "e", "aggregation": "count"});
+    let all = json!({
+        "meters": [meter.clone()],
+        "plans": [
+            {"key": "p", "currency": "USD", "prices": [price.clone()]},
+            {"key": "q", "currency": "USD", "prices_by_currency": {"EUR": [price.clone()]}},
+            {"key": "r", "currency": "USD"},
+        ],
+        "add_ons": [{"key": "a", "currency": "USD", "prices": [price]}],
+    });
+    let before = apply(&Catalog::default(), document(all)).unwrap().after;
+    let until = |minute| Timestamp::from_minute(minute);
+    let closed = |plan: &str| CatalogUse {
+        closed_plans: [((plan.to_owned(), 1), until(1))].into(),
+        ..CatalogUse::default()
+    };
+    let add_on = CatalogUse {
+        closed_add_ons: [(("a".to_owned(), 1), until(2))].into(),
+        ..closed("p")
+    };
+    let without = |used: &CatalogUse| {
+        let changed = apply_document(&before, CatalogDocument::default(), used, || MeterId(9));
+        changed
+            .map(|plan| plan.after)
+            .map_err(|problem| (problem.code, problem.detail))
+    };
+    for (used, named) in [
+        (closed("p"), "until 1970-01-01T00:01:00Z"),
+        (closed("q"), "plan \"q\" version 1"),
+        (add_on, "until 1970-01-01T00:02:00Z"),
+    ] {
+        let (code, detail) = without(&used).unwrap_err();
+        assert_eq!((code, detail.contains(named)), (Code::InUse, true), "{detail}");
+    }
+    let after = without(&closed("r")).unwrap();
+    // Nor does another come in its place.
+    let again = |used: &CatalogUse| {
+        let declared = document(json!({ "meters": [meter.clone()] }));
+        apply_document(&after, declared, used, || MeterId(9)).map_err(|problem| problem.code)
+    };
+    assert_eq!(again(&closed("p")).map(|_| ()), Err(Code::InUse));
+    again(&closed("r")).unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod check;
 mod customer;
 mod document;
 mod feature;
+mod in_use;
 mod overrides;
 mod plan;
 mod subscription;
@@ -14,13 +15,14 @@ mod tenant;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use apply::{CatalogPlan, CatalogUse, apply_document, change_catalog};
+pub use apply::{CatalogPlan, apply_document, change_catalog};
 pub use check::Findings;
 pub use customer::{Customer, FormerParent, Grant};
 pub use document::{
     CatalogDiff, CatalogDocument, CatalogItem, CatalogKind, ChangedItem, FieldChange, field_changes,
 };
 pub use feature::{Entitlement, Feature, FeatureKind, Limit, LimitMode, LimitPeriod};
+pub use in_use::CatalogUse;
 pub use overrides::{FormerOverride, Override};
 pub use plan::{AddOn, Interval, Plan, PlanCredits};
 pub use subscription::{AddOnUse, Pause, Phase, Subscription, SubscriptionStatus};

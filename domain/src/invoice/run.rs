@@ -41,7 +41,8 @@ pub struct BillingRun {
     pub drafts: u64,
     /// Periods closed without an invoice, for there was nothing to charge.
     pub empty_periods: u64,
-    /// Subscriptions that could not be billed. The first 100; `failed` counts all.
+    /// Subscriptions that could not be billed, the first 100, which `failed` counts; and, without counting, those whose
+    /// closed periods can no longer be corrected, for a meter is gone.
     pub failures: Vec<RunFailure>,
     /// Number of subscriptions that could not be billed.
     pub failed: u64,

@@ -267,6 +267,17 @@ pub trait BillingStore: Send + Sync {
     /// Keeps when subscriptions are looked at next; one that was changed since it was read stays due.
     fn look_again(&self, tenant: TenantId, looks: Vec<Look>) -> Stored<'_, ()>;
 
+    /// Until when these subscriptions are settled, in the order asked: what came late for one that is over, and was known
+    /// by then, is on an invoice or listed. `None` where it was not looked at since it is over.
+    fn settled_until(
+        &self,
+        tenant: TenantId,
+        subscriptions: Vec<String>,
+    ) -> Stored<'_, Vec<Option<Timestamp>>>;
+
+    /// Keeps until when subscriptions are settled.
+    fn settle(&self, tenant: TenantId, settled: Vec<(String, Timestamp)>) -> Stored<'_, ()>;
+
     /// Lines of recurring prices, usage, minimum and adjustment of locked invoices, in the order of the invoices.
     fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Result<Vec<Line>, Broken>>;
 

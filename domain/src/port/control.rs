@@ -200,8 +200,9 @@ pub trait ControlState: Directory {
     /// A tenant's number. Each call gives another.
     fn next_tenant_id(&self) -> TenantId;
 
-    /// What refers to a tenant's catalog at `now`.
-    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse;
+    /// What refers to a tenant's catalog at `now`, when late usage of closed periods is billed or listed for `late_days`
+    /// behind their end.
+    fn catalog_use(&self, tenant: TenantId, now: Timestamp, late_days: u32) -> CatalogUse;
 
     /// The tenant with this key.
     fn tenant_by_key(&self, key: &str) -> Option<Arc<Tenant>>;
@@ -287,7 +288,7 @@ pub trait ControlStore: Send + Sync {
 
     /// What refers to a tenant's catalog at `now`, for showing what a change would do. The change itself asks
     /// [`ControlState::catalog_use`].
-    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse;
+    fn catalog_use(&self, tenant: TenantId, now: Timestamp, late_days: u32) -> CatalogUse;
 
     /// Takes an idempotency key for a call whose effect is elsewhere (events, quota decisions), before it runs, so that
     /// another request under the key is a conflict even when the process ends in the middle. The caller sees to it that
@@ -384,7 +385,7 @@ pub trait ApiKeys: Send + Sync {
 pub struct Undone {
     /// How much: subscriptions that could not be billed.
     pub failed: u64,
-    /// The first of them.
+    /// The first of them, and of those whose closed periods can no longer be corrected.
     pub failures: Vec<RunFailure>,
 }
 
@@ -392,6 +393,11 @@ impl Undone {
     /// Notes a subscription that could not be billed.
     pub fn note(&mut self, subscription: &str, problem: &Problem) {
         self.failed += 1;
+        self.tell(subscription, problem);
+    }
+
+    /// Tells of a subscription that was billed, but for what can no longer be done.
+    pub fn tell(&mut self, subscription: &str, problem: &Problem) {
         if self.failures.len() < BILLING_RUN_NOTES_MAX {
             self.failures.push(RunFailure {
                 subscription: subscription.to_owned(),

@@ -91,6 +91,7 @@ impl Services {
             clock: clock.clone(),
             randomness: Arc::clone(randomness),
             history: self.aggregator.clone(),
+            late_days: self.billing.late_days(),
         });
         let due: Vec<Arc<dyn DueWork>> = vec![self.enforcer.clone(), self.billing.clone()];
         let administration = Arc::new(Administration {

@@ -209,6 +209,30 @@ impl BillingStore for SqlStore {
         })
     }
 
+    fn settled_until(
+        &self,
+        tenant: TenantId,
+        subscriptions: Vec<String>,
+    ) -> Stored<'_, Vec<Option<Timestamp>>> {
+        Box::pin(async move {
+            let until = self
+                .read(move |c| Box::pin(async move { looks::settled_until(c, tenant, &subscriptions).await }))
+                .await?;
+            Ok(until)
+        })
+    }
+
+    fn settle(&self, tenant: TenantId, settled: Vec<(String, Timestamp)>) -> Stored<'_, ()> {
+        Box::pin(async move {
+            if settled.is_empty() {
+                return Ok(());
+            }
+            let mut writer = self.inner.writer().await?;
+            self.inner.check_health()?;
+            Ok(looks::settle(&mut writer, tenant, &settled).await?)
+        })
+    }
+
     fn billed_lines(&self, tenant: TenantId, filter: BilledFilter) -> Stored<'_, Result<Vec<Line>, Broken>> {
         Box::pin(async move {
             let lines = self

@@ -68,6 +68,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "key_successor",
         include_str!("../../migrations/sqlite/0008_key_successor.sql"),
     ),
+    (
+        9,
+        "settled",
+        include_str!("../../migrations/sqlite/0009_settled.sql"),
+    ),
 ];
 
 const READERS_MAX: u32 = 8;

@@ -238,10 +238,16 @@ mod tests {
         // A start brings an older schema up to date before it reads the rows.
         let older = "DELETE FROM _sqlx_migrations WHERE version > 7";
         sqlx::query(older).execute(&mut writer).await.unwrap();
-        sqlx::query("ALTER TABLE api_keys DROP COLUMN replaced_by")
-            .execute(&mut writer)
-            .await
-            .unwrap();
+        for column in [
+            "api_keys DROP COLUMN replaced_by",
+            "subscriptions DROP COLUMN settled_us",
+        ] {
+            let sql = format!("ALTER TABLE {column}");
+            sqlx::query(sqlx::AssertSqlSafe(sql))
+                .execute(&mut writer)
+                .await
+                .unwrap();
+        }
         assert_eq!(check_integrity(&place).await, Ok(Vec::new()));
         assert!(open(&place).await.is_ok());
     }

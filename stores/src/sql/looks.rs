@@ -1,5 +1,7 @@
 //! When billing is to look at subscriptions.
 
+use std::collections::HashMap;
+
 use crate::width::integer;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
@@ -9,8 +11,8 @@ use turnpike_domain::port::billing::Look;
 use turnpike_domain::time::Timestamp;
 
 use super::connect::lost;
-use super::subscription;
 use super::writer::Writer;
+use super::{subscription, write_body};
 
 /// The subscription comes from the same row as the number of its changes: the directory may be one change behind.
 pub(super) async fn due(
@@ -58,6 +60,44 @@ pub(super) async fn next(
             .fetch_one(connection)
             .await?;
     Ok(next.map(Timestamp::from_micros_clamped))
+}
+
+/// Until when these subscriptions are settled, in the order asked.
+pub(super) async fn settled_until(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    subscriptions: &[String],
+) -> Result<Vec<Option<Timestamp>>, sqlx::Error> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT id, settled_us FROM subscriptions \
+         WHERE tenant = $1 AND id IN (SELECT value FROM json_each($2)) AND settled_us IS NOT NULL",
+    )
+    .bind(i64::from(tenant.0))
+    .bind(write_body(&subscriptions)?)
+    .fetch_all(connection)
+    .await?;
+    let until: HashMap<String, i64> = rows.into_iter().collect();
+    let time = |id| until.get(id).copied().map(Timestamp::from_micros_clamped);
+    Ok(subscriptions.iter().map(time).collect())
+}
+
+/// A change of a subscription meanwhile does not matter: what was looked at stays so.
+pub(super) async fn settle(
+    writer: &mut Writer,
+    tenant: TenantId,
+    settled: &[(String, Timestamp)],
+) -> Result<(), StoreError> {
+    writer.begin().await?;
+    for (id, until) in settled {
+        sqlx::query("UPDATE subscriptions SET settled_us = $3 WHERE tenant = $1 AND id = $2")
+            .bind(i64::from(tenant.0))
+            .bind(id)
+            .bind(until.micros())
+            .execute(&mut **writer)
+            .await
+            .map_err(lost)?;
+    }
+    writer.commit().await
 }
 
 pub(super) async fn put(writer: &mut Writer, tenant: TenantId, looks: &[Look]) -> Result<(), StoreError> {

@@ -25,8 +25,8 @@ impl ControlStore for SqlStore {
         Box::pin(self.write(change, work))
     }
 
-    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse {
-        self.inner.directory.catalog_use(tenant, now)
+    fn catalog_use(&self, tenant: TenantId, now: Timestamp, late_days: u32) -> CatalogUse {
+        self.inner.directory.catalog_use(tenant, now, late_days)
     }
 
     fn claim(

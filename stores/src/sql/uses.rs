@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use turnpike_domain::catalog::{CatalogUse, Subscription};
 use turnpike_domain::time::Timestamp;
 
+const DAY_US: i64 = 86_400_000_000;
+
 /// Something that is referred to → how often; never 0.
 type Counts<K> = BTreeMap<K, u64>;
 
@@ -22,6 +24,9 @@ struct Counted {
     features: Counts<String>,
     /// Subscriptions that end where they begin, by id: billed from the first, they are in use until then.
     never_begun: BTreeMap<String, Arc<Subscription>>,
+    /// Versions by which subscriptions that are over were billed, and when the last such period ended.
+    closed_plans: BTreeMap<(String, u32), Timestamp>,
+    closed_add_ons: BTreeMap<(String, u32), Timestamp>,
 }
 
 impl Uses {
@@ -36,6 +41,8 @@ impl Uses {
             counted.count(after, true);
         } else if after.ends_at == Some(after.start) {
             counted.never_begun.insert(after.id.clone(), Arc::clone(after));
+        } else {
+            counted.close(after);
         }
     }
 
@@ -44,13 +51,15 @@ impl Uses {
         shift(&mut self.0.lock().features, feature.to_owned(), named);
     }
 
-    /// What is in use at `now`.
-    pub(super) fn at(&self, now: Timestamp) -> CatalogUse {
+    /// What is in use at `now`, when late usage is billed or listed for `late_days` behind the end of its period.
+    pub(super) fn at(&self, now: Timestamp, late_days: u32) -> CatalogUse {
         let counted = self.0.lock();
         let mut used = CatalogUse {
             plans: counted.plans.keys().cloned().collect(),
             add_ons: counted.add_ons.keys().cloned().collect(),
             features: counted.features.keys().cloned().collect(),
+            closed_plans: still_late(&counted.closed_plans, now, late_days),
+            closed_add_ons: still_late(&counted.closed_add_ons, now, late_days),
         };
         let waiting = counted.never_begun.values().filter(|one| !one.is_settled(now));
         for phase in waiting.flat_map(|one| one.phases()) {
@@ -70,7 +79,35 @@ fn is_billed_to_its_end(subscription: &Subscription) -> bool {
         .is_some_and(|end| end <= subscription.billed_until)
 }
 
+/// Until when what ended is late, where that is not past at `now`.
+fn still_late(
+    ended: &BTreeMap<(String, u32), Timestamp>,
+    now: Timestamp,
+    late_days: u32,
+) -> BTreeMap<(String, u32), Timestamp> {
+    let until = |end: &Timestamp| end.plus_micros(i64::from(late_days) * DAY_US);
+    let ended = ended.iter().map(|(item, end)| (item, until(end)));
+    let late = ended.filter(|(_, until)| *until > now);
+    late.map(|(item, until)| (item.clone(), until)).collect()
+}
+
 impl Counted {
+    /// A subscription is billed to its end, which it then keeps.
+    fn close(&mut self, subscription: &Subscription) {
+        let Some(end) = subscription.ends_at else { return };
+        let later = subscription.phases().skip(1).map(|phase| phase.from);
+        let ends = later.chain([end]).map(|until| until.min(end));
+        for (phase, until) in subscription.phases().zip(ends) {
+            if phase.from >= end {
+                continue;
+            }
+            put_latest(&mut self.closed_plans, (&phase.plan, phase.plan_version), until);
+            for add_on in &phase.add_ons {
+                put_latest(&mut self.closed_add_ons, (&add_on.key, add_on.version), until);
+            }
+        }
+    }
+
     fn count(&mut self, subscription: &Subscription, more: bool) {
         for phase in subscription.phases() {
             shift(&mut self.plans, (phase.plan.clone(), phase.plan_version), more);
@@ -79,6 +116,11 @@ impl Counted {
             }
         }
     }
+}
+
+fn put_latest(ends: &mut BTreeMap<(String, u32), Timestamp>, (key, version): (&str, u32), end: Timestamp) {
+    let latest = ends.entry((key.to_owned(), version)).or_insert(end);
+    *latest = end.max(*latest);
 }
 
 fn shift<K: Ord>(counts: &mut Counts<K>, key: K, more: bool) {
@@ -170,7 +212,12 @@ mod tests {
                     // Nothing but what never began is billed to its end before that is past.
                     let possible = now == 30
                         || all.values().all(|one| one.ends_at.is_none_or(|end| end == one.start || end > one.billed_until));
-                    prop_assert!(!possible || uses.at(at(now)) == walked(&all, at(now)));
+                    let used = CatalogUse {
+                        closed_plans: BTreeMap::new(),
+                        closed_add_ons: BTreeMap::new(),
+                        ..uses.at(at(now), 0)
+                    };
+                    prop_assert!(!possible || used == walked(&all, at(now)));
                 }
             }
         }
@@ -187,7 +234,39 @@ mod tests {
             (false, false),
         ] {
             uses.feature("tokens", named);
-            assert_eq!(uses.at(at(0)).features.contains("tokens"), used);
+            assert_eq!(uses.at(at(0), 0).features.contains("tokens"), used);
         }
+    }
+
+    #[test]
+    fn what_closed_periods_were_billed_by_is_known_for_its_days() {
+        let day = 24 * 60;
+        let uses = Uses::default();
+        let of = |now: u32| uses.at(at(now), 2).closed_plans;
+        let named = |plan: &str, version, end| ((plan.to_owned(), version), at(end + 2 * day));
+        let mut changed = Subscription::clone(&subscription(1, &[0, 1, 2], Some(30), 20));
+        changed.later[0].from = at(20);
+        // It ends before this begins.
+        changed.later[1].from = at(30);
+        uses.subscription(None, &Arc::new(changed.clone()));
+        assert_eq!(of(30), BTreeMap::new(), "its last period is not billed");
+        let billed = Subscription {
+            billed_until: at(30),
+            ..changed.clone()
+        };
+        uses.subscription(Some(&changed), &Arc::new(billed));
+        let both = [named("p0", 1, 20), named("p1", 2, 30)];
+        assert_eq!(of(19 + 2 * day), both.clone().into());
+        assert_eq!(of(20 + 2 * day), both[1..].iter().cloned().collect());
+        assert_eq!(of(30 + 2 * day), BTreeMap::new());
+        // The last of several counts.
+        uses.subscription(None, &subscription(2, &[0], Some(25), 25));
+        uses.subscription(None, &subscription(3, &[0], Some(24), 24));
+        assert_eq!(of(24 + 2 * day), [named("p0", 1, 25), named("p1", 2, 30)].into());
+        assert!(
+            uses.at(at(29), 2)
+                .closed_add_ons
+                .contains_key(&("a0".to_owned(), 1))
+        );
     }
 }

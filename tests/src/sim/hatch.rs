@@ -69,6 +69,7 @@ pub(super) fn router(
         clock: clock.clone(),
         randomness: Arc::clone(randomness),
         history: aggregator.clone(),
+        late_days: billing.late_days(),
     });
     let due: Vec<Arc<dyn DueWork>> = vec![enforcer.clone(), billing.clone()];
     let administration = Arc::new(Administration {

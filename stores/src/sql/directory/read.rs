@@ -138,8 +138,8 @@ impl ControlState for MemoryDirectory {
         TenantId(self.last_tenant.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    fn catalog_use(&self, tenant: TenantId, now: Timestamp) -> CatalogUse {
-        self.with(tenant, |room| room.uses.at(now))
+    fn catalog_use(&self, tenant: TenantId, now: Timestamp, late_days: u32) -> CatalogUse {
+        self.with(tenant, |room| room.uses.at(now, late_days))
     }
 
     fn tenant_by_key(&self, key: &str) -> Option<Arc<Tenant>> {
