@@ -1,1 +1,3 @@
-//! The load generator is the binary `turnpike-load`; micro-benchmarks are in `benches/`.
+//! The load generator is the binary `turnpike-load`; micro-benchmarks are in `benches/`. Here is what both use.
+
+pub mod callgrind;

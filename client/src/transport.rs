@@ -34,11 +34,13 @@ fn on_this_machine(base: &str) -> bool {
     host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
 }
 
-/// Whether the same call may be taken later: too much at once, or (from a proxy before the server) nobody there just now.
+/// Whether the same call may be taken later: too much at once, a body that came too slowly, or (from a proxy before the
+/// server) nobody there just now.
 pub fn may_retry(status: StatusCode) -> bool {
     matches!(
         status,
-        StatusCode::TOO_MANY_REQUESTS
+        StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::BAD_GATEWAY
             | StatusCode::GATEWAY_TIMEOUT

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use turnpike_domain::problem::{Code, Problem};
 
 /// The media type of what [`csv`] writes.
-pub const CSV: &str = "text/csv; charset=utf-8";
+pub(crate) const CSV: &str = "text/csv; charset=utf-8";
 
 /// Rows as lines of CSV, in which no text is a formula: see [`inert`].
 pub fn csv<T: AsRef<str>>(

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use axum::http::{HeaderMap, header};
 use turnpike_domain::problem::Problem;
 
-/// The media type of JSON objects on a line each.
-pub const NDJSON: &str = "application/x-ndjson";
+use crate::csv::CSV;
+use crate::ndjson::NDJSON;
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,15 @@ impl Format {
         match Self::of(given, headers, Self::Csv)? {
             Self::Json => Ok(Self::Ndjson),
             format => Ok(format),
+        }
+    }
+
+    /// The `Content-Type` of what is written so.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Csv => CSV,
+            Self::Ndjson => NDJSON,
         }
     }
 

@@ -19,6 +19,7 @@ mod cursor;
 mod decimal;
 mod failure;
 mod format;
+mod ndjson;
 mod page;
 mod rate;
 
@@ -27,10 +28,11 @@ pub use body::{
 };
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};
-pub use csv::{CSV, csv};
+pub use csv::csv;
 pub use cursor::Cursor;
 pub use decimal::SentDecimal;
 pub use failure::{Failure, ProblemBody, Reply};
-pub use format::{Format, NDJSON};
+pub use format::Format;
+pub use ndjson::ndjson;
 pub use page::{Page, PageQuery};
 pub use rate::Rates;

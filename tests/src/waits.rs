@@ -14,8 +14,13 @@ impl Waits {
     pub async fn time<T>(&mut self, call: impl Future<Output = T>) -> T {
         let begin = Instant::now();
         let answer = call.await;
-        self.0.push(begin.elapsed());
+        self.add(begin.elapsed());
         answer
+    }
+
+    /// Adds one that was measured elsewhere.
+    pub fn add(&mut self, wait: Duration) {
+        self.0.push(wait);
     }
 
     /// The wait that 99 of 100 calls did not exceed (nearest rank).

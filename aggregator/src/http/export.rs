@@ -9,7 +9,7 @@ use serde::Serialize;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
-use turnpike_http::{CSV, Caller, Format, NDJSON, ProblemBody, Reply, csv};
+use turnpike_http::{Caller, Format, ProblemBody, Reply, csv, ndjson};
 
 use super::params::Pairs;
 use super::table;
@@ -29,8 +29,9 @@ struct ExportRow {
 ///
 /// Rows of one, several or all meters, split by customer unless `group_by` says otherwise, as CSV (one column `group`
 /// with a JSON object) or NDJSON. They are sent as they are read, each meter as of one moment; an answer that has begun waits
-/// for room to read its further meters. One that ends before its time (the connection is cut) is not whole, and the server's log says why; asked for each meter
-/// by itself, the one that failed answers with its problem where that is in its first rows. In CSV a text gets a quote (`'`) before it where a spreadsheet would take it
+/// for room to read its further meters. A row whose value has more than 26 digits before the point is told as such, and the others stand:
+/// in CSV its `value` is `overflow`, in NDJSON `value` is null and `error` is `overflow`. An answer that ends before its time (the
+/// connection is cut) is not whole, and the server's log says why. In CSV a text gets a quote (`'`) before it where a spreadsheet would take it
 /// for a formula: it begins with `=`, `@`, a tab or a carriage return, or with `+` or `-` and has more behind that than ASCII
 /// letters, digits, `_`, `.`, `-` and spaces. NDJSON has every text as it is.
 #[utoipa::path(
@@ -81,11 +82,11 @@ pub(crate) async fn export(
         }
     }
     let parts = all_parts(aggregator, caller.tenant, (meters, query), format);
-    let (media, head) = match format {
-        Format::Csv => (CSV, csv(std::iter::once(head()))?),
-        Format::Ndjson | Format::Json => (NDJSON, Vec::new()),
+    let head = match format {
+        Format::Csv => csv(std::iter::once(head()))?,
+        Format::Ndjson | Format::Json => Vec::new(),
     };
-    Ok(table::streamed(media, head, parts).await?)
+    Ok(table::streamed(format.media_type(), head, parts).await?)
 }
 
 /// The meters of these keys, each once, however often it is named; all of the tenant where none is.
@@ -133,7 +134,7 @@ fn all_parts(
                 });
                 match format {
                     Format::Csv => csv(rows.map(|row| row.cells())),
-                    Format::Ndjson | Format::Json => table::ndjson(rows),
+                    Format::Ndjson | Format::Json => ndjson(rows),
                 }
             });
             Ok(Some((lines, (meters, false))))

@@ -14,7 +14,7 @@ use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::meter::Meter;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{CalendarUnit, TimeRange, Timestamp, Zone};
-use turnpike_http::{CSV, Caller, Format, ProblemBody, Reply, csv};
+use turnpike_http::{Caller, Format, ProblemBody, Reply, csv};
 
 use super::params::{Pairs, ceil_minute, end_of_now, time, unit, windows, zone};
 use super::python::dict;
@@ -86,7 +86,7 @@ struct Asked {
 /// Times are cut to their minute (`to` to the end of it). Without `from` the windows begin with the first usage, without
 /// `to` they end with the minute that is now. A subject filter splits by subject, as OpenMeter does.
 /// `advancedMeterGroupByFilters` is 422. The rows are sent as they are read; an answer that ends before its time (the
-/// connection is cut) is not whole.
+/// connection is cut) is not whole: so it is too where a later row's value has more than 26 digits before the point.
 #[utoipa::path(
     get, path = "/api/v1/meters/{slug}/query", tag = "OpenMeter",
     params(
@@ -104,7 +104,7 @@ struct Asked {
     responses(
         (status = 200, body = QueryResult, description = "The rows; CSV where `Accept` says text/csv, with a column `customer_id` where rows are split by customer"),
         (status = 404, body = ProblemBody, description = "There is no such meter"),
-        (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 422, body = ProblemBody, description = "A parameter is invalid, or a value of the first rows has more than 26 digits before the point (`overflow`)"),
         (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
@@ -178,7 +178,8 @@ fn asked(aggregator: &Aggregator, tenant: TenantId, pairs: &mut Pairs) -> Result
 }
 
 /// Cuts a query over all time into its windows, from the first in which anything was used: found month by month, then
-/// day by day within that month, for there may be more windows since 1970 than one query takes.
+/// day by day within that month, for there may be more windows since 1970 than one query takes. What the values of those are
+/// is not looked at: a month may be beyond all numbers and none of the windows asked for.
 async fn begin_with_usage(
     aggregator: &Aggregator,
     (tenant, meter): &(TenantId, Arc<Meter>),
@@ -271,7 +272,7 @@ fn filters(pairs: &mut Pairs) -> Result<Vec<(String, Vec<String>)>, Problem> {
 
 /// A row; `None` where the meter has no value.
 fn query_row(split: &[Split], row: &UsageRow) -> Result<Option<QueryRow>, Problem> {
-    let Some(value) = row.value else {
+    let Some(value) = row.value.clone().map_err(|problem| *problem)? else {
         return Ok(None);
     };
     let value = RawValue::from_string(value.to_string())
@@ -322,7 +323,7 @@ async fn as_json(head: &QueryHead, split: Vec<Split>, reading: UsageReading) -> 
         Ok(out)
     });
     let end = stream::iter([Ok(b"]}".to_vec())]);
-    table::streamed("application/json", object, rows.chain(end)).await
+    table::streamed(Format::Json.media_type(), object, rows.chain(end)).await
 }
 
 async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Problem> {
@@ -340,7 +341,7 @@ async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Pr
         csv(rows.iter().map(|row| cells(&split, row)))
     });
     let head = csv(std::iter::once(head))?;
-    table::streamed(CSV, head, rows).await
+    table::streamed(Format::Csv.media_type(), head, rows).await
 }
 
 fn dimensions(split: &[Split]) -> impl Iterator<Item = &String> {

@@ -1,4 +1,4 @@
-//! Rows as NDJSON, and answers that are sent while they are made.
+//! Answers that are sent while they are made.
 
 use axum::body::Body;
 use axum::http::header;
@@ -9,17 +9,8 @@ use turnpike_domain::problem::{Code, Problem};
 
 /// One value as JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
-    serde_json::to_vec(value).map_err(|error| unwritable(&error))
-}
-
-/// Rows as lines of JSON.
-pub(super) fn ndjson<T: Serialize>(rows: impl Iterator<Item = T>) -> Result<Vec<u8>, Problem> {
-    let mut out = Vec::new();
-    for row in rows {
-        serde_json::to_writer(&mut out, &row).map_err(|error| unwritable(&error))?;
-        out.push(b'\n');
-    }
-    Ok(out)
+    serde_json::to_vec(value)
+        .map_err(|error| Problem::new(Code::Internal, format!("rows cannot be written: {error}")))
 }
 
 /// An answer whose parts are sent as they come. A failure of the first is answered as one; a later one cuts the connection, so
@@ -36,8 +27,4 @@ pub(super) async fn streamed(
     });
     let all = stream::iter([Ok(head), Ok(first)]).chain(rest);
     Ok(([(header::CONTENT_TYPE, media)], Body::from_stream(all)).into_response())
-}
-
-fn unwritable(error: &impl std::fmt::Display) -> Problem {
-    Problem::new(Code::Internal, format!("rows cannot be written: {error}"))
 }

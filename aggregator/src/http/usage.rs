@@ -13,7 +13,7 @@ use turnpike_domain::port::directory::Directory;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::Timestamp;
-use turnpike_http::{CSV, Caller, Cursor, Format, NDJSON, Page, PageQuery, ProblemBody, Reply, csv};
+use turnpike_http::{Caller, Cursor, Format, Page, PageQuery, ProblemBody, Reply, csv, ndjson};
 
 use super::params::{Pairs, end_of_now, time, unit, whole_minutes, windows, zone};
 use super::place::Place;
@@ -37,8 +37,12 @@ pub(crate) struct UsageBody {
     subject: Option<String>,
     /// Values of the dimensions that rows are split by; an event without one has an empty text.
     group: BTreeMap<String, String>,
-    /// The meter's value.
+    /// The meter's value; null where `error` says why there is none.
     value: Option<Quantity>,
+    /// In ndjson only: `overflow` where the value has more than 26 digits before the point. The other rows stand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    error: Option<&'static str>,
 }
 
 /// A page of usage.
@@ -46,7 +50,7 @@ pub(crate) struct UsageBody {
 pub(crate) struct UsagePage {
     /// The meter's key.
     meter: String,
-    /// The rows, by window and group. Windows without events are left out; without `window` there is a row in any case.
+    /// The rows, by window and group (groups of more than 2,500 bytes that begin alike in an order of their own). Windows without events are left out; without `window` there is a row in any case.
     data: Vec<UsageBody>,
     /// Every change acknowledged before this moment is contained. Each page is read anew and has its own moment: what is
     /// acknowledged between two pages is contained in the later one only. For all rows as of one moment ask for csv or
@@ -83,13 +87,13 @@ pub(crate) struct UsagePage {
         ("tz" = Option<String>, Query, description = "IANA zone of the windows; UTC unless said"),
         ("group_by" = Option<Vec<String>>, Query, description = "A dimension of the meter, `customer` or `subject`; may repeat"),
         ("filter" = Option<BTreeMap<String, String>>, Query, style = DeepObject, explode, description = "`filter[dimension]=value`: only events with this value of the dimension; may repeat"),
-        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged (`limit` and `cursor` are 422 beside them), but sent as they are read, all as of one moment; in csv a text that a spreadsheet would take for a formula has a quote before it"),
+        ("format" = Option<String>, Query, description = "json, csv or ndjson, before `Accept`; csv and ndjson are not paged (`limit` and `cursor` are 422 beside them), but sent as they are read, all as of one moment, and a row whose value has more than 26 digits before the point has `overflow` in its place (in ndjson as `error`); in csv a text that a spreadsheet would take for a formula has a quote before it"),
         PageQuery,
     ),
     responses(
         (status = 200, description = "The rows", content((UsagePage = "application/json"), (String = "text/csv"), (String = "application/x-ndjson"))),
         (status = 404, body = ProblemBody, description = "There is no such meter"),
-        (status = 422, body = ProblemBody, description = "A parameter is invalid"),
+        (status = 422, body = ProblemBody, description = "A parameter is invalid, or a value of the page has more than 26 digits before the point (`overflow`, with its window and group)"),
         (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),
@@ -129,12 +133,12 @@ async fn paged(
 ) -> Result<Json<UsagePage>, Problem> {
     let (key, split) = (meter.key.clone(), query.split.clone());
     let of = (tenant, meter);
-    let after = match page.after().map(Place::read).transpose()? {
-        Some(place) => Some(place.whole(aggregator, &of, &query).await?),
-        None => None,
-    };
+    let after = page.after().map(Place::read).transpose()?.map(Place::parts);
     let read = aggregator.usage_page(of, query, after, page.rows());
     let (rows, read, more) = read.await?;
+    if let Some(problem) = rows.iter().find_map(|row| row.value.as_ref().err()) {
+        return Err(Problem::clone(problem));
+    }
     let last = rows.last().filter(|_| more);
     let next = last.map(|row| Place::of(row).text());
     let Page { data, next_cursor } = page.page(rows.iter().map(|row| body(&split, row)).collect(), next);
@@ -251,7 +255,8 @@ pub(super) fn body(split: &[Split], row: &UsageRow) -> UsageBody {
         customer: None,
         subject: None,
         group: BTreeMap::new(),
-        value: row.value,
+        value: row.value.as_ref().ok().copied().flatten(),
+        error: row.value.as_ref().err().map(|problem| problem.code.slug()),
     };
     for (split, text) in split.iter().zip(&row.group) {
         match split {
@@ -276,7 +281,7 @@ impl UsageBody {
             text(&self.customer),
             text(&self.subject),
             group,
-            self.value.map(|value| value.to_string()).unwrap_or_default(),
+            self.error.map_or_else(|| number(self.value), str::to_owned),
         ]
     }
 }
@@ -285,9 +290,9 @@ impl UsageBody {
 async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Result<Response, Problem> {
     if format == Format::Ndjson {
         let lines = parts(reading, move |rows| {
-            table::ndjson(rows.iter().map(|row| body(&split, row)))
+            ndjson(rows.iter().map(|row| body(&split, row)))
         });
-        return table::streamed(NDJSON, Vec::new(), lines).await;
+        return table::streamed(format.media_type(), Vec::new(), lines).await;
     }
     let mut head = vec!["start".to_owned(), "end".to_owned()];
     head.extend(split.iter().map(|split| match split {
@@ -298,14 +303,22 @@ async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Re
     head.push("value".to_owned());
     let lines = parts(reading, |rows| csv(rows.iter().map(cells)));
     let head = csv(std::iter::once(head))?;
-    table::streamed(CSV, head, lines).await
+    table::streamed(Format::Csv.media_type(), head, lines).await
 }
 
 fn cells(row: &UsageRow) -> Vec<String> {
     let mut cells = vec![row.window.start.to_string(), row.window.end.to_string()];
     cells.extend(row.group.iter().cloned());
-    cells.push(row.value.map(|value| value.to_string()).unwrap_or_default());
+    cells.push(match &row.value {
+        Ok(value) => number(*value),
+        Err(problem) => problem.code.slug().to_owned(),
+    });
     cells
+}
+
+/// A value as a cell.
+fn number(value: Option<Quantity>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// The rows of a reading as `write` puts them. The next are read once the client has taken those before.

@@ -10,7 +10,8 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::time::TimeRange;
 
-use super::Plan;
+use super::order::order;
+use super::{GroupPlace, Plan};
 use crate::rows::key;
 use crate::windows::cell_bytes;
 
@@ -18,24 +19,32 @@ use crate::windows::cell_bytes;
 pub(crate) type Projection<'p> = dyn Fn(&str, &[String]) -> Vec<String> + 'p;
 
 /// One row of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub(crate) struct RowSum {
     /// Index of the window.
     pub window: usize,
     /// What it was projected to.
     pub group: Vec<String>,
-    /// The meter's value.
-    pub value: Option<Quantity>,
+    /// The meter's value; an error where it is beyond all numbers, which the other rows need not be.
+    pub value: Result<Option<Quantity>, FinishError>,
+}
+
+impl RowSum {
+    /// The order of rows: by window, then by group.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        let windows = self.window.cmp(&other.window);
+        windows.then_with(|| order(&self.group, &other.group))
+    }
 }
 
 /// A row's place in the order of rows: the index of its window, then its group.
-pub(crate) type Place = (usize, Vec<String>);
+pub(crate) type Place = (usize, GroupPlace);
 
 /// Which part of an answer's rows to add up: so many of the first behind a place.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// Of the first window only the groups from here on.
-    pub from: Bound<Vec<String>>,
+    pub from: Bound<GroupPlace>,
     /// Only groups that begin with less than this text.
     pub before: Option<String>,
     /// Rows at the most; `None`: all, however many.
@@ -57,8 +66,8 @@ impl Part {
     pub(crate) fn is_from(&self, group: &[String]) -> bool {
         match &self.from {
             Bound::Unbounded => true,
-            Bound::Included(first) => group >= first.as_slice(),
-            Bound::Excluded(before) => group > before.as_slice(),
+            Bound::Included(first) => first.order_of(group).is_ge(),
+            Bound::Excluded(before) => before.order_of(group).is_gt(),
         }
     }
 }
@@ -173,7 +182,7 @@ impl<'p> Accumulator<'p> {
                 return Err(damaged().into());
             };
             let added = sum.add_series(points, shared);
-            added.map_err(|error| self.in_row(error, window, &[]))?;
+            added.map_err(|error| in_row(self.plan, error, window, &[]))?;
         }
         Ok(())
     }
@@ -195,9 +204,9 @@ impl<'p> Accumulator<'p> {
 
     /// Whether no group that begins with this subject, or with what is behind it, is wanted any more.
     pub(crate) fn is_full_before(&self, subject: &str) -> bool {
-        self.until.as_ref().is_some_and(|(window, group)| {
-            *window == 0 && group.first().is_some_and(|last| **last < *subject)
-        })
+        self.until
+            .as_ref()
+            .is_some_and(|(window, group)| *window == 0 && group.first().is_some_and(|last| *last < *subject))
     }
 
     fn wanted_windows(&self, group: &[String]) -> Range<usize> {
@@ -207,7 +216,7 @@ impl<'p> Accumulator<'p> {
         }
         let end = match &self.until {
             None => self.plan.windows.len(),
-            Some((window, last)) => window + usize::from(group <= last.as_slice()),
+            Some((window, last)) => window + usize::from(last.order_of(group).is_le()),
         };
         usize::from(!self.part.is_from(group))..end
     }
@@ -231,8 +240,8 @@ impl<'p> Accumulator<'p> {
         }
         if keep < places.len() {
             let (_, last, _) =
-                places.select_nth_unstable_by(keep - 1, |one, other| order(&groups, *one, *other));
-            self.until = Some((last.0, groups[last.1].clone()));
+                places.select_nth_unstable_by(keep - 1, |one, other| order_of(&groups, *one, *other));
+            self.until = Some((last.0, GroupPlace::of(&groups[last.1])));
             places.truncate(keep);
         }
         let sums = std::mem::take(&mut self.sums);
@@ -279,19 +288,21 @@ impl<'p> Accumulator<'p> {
         let finished = with_events.map(|((window, row), sum)| {
             let group = groups[*row].clone();
             let value = self.value(sum);
-            let value = value.map_err(|error| self.in_row(error, *window, &group))?;
-            Ok(RowSum {
-                window: *window,
-                group,
-                value,
-            })
+            match value {
+                Err(error @ FinishError::Kind) => Err(in_row(self.plan, error, *window, &group)),
+                Ok(_) | Err(FinishError::Overflow) => Ok(RowSum {
+                    window: *window,
+                    group,
+                    value,
+                }),
+            }
         });
         let mut rows = finished.collect::<Result<Vec<_>, Problem>>()?;
-        rows.sort_unstable();
+        rows.sort_unstable_by(RowSum::order);
         let rows_max = self.part.rows_max.unwrap_or(usize::MAX);
         if rows.len() > rows_max {
             rows.truncate(rows_max);
-            self.until = rows.last().map(|row| (row.window, row.group.clone()));
+            self.until = rows.last().map(|row| (row.window, GroupPlace::of(&row.group)));
         }
         let until = self.until;
         Ok(Rows { rows, until })
@@ -302,18 +313,6 @@ impl<'p> Accumulator<'p> {
             Sum::Cell(cell) => cell.finish(self.plan.meter.aggregation, percentile(self.plan)),
             Sum::Integral(integral) => integral.finish(),
         }
-    }
-
-    /// `error` of one row, with where it is, as far as that is known; what splits the rows is known to the caller.
-    fn in_row(&self, error: FinishError, window: usize, group: &[String]) -> Problem {
-        let mut problem = unanswerable(&self.plan.meter.key, error);
-        if let Some(range) = self.plan.windows.get(window) {
-            let _ = write!(problem.detail, ", from {} to {}", range.start, range.end);
-        }
-        if !group.is_empty() {
-            let _ = write!(problem.detail, ", in the row of {group:?}");
-        }
-        problem
     }
 }
 
@@ -326,14 +325,28 @@ impl Sum {
     }
 }
 
-fn order(groups: &[Vec<String>], one: (usize, usize), other: (usize, usize)) -> Ordering {
-    (one.0, &groups[one.1]).cmp(&(other.0, &groups[other.1]))
+fn order_of(groups: &[Vec<String>], one: (usize, usize), other: (usize, usize)) -> Ordering {
+    one.0
+        .cmp(&other.0)
+        .then_with(|| order(&groups[one.1], &groups[other.1]))
 }
 
 /// The percentile of the plan's meter; 0 for others, which do not use it.
 pub(crate) fn percentile(plan: &Plan) -> Quantity {
     let text = plan.meter.percentile.as_deref();
     text.and_then(|p| p.parse().ok()).unwrap_or_default()
+}
+
+/// `error` of one row, with where it is, as far as that is known; what splits the rows is known to the caller.
+pub(super) fn in_row(plan: &Plan, error: FinishError, window: usize, group: &[String]) -> Problem {
+    let mut problem = unanswerable(&plan.meter.key, error);
+    if let Some(range) = plan.windows.get(window) {
+        let _ = write!(problem.detail, ", from {} to {}", range.start, range.end);
+    }
+    if !group.is_empty() {
+        let _ = write!(problem.detail, ", in the row of {group:?}");
+    }
+    problem
 }
 
 pub(crate) fn unanswerable(meter: &str, error: FinishError) -> Problem {

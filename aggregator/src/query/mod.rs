@@ -5,6 +5,7 @@ mod calendar;
 mod copies;
 mod cut;
 mod from_log;
+mod order;
 mod plan;
 mod points;
 mod reach;
@@ -20,6 +21,9 @@ pub(crate) use calendar::Windows;
 pub(crate) use copies::Copies;
 pub(crate) use cut::{CopiesFull, CutPoint, CutTicket, Selection, Snapshot, Wanted, settle};
 pub(crate) use from_log::ORIGIN_OFFSET_MAX;
+pub(crate) use order::GroupPlace;
+#[cfg(test)]
+pub(crate) use order::TEXT_BYTES_MAX;
 pub(crate) use plan::Plan;
 pub(crate) use reach::Reach;
 pub(crate) use read::add_up;

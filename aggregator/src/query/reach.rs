@@ -8,6 +8,7 @@ use turnpike_domain::catalog::Customer;
 use turnpike_domain::identity::TenantId;
 use turnpike_domain::port::directory::Directory;
 
+use super::GroupPlace;
 use super::cut::PickedSeries;
 use crate::rows::key;
 
@@ -100,7 +101,7 @@ pub(super) fn series_of<'s>(all: &'s [PickedSeries], subject: &str) -> &'s [Pick
 
 impl Stretch {
     /// The groups from `from` on where the first of their texts is the subject.
-    pub(super) fn of_subjects(from: &Bound<Vec<String>>) -> Self {
+    pub(super) fn of_subjects(from: &Bound<GroupPlace>) -> Self {
         let from = first_text(from);
         Self {
             from_first: from.is_empty(),
@@ -121,7 +122,7 @@ impl Stretch {
     pub(super) fn of_customers(
         directory: &dyn Directory,
         tenant: TenantId,
-        from: &Bound<Vec<String>>,
+        from: &Bound<GroupPlace>,
         number: usize,
     ) -> Self {
         let from = first_text(from);
@@ -154,9 +155,9 @@ impl Stretch {
     }
 }
 
-fn first_text(from: &Bound<Vec<String>>) -> &str {
+fn first_text(from: &Bound<GroupPlace>) -> &str {
     match from {
         Bound::Unbounded => "",
-        Bound::Included(group) | Bound::Excluded(group) => group.first().map_or("", String::as_str),
+        Bound::Included(group) | Bound::Excluded(group) => group.first().unwrap_or_default(),
     }
 }

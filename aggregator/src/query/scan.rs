@@ -10,9 +10,11 @@ use turnpike_domain::time::Timestamp;
 use super::accumulate::Place;
 use super::plan::dimension;
 use super::reach::Stretch;
-use super::totals::empty_value;
+use super::totals::{self, empty_value};
 use super::usage::{Onward, PART_ROWS, Split, UsageRow};
-use super::{CopiesFull, Part, Plan, Reach, RowSum, Rows, Snapshot, Wanted, Windows, add_up, settle};
+use super::{
+    CopiesFull, GroupPlace, Part, Plan, Reach, RowSum, Rows, Snapshot, Wanted, Windows, add_up, settle,
+};
 
 /// Windows that are added up at once at the least at first; more while they give few rows, fewer while they give many.
 const STEP_WINDOWS: usize = 8;
@@ -38,7 +40,7 @@ pub(super) struct UsageScan {
     /// The windows that have not been added up.
     pub left: Windows,
     /// Of the first of them only the groups from here on.
-    pub from: Bound<Vec<String>>,
+    pub from: Bound<GroupPlace>,
     pub step: Option<usize>,
     /// The groups that the snapshots hold; `None`: all.
     pub held: Option<Stretch>,
@@ -88,8 +90,8 @@ impl UsageScan {
         self.sparse = until.is_none() && (self.sparse || before.is_some() && rows.len() < rows_max / SPARSE);
         let row = |sum: RowSum| UsageRow {
             window: self.plan.windows[sum.window],
+            value: totals::value(&self.plan, &sum).map_err(Box::new),
             group: sum.group,
-            value: sum.value,
         };
         let rows = rows.into_iter().map(row).collect();
         self.go_on(until, before);
@@ -141,7 +143,7 @@ impl UsageScan {
             .map_or(Timestamp::MAX, |first| first.start);
         let (next, from) = match (until, before) {
             (Some((window, group)), _) => (self.plan.windows[window].start, Bound::Excluded(group)),
-            (None, Some(before)) => (first, Bound::Included(vec![before])),
+            (None, Some(before)) => (first, Bound::Included(GroupPlace::of(&[before]))),
             (None, None) => {
                 let last = self.plan.windows.last();
                 (last.map_or(Timestamp::MAX, |last| last.end), Bound::Unbounded)
@@ -174,7 +176,7 @@ impl UsageScan {
         let is_done = |subject: &str| {
             next.is_some_and(|next| {
                 let first = splits.first_text(directory, tenant, subject);
-                reach.contains(subject) && first.is_some_and(|first| first < *next)
+                reach.contains(subject) && first.is_some_and(|first| *first < *next)
             })
         };
         for snapshot in &mut self.snapshots {
@@ -200,16 +202,22 @@ impl UsageScan {
         }
         let value = empty_value(&self.plan)?;
         let window = 0;
-        let behind = |group: &Vec<String>| until.is_some_and(|until| (window, group) > (until.0, &until.1));
+        let behind = |group: &Vec<String>| {
+            until.is_some_and(|(last, place)| window > *last || place.order_of(group).is_gt())
+        };
         let (later, now) = std::mem::take(&mut self.always).into_iter().partition(behind);
         self.always = later;
         for group in now {
             let known = rows.iter().any(|row| row.window == window && row.group == group);
             if part.is_from(&group) && !known {
-                rows.push(RowSum { window, group, value });
+                rows.push(RowSum {
+                    window,
+                    group,
+                    value: Ok(value),
+                });
             }
         }
-        rows.sort_unstable();
+        rows.sort_unstable_by(RowSum::order);
         Ok(())
     }
 }
@@ -251,7 +259,7 @@ impl Splits {
     pub(super) fn stretch(
         &self,
         (directory, tenant): (&dyn Directory, TenantId),
-        from: &Bound<Vec<String>>,
+        from: &Bound<GroupPlace>,
         number: usize,
     ) -> Option<Stretch> {
         match self.0.first()? {

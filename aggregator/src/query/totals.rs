@@ -9,7 +9,7 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_domain::record::Watermark;
 
-use super::accumulate::{percentile, unanswerable};
+use super::accumulate::{in_row, percentile, unanswerable};
 use super::plan::dimension;
 use super::{CopiesFull, CutPoint, Part, Plan, RowSum, Snapshot, Wanted, add_up, settle};
 use crate::Aggregator;
@@ -211,11 +211,13 @@ pub(super) fn total_rows(
             let detail = "a sum that is cut into parts cannot be split by groups";
             return Err(Problem::new(Code::Internal, detail));
         }
-        let row = |sum: RowSum| GroupTotal {
-            group: sum.group,
-            value: sum.value,
+        let row = |sum: RowSum| {
+            Ok(GroupTotal {
+                value: value(plan, &sum)?,
+                group: sum.group,
+            })
         };
-        return Ok(sums.into_iter().map(row).collect());
+        return sums.into_iter().map(row).collect();
     }
     let empty = GroupTotal {
         group: Vec::new(),
@@ -223,9 +225,15 @@ pub(super) fn total_rows(
     };
     let mut rows = vec![empty; request.cuts.len() + 1];
     for sum in sums {
-        rows[sum.window].value = sum.value;
+        rows[sum.window].value = value(plan, &sum)?;
     }
     Ok(rows)
+}
+
+/// The value of a row. One beyond all numbers is an error with its place.
+pub(super) fn value(plan: &Plan, sum: &RowSum) -> Result<Option<Quantity>, Problem> {
+    sum.value
+        .map_err(|error| in_row(plan, error, sum.window, &sum.group))
 }
 
 /// The meter's value of a window without events.

@@ -13,7 +13,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use super::plan::{end_minute, filtered};
 use super::reach::Stretch;
 use super::scan::{Splits, UsageScan, customers_for};
-use super::{Plan, Selection, Slot, Slots, StopOnDrop, Wanted, Windows, on_another_thread};
+use super::{GroupPlace, Plan, Selection, Slot, Slots, StopOnDrop, Wanted, Windows, on_another_thread};
 use crate::Aggregator;
 
 /// What rows are split by.
@@ -50,12 +50,13 @@ impl UsageQuery {
 }
 
 /// One row of usage.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct UsageRow {
     pub window: TimeRange,
     /// In the order of the query's `split`.
     pub group: Vec<String>,
-    pub value: Option<Quantity>,
+    /// An error where it is beyond all numbers, which the other rows need not be.
+    pub value: Result<Option<Quantity>, Box<Problem>>,
 }
 
 /// What a reading of usage rests on.
@@ -69,7 +70,7 @@ pub(crate) struct UsageRead {
 }
 
 /// A window's start, and from where on its groups are read.
-pub(super) type Onward = (Timestamp, Bound<Vec<String>>);
+pub(super) type Onward = (Timestamp, Bound<GroupPlace>);
 
 /// Customers whose usage is looked for one by one for a page; where they give too few rows, all series are read.
 const CUSTOMERS_MAX: usize = 20_000;
@@ -95,13 +96,13 @@ pub(crate) struct UsageReading {
 }
 
 impl Aggregator {
-    /// The usage of a meter behind `after` (a window's start and a group), at most `limit` rows; and whether there are more.
+    /// The usage of a meter behind `after` (a window's start, and a place among its groups), at most `limit` rows; and whether there are more.
     /// What it rests on is that of the first of its readings.
     pub(crate) async fn usage_page(
         &self,
         of: (TenantId, Arc<Meter>),
         query: UsageQuery,
-        after: Option<(Timestamp, Vec<String>)>,
+        after: Option<(Timestamp, GroupPlace)>,
         limit: usize,
     ) -> Result<(Vec<UsageRow>, UsageRead, bool), Problem> {
         let complete = self.filled(&of.1).await;

@@ -40,6 +40,52 @@ fn openmeters_clients_get_their_shape() {
     });
 }
 
+/// That a month is beyond all numbers refuses none of its days: they are looked for by what was used, not by values.
+#[test]
+fn a_month_beyond_all_numbers_refuses_none_of_its_days() {
+    runtime().block_on(async {
+        let world = world().await;
+        let most = "9".repeat(26);
+        // 5 and 12 March 2026: each day is as great as numbers are, and both together are greater.
+        for (id, second) in [(91, 1_772_668_800), (92, 1_773_273_600)] {
+            let event = Event::new(id, "g1", second, format!(r#"{{"v": "{most}"}}"#));
+            world.submit(&[event]).await.unwrap();
+        }
+        let base = "/api/v1/meters/tokens/query?subject=g1&windowSize=";
+        let days = read(&world, &format!("{base}DAY")).await;
+        let rows = days["data"].as_array().unwrap();
+        let starts: Vec<_> = rows
+            .iter()
+            .map(|row| row["windowStart"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            starts,
+            [
+                "2026-03-05T00:00:00Z",
+                "2026-03-12T00:00:00Z",
+                "2026-03-29T00:00:00Z"
+            ]
+        );
+        // What is asked for itself is refused as before.
+        let (status, body) = get(&world, Scope::Read, &format!("{base}MONTH"), "*/*").await;
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(
+            (status.as_u16(), &problem["code"]),
+            (422, &json!("overflow")),
+            "{body}"
+        );
+        // So it is for a day whose minutes are asked for.
+        let event = Event::new(93, "g1", 1_772_668_860, r#"{"v": 1}"#);
+        world.submit(&[event]).await.unwrap();
+        let minutes = read(&world, &format!("{base}MINUTE")).await;
+        assert_eq!(
+            minutes["data"][0]["windowStart"], "2026-03-05T00:00:00Z",
+            "{minutes}"
+        );
+        assert_eq!(minutes["data"].as_array().unwrap().len(), 4);
+    });
+}
+
 #[test]
 fn openmeters_parameters_are_read_and_named_as_its_clients_write_them() {
     runtime().block_on(async {

@@ -16,7 +16,7 @@ pub use access::{
 };
 pub use course::{Allowance, Bound, Course, LevelCourse};
 pub use decision::{Decision, Figures, Reason, decide, granted};
-pub use grants::{GrantPlan, Placed, Pool, Pools, Segment, Standing, Stay};
+pub use grants::{Ahead, GrantPlan, Placed, Pool, Pools, Segment, Standing, Stay};
 pub use limit::EffectiveLimit;
 pub use pools::{granted_below, pools};
 pub use window::Windows;

@@ -11,6 +11,7 @@ mod entitled;
 mod grace;
 mod grants;
 mod refusals;
+mod waits;
 mod windows;
 
 use serde_json::Value;

@@ -8,10 +8,10 @@ use indicatif::ProgressBar;
 use reqwest::{Method, Response};
 use serde_json::Value;
 use turnpike_client::transport::{self, encode, may_retry};
-use turnpike_domain::time::Randomness as _;
-use turnpike_stores::machine::MachineRandomness;
+use turnpike_domain::time::{Clock as _, Randomness as _};
+use turnpike_stores::machine::{MachineClock, MachineRandomness};
 
-use super::refusal::refused;
+use super::refusal::{Refusal, refused};
 use super::{CommandError, output};
 
 /// Tries of a call that a retry can help, beside the first.
@@ -71,7 +71,7 @@ pub(crate) struct Client {
 /// How long work is held up for a server that went away in the middle of it.
 #[derive(Debug, Clone)]
 struct Patience {
-    /// Of one call, all pauses together.
+    /// Of one call, from the end of its first try to the beginning of its last.
     most: Duration,
     /// Where people are told.
     bar: ProgressBar,
@@ -84,15 +84,16 @@ struct Patience {
 /// What a try of a call led to.
 enum Tried<T> {
     Done(T),
-    Refused(Response),
+    Refused(Refusal),
     Lost(reqwest::Error),
 }
 
-/// The pauses of one call.
+/// The tries of one call that have ended.
 #[derive(Default)]
-struct Pauses {
-    tries: u32,
-    waited: Duration,
+struct Tries {
+    ended: u32,
+    /// When the first one had, by the machine's monotonic clock.
+    first_end_us: Option<u64>,
 }
 
 /// What is sent.
@@ -156,6 +157,11 @@ impl Client {
         }
     }
 
+    /// `GET` of `path` as text.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, CommandError> {
+        self.retried(Method::GET, path, Body::None, Response::text).await
+    }
+
     /// `GET` of `path` as JSON.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, CommandError> {
         self.json(Method::GET, path, Body::None).await
@@ -188,7 +194,7 @@ impl Client {
             .map_err(|error| CommandError::failed(format!("{path} did not answer with JSON: {error}")))
     }
 
-    /// A call; an error unless it succeeds.
+    /// A call whose answer the caller reads itself, which no retry can help any more; an error unless it succeeds.
     pub(crate) async fn call(
         &self,
         method: Method,
@@ -208,60 +214,77 @@ impl Client {
         body: Body,
         read: impl Fn(Response) -> F,
     ) -> Result<T, CommandError> {
-        let mut pauses = Pauses::default();
+        let mut tries = Tries::default();
         loop {
             let tried = match self.send(method.clone(), path, body.clone()).await {
-                Ok(response) if !response.status().is_success() => Tried::Refused(response),
+                Ok(response) if !response.status().is_success() => {
+                    let refusal = Refusal::read(response).await;
+                    refusal.map_or_else(Tried::Lost, Tried::Refused)
+                }
                 Ok(response) => read(response).await.map_or_else(Tried::Lost, Tried::Done),
                 Err(error) => Tried::Lost(error),
             };
+            tries.note_end();
             let pause = match tried {
                 Tried::Done(value) => {
                     self.note_found();
                     return Ok(value);
                 }
-                Tried::Refused(response) => match self.pause_after_refusal(&pauses, &response) {
+                Tried::Refused(refusal) => match self.pause_after_refusal(&tries, &refusal) {
                     Some(pause) => pause,
-                    None => return Err(refused(self, &method, path, response).await),
+                    None => return Err(refused(self, (&method, path), &refusal, tries.ended).await),
                 },
                 Tried::Lost(error) if error.is_builder() => return Err(self.no_address(&error)),
-                Tried::Lost(error) => match self.pause_after_loss(&pauses, &error) {
+                Tried::Lost(error) => match self.pause_after_loss(&tries, &error) {
                     Some(pause) => pause,
                     None => return Err(self.unreachable(&error)),
                 },
             };
-            pauses.tries += 1;
-            pauses.waited += pause;
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// How long to wait before the next try, unless that is not worth it.
-    fn pause_after_refusal(&self, pauses: &Pauses, response: &Response) -> Option<Duration> {
-        let worth = match &self.patience {
-            None => pauses.tries < RETRIES,
-            Some(patience) => pauses.waited < patience.most,
-        };
-        (worth && may_retry(response.status())).then(|| pause_after(response, pauses))
+    /// How long the next try may be waited for.
+    fn left(&self, tries: &Tries) -> Duration {
+        match &self.patience {
+            Some(patience) => patience.most.saturating_sub(tries.since_first()),
+            None if tries.ended <= RETRIES => Duration::MAX,
+            None => Duration::ZERO,
+        }
     }
 
-    fn pause_after_loss(&self, pauses: &Pauses, error: &reqwest::Error) -> Option<Duration> {
-        let pause = pauses.next();
-        match &self.patience {
-            Some(patience) if patience.met.load(Ordering::Relaxed) => {
-                let worth = pauses.waited < patience.most;
-                if worth && !patience.told.swap(true, Ordering::Relaxed) {
-                    patience.tell(&format!(
-                        "the server at {} went away ({}); trying again for {} s",
-                        self.base,
-                        root_cause(error),
-                        patience.most.as_secs()
-                    ));
-                }
-                worth.then_some(pause)
-            }
-            _ => (!error.is_connect() && pauses.tries < RETRIES).then_some(pause),
+    /// How long to wait before the next try, unless that is not worth it: no less than after a loss, for whoever asks for
+    /// no pause at all would be called without end.
+    fn pause_after_refusal(&self, tries: &Tries, refusal: &Refusal) -> Option<Duration> {
+        let left = self.left(tries);
+        let asked = refusal
+            .retry_after
+            .unwrap_or(Duration::from_secs(1))
+            .min(PAUSE_ASKED_MAX);
+        let worth = may_retry(refusal.status) && !left.is_zero() && asked <= left;
+        worth.then(|| asked.max(tries.pause()).min(left))
+    }
+
+    fn pause_after_loss(&self, tries: &Tries, error: &reqwest::Error) -> Option<Duration> {
+        let left = self.left(tries);
+        let met = self
+            .patience
+            .as_ref()
+            .filter(|patience| patience.met.load(Ordering::Relaxed));
+        if left.is_zero() || (error.is_connect() && met.is_none()) {
+            return None;
         }
+        if let Some(patience) = met
+            && !patience.told.swap(true, Ordering::Relaxed)
+        {
+            patience.tell(&format!(
+                "the server at {} went away ({}); trying again for {} s",
+                self.base,
+                root_cause(error),
+                patience.most.as_secs()
+            ));
+        }
+        Some(tries.pause().min(left))
     }
 
     fn note_found(&self) {
@@ -378,10 +401,23 @@ impl Patience {
     }
 }
 
-impl Pauses {
-    /// The pause after a loss: twice as long each time.
-    fn next(&self) -> Duration {
-        Duration::from_millis((200 << self.tries.min(10)).min(PAUSE_MS_MAX))
+impl Tries {
+    fn note_end(&mut self) {
+        self.ended += 1;
+        self.first_end_us
+            .get_or_insert_with(|| MachineClock.monotonic_us());
+    }
+
+    /// The time since the first one ended, pauses and calls.
+    fn since_first(&self) -> Duration {
+        let now_us = MachineClock.monotonic_us();
+        Duration::from_micros(now_us - self.first_end_us.unwrap_or(now_us))
+    }
+
+    /// The pause before the next: twice as long each time.
+    fn pause(&self) -> Duration {
+        let doublings = self.ended.saturating_sub(1).min(10);
+        Duration::from_millis((200 << doublings).min(PAUSE_MS_MAX))
     }
 }
 
@@ -391,14 +427,6 @@ fn root_cause(error: &reqwest::Error) -> &dyn std::error::Error {
         cause = source;
     }
     cause
-}
-
-/// How long to wait behind an answer that asks for it, or names no time: no less than after a loss, for whoever asks for none
-/// at all would be called without end.
-fn pause_after(response: &Response, pauses: &Pauses) -> Duration {
-    let asked = transport::retry_after(response.headers());
-    let asked = asked.unwrap_or(Duration::from_secs(1)).min(PAUSE_ASKED_MAX);
-    asked.max(pauses.next())
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What the server refused, in words that say what to do next.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
+use turnpike_client::transport;
 
 use super::CommandError;
 use super::client::{Body, Client};
@@ -26,17 +28,34 @@ const COLLECTIONS: [(&str, &str, &str); 6] = [
 ];
 const DECLARED: &str = "turnpike apply declares them.";
 
-/// The refusal of a call, with a hint where one can be found.
+/// An answer that is no success.
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// After which time it asks to be called again.
+    pub(super) retry_after: Option<Duration>,
+    text: String,
+}
+
+impl Refusal {
+    /// The whole of it.
+    pub(super) async fn read(response: Response) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            status: response.status(),
+            retry_after: transport::retry_after(response.headers()),
+            text: response.text().await?,
+        })
+    }
+}
+
+/// The refusal of a call that was tried so many times, with a hint where one can be found.
 pub(super) async fn refused(
     client: &Client,
-    method: &Method,
-    path: &str,
-    response: Response,
+    (method, path): (&Method, &str),
+    refusal: &Refusal,
+    tries: u32,
 ) -> CommandError {
-    let status = response.status();
-    let text = response.text().await.unwrap_or_default();
-    let problem: Value = serde_json::from_str(&text).unwrap_or_default();
-    let mut words = words(status, &text, &problem);
+    let problem: Value = serde_json::from_str(&refusal.text).unwrap_or_default();
+    let mut words = words(refusal, &problem, tries);
     if problem["code"] == "not_found"
         && let Some((kind, key)) = problem["detail"].as_str().and_then(missing)
         && let Some(hint) = near(client, kind, key).await
@@ -48,7 +67,7 @@ pub(super) async fn refused(
 }
 
 /// What the server said, and what to do about it.
-fn words(status: StatusCode, text: &str, problem: &Value) -> String {
+fn words(Refusal { status, text, .. }: &Refusal, problem: &Value, tries: u32) -> String {
     let mut words = match problem["detail"].as_str() {
         Some(detail) => format!(
             "{detail} ({}, HTTP {})",
@@ -72,10 +91,11 @@ fn words(status: StatusCode, text: &str, problem: &Value) -> String {
         Some("forbidden") => words.push_str(
             "\nUse a key with that scope; an admin key makes one: turnpike keys create NAME --scope SCOPE",
         ),
-        Some("rate_limited" | "overloaded") => {
-            words.push_str("\nIt was tried several times; try again later.");
-        }
+        Some("rate_limited" | "overloaded") => words.push_str("\nTry again later."),
         _ => {}
+    }
+    if tries > 1 {
+        let _ = write!(words, "\nIt was tried {tries} times.");
     }
     if let Some(id) = problem["request_id"]
         .as_str()
@@ -133,19 +153,34 @@ mod tests {
         assert_eq!(missing("there is nothing at this path"), None);
     }
 
+    /// The words about an answer with this status that is `problem`, after so many tries.
+    fn told(status: StatusCode, problem: &Value, tries: u32) -> String {
+        let refusal = Refusal {
+            status,
+            retry_after: None,
+            text: problem.to_string(),
+        };
+        words(&refusal, problem, tries)
+    }
+
     #[test]
     fn refusals_say_what_to_do() {
         let problem = json!({"code": "forbidden", "detail": "this key lacks the scope \"read\""});
-        assert!(words(StatusCode::FORBIDDEN, "", &problem).contains("keys create"));
+        assert!(told(StatusCode::FORBIDDEN, &problem, 1).contains("keys create"));
         let problem = json!({"code": "internal", "detail": "it failed", "request_id": "r1"});
-        assert!(words(StatusCode::INTERNAL_SERVER_ERROR, "", &problem).contains("request_id r1"));
-        assert!(words(StatusCode::NOT_FOUND, "<html>", &Value::Null).contains("--server"));
+        assert!(told(StatusCode::INTERNAL_SERVER_ERROR, &problem, 1).contains("request_id r1"));
+        assert!(told(StatusCode::NOT_FOUND, &Value::Null, 1).contains("--server"));
         let problem = json!({"code": "invalid", "detail": "2 fields", "errors": [{"pointer": "/a", "detail": "is wrong"}]});
-        assert!(words(StatusCode::UNPROCESSABLE_ENTITY, "", &problem).ends_with("\n  /a: is wrong"));
+        assert!(told(StatusCode::UNPROCESSABLE_ENTITY, &problem, 1).ends_with("\n  /a: is wrong"));
         let problem = json!({"code": "invalid", "detail": "/a is wrong", "errors": [{"pointer": "/a", "detail": "is wrong"}]});
         assert_eq!(
-            words(StatusCode::UNPROCESSABLE_ENTITY, "", &problem),
+            told(StatusCode::UNPROCESSABLE_ENTITY, &problem, 1),
             "/a is wrong (invalid, HTTP 422)"
         );
+        let problem = json!({"code": "overloaded", "detail": "it is full"});
+        let once = "it is full (overloaded, HTTP 503)\nTry again later.";
+        assert_eq!(told(StatusCode::SERVICE_UNAVAILABLE, &problem, 1), once);
+        let often = format!("{once}\nIt was tried 9 times.");
+        assert_eq!(told(StatusCode::SERVICE_UNAVAILABLE, &problem, 9), often);
     }
 }

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::PAGE_ROWS_MAX;
 use turnpike_domain::port::control::{AuditEntry, AuditFilter, PageAfter};
-use turnpike_domain::problem::{Code, Problem};
+use turnpike_domain::problem::Problem;
 use turnpike_domain::time::{TimeRange, Timestamp};
-use turnpike_http::{CSV, Caller, Format, NDJSON, Page, PageQuery, Params, ProblemBody, Reply, csv};
+use turnpike_http::{Caller, Format, Page, PageQuery, Params, ProblemBody, Reply, csv, ndjson};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -104,10 +104,7 @@ async fn export(
 ) -> Reply<Response> {
     caller.require(Scope::Admin)?;
     let format = Format::of_export(export.format.as_deref(), &headers)?;
-    let content_type = match format {
-        Format::Csv => CSV,
-        Format::Ndjson | Format::Json => NDJSON,
-    };
+    let content_type = format.media_type();
     let pages = Pages {
         tenant: caller.tenant,
         filter: query.filter(),
@@ -145,7 +142,7 @@ impl Pages {
         }
         let bytes = match self.format {
             Format::Csv => csv_of(&rows, first)?,
-            Format::Ndjson | Format::Json => ndjson_of(&rows)?,
+            Format::Ndjson | Format::Json => ndjson(&rows)?,
         };
         Ok(Some((bytes.into(), self)))
     }
@@ -156,19 +153,6 @@ const fn page_after(after: Option<String>) -> PageAfter {
         after,
         rows: PAGE_ROWS_MAX,
     }
-}
-
-fn unwritable(error: impl std::fmt::Display) -> Problem {
-    Problem::new(Code::Internal, format!("the export cannot be written: {error}"))
-}
-
-fn ndjson_of(rows: &[AuditEntry]) -> Result<Vec<u8>, Problem> {
-    let mut out = Vec::new();
-    for entry in rows {
-        serde_json::to_writer(&mut out, entry).map_err(unwritable)?;
-        out.push(b'\n');
-    }
-    Ok(out)
 }
 
 fn csv_of(rows: &[AuditEntry], heading: bool) -> Result<Vec<u8>, Problem> {

@@ -1,4 +1,6 @@
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -38,23 +40,50 @@ impl Linger {
     }
 }
 
-/// A body that ends with an error when its sender is too slow. It sets no timer while bytes are there already.
-pub(crate) fn paced(body: Body, pace: Pace, linger: Linger) -> Body {
+/// Whether some of a request's body is left that nobody reads: no other request can follow behind it, so that its answer is
+/// the last of its connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Leftover(Arc<AtomicBool>);
+
+impl Leftover {
+    fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// As far as is known now.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A body that ends with an error when its sender is too slow. It sets no timer while bytes are there already. `leftover`
+/// is told when not all of it is read.
+pub(crate) fn paced(body: Body, pace: Pace, linger: Linger, leftover: Leftover) -> Body {
     if body.is_end_stream() {
         return body;
     }
     Body::new(PacedBody {
         inner: body,
         pacer: Pacer::new(pace),
-        linger_bytes_max: linger.bytes_max(),
+        linger_bytes_max: Some(linger.bytes_max()),
+        leftover,
     })
 }
 
 struct PacedBody {
     inner: Body,
     pacer: Pacer,
-    /// Bytes that are still to be read when nobody wants them any more; 0 when there are none.
-    linger_bytes_max: u64,
+    /// Bytes that are still to be read when nobody wants them any more; none once no more can come.
+    linger_bytes_max: Option<u64>,
+    leftover: Leftover,
+}
+
+impl PacedBody {
+    /// The rest of it, whatever it is, is not read.
+    fn give_up(&mut self) {
+        self.linger_bytes_max = None;
+        self.leftover.note();
+    }
 }
 
 impl HttpBody for PacedBody {
@@ -67,17 +96,15 @@ impl HttpBody for PacedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            let bytes = if let Some(Ok(frame)) = &frame {
-                frame.data_ref().map_or(0, Bytes::len)
-            } else {
-                this.linger_bytes_max = 0;
-                0
-            };
-            this.pacer.moved(bytes);
+            match &frame {
+                Some(Ok(frame)) => this.pacer.moved(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) => this.give_up(),
+                None => this.linger_bytes_max = None,
+            }
             return Poll::Ready(frame);
         }
         ready!(this.pacer.poll_late(cx));
-        this.linger_bytes_max = 0;
+        this.give_up();
         Poll::Ready(Some(Err(axum::Error::new(Problem::new(
             Code::RequestTimeout,
             "the body came too slowly",
@@ -95,12 +122,18 @@ impl HttpBody for PacedBody {
 
 impl Drop for PacedBody {
     fn drop(&mut self) {
-        if self.linger_bytes_max == 0 || self.inner.is_end_stream() {
+        let Some(bytes_max) = self.linger_bytes_max.filter(|_| !self.inner.is_end_stream()) else {
+            return;
+        };
+        if bytes_max == 0 || self.inner.size_hint().lower() > bytes_max {
+            self.leftover.note();
+        }
+        if bytes_max == 0 {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let rest = std::mem::take(&mut self.inner);
-            let thrown = throw_away(rest, self.linger_bytes_max);
+            let thrown = throw_away(rest, bytes_max);
             runtime.spawn(tokio::time::timeout(LINGER, thrown));
         }
     }
@@ -119,8 +152,7 @@ async fn throw_away(body: Body, bytes_max: u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use http_body_util::BodyExt as _;
 
@@ -142,23 +174,25 @@ mod tests {
         }
     }
 
+    /// The bytes of such a body, `None` where it ends with an error, and whether some of it is left.
+    async fn read(body: Body, pace: Pace) -> (Option<usize>, bool) {
+        let leftover = Leftover::default();
+        let paced = paced(body, pace, Linger::Known, leftover.clone());
+        let read = paced.collect().await;
+        (read.ok().map(|whole| whole.to_bytes().len()), leftover.is_there())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_steady_body_passes() {
-        let body = paced(
-            dripping(50, &[b'x'; 100], Duration::from_millis(90)),
-            pace(100, 1_000),
-            Linger::Asked,
-        );
-        assert_eq!(body.collect().await.unwrap().to_bytes().len(), 5_000);
+        let body = dripping(50, &[b'x'; 100], Duration::from_millis(90));
+        assert_eq!(read(body, pace(100, 1_000)).await, (Some(5_000), false));
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_it() {
-        let body = paced(
-            dripping(3, b"x", Duration::from_millis(150)),
-            pace(100, 0),
-            Linger::Asked,
-        );
+        let slow = || dripping(3, b"x", Duration::from_millis(150));
+        assert_eq!(read(slow(), pace(100, 0)).await, (None, true));
+        let body = paced(slow(), pace(100, 0), Linger::Asked, Leftover::default());
         let error = body.collect().await.unwrap_err();
         assert!(error.to_string().contains("too slowly"), "{error}");
     }
@@ -166,22 +200,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dripping_ends_it_too() {
         let drip = || dripping(500, b"x", Duration::from_millis(90));
-        assert!(
-            paced(drip(), pace(100, 0), Linger::Asked).collect().await.is_ok(),
-            "without a rate it may drip for ever"
-        );
-        assert!(
-            paced(drip(), pace(100, 1_000), Linger::Asked)
-                .collect()
-                .await
-                .is_err()
-        );
+        let without_a_rate = read(drip(), pace(100, 0)).await;
+        assert_eq!(without_a_rate, (Some(500), false), "it may drip for ever");
+        assert_eq!(read(drip(), pace(100, 1_000)).await, (None, true));
     }
 
     #[tokio::test]
     async fn what_is_there_needs_no_timer() {
-        let body = paced(Body::from("abc"), pace(1, 1_000_000), Linger::Asked);
-        assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+        let read = read(Body::from("abc"), pace(1, 1_000_000)).await;
+        assert_eq!(read, (Some(3), false));
+    }
+
+    #[tokio::test]
+    async fn of_a_broken_body_the_rest_is_left() {
+        let pieces = [
+            Ok("abc"),
+            Err(std::io::Error::from(std::io::ErrorKind::InvalidData)),
+        ];
+        let body = Body::from_stream(futures_util::stream::iter(pieces));
+        assert_eq!(read(body, pace(100, 0)).await, (None, true));
     }
 
     /// A body of 1 MiB pieces that counts those that were read.
@@ -193,24 +230,39 @@ mod tests {
         }))
     }
 
-    async fn read_after_refusal(pieces: usize, linger: Linger) -> usize {
+    /// The pieces read in the end, and whether the answer tells that some are left.
+    async fn read_after_refusal(pieces: usize, linger: Linger) -> (usize, bool) {
         let read = Arc::new(AtomicUsize::new(0));
-        let mut body = paced(counted(pieces, Arc::clone(&read)), pace(100, 0), linger);
+        let leftover = Leftover::default();
+        let body = counted(pieces, Arc::clone(&read));
+        let mut body = paced(body, pace(100, 0), linger, leftover.clone());
         assert!(body.frame().await.unwrap().is_ok());
         drop(body);
+        let told = leftover.is_there();
         tokio::time::sleep(2 * LINGER).await;
-        read.load(Ordering::SeqCst)
+        (read.load(Ordering::SeqCst), told)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_body_is_read_on_for_a_while() {
-        assert_eq!(read_after_refusal(65, Linger::Known).await, 65);
+        assert_eq!(read_after_refusal(65, Linger::Known).await, (65, false));
         assert_eq!(
             read_after_refusal(1_000, Linger::Known).await,
-            130,
-            "the first, and one beyond the bound"
+            (130, false),
+            "the first, and one beyond the bound, as the body does not say how long it is"
         );
-        assert_eq!(read_after_refusal(1_000, Linger::Stranger).await, 3);
-        assert_eq!(read_after_refusal(65, Linger::Asked).await, 1);
+        assert_eq!(read_after_refusal(1_000, Linger::Stranger).await, (3, false));
+        assert_eq!(read_after_refusal(65, Linger::Asked).await, (1, true));
+    }
+
+    #[tokio::test]
+    async fn a_refused_body_that_says_that_it_is_too_long_is_left() {
+        const BYTES: usize = 1024 * 1024;
+        for (bytes, expected) in [(BYTES, false), (BYTES + 1, true)] {
+            let leftover = Leftover::default();
+            let body = Body::from(vec![b'x'; bytes]);
+            drop(paced(body, pace(100, 0), Linger::Stranger, leftover.clone()));
+            assert_eq!(leftover.is_there(), expected, "{bytes}");
+        }
     }
 }

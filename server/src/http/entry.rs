@@ -19,7 +19,7 @@ use turnpike_domain::time::{Clock, Randomness};
 use turnpike_http::{Caller, Failure, Rates, RequestId, without_body};
 
 use super::auth::{KeyFault, NoteSecurity, authenticate};
-use super::body::{Linger, paced};
+use super::body::{Leftover, Linger, paced};
 use super::call_limits::{CallLimits, Standing};
 use super::finish::finish;
 use super::operations::Operations;
@@ -81,6 +81,7 @@ struct Arrival {
     method: Method,
     route: Option<MatchedPath>,
     client: Option<IpAddr>,
+    leftover: Leftover,
 }
 
 impl Arrival {
@@ -113,6 +114,7 @@ pub(crate) async fn entry(State(gate): State<Arc<Gate>>, request: Request, next:
         method: request.method().clone(),
         route: request.extensions().get::<MatchedPath>().cloned(),
         client: gate.client(&request),
+        leftover: Leftover::default(),
     };
     let span = tracing::info_span!(
         "request",
@@ -128,7 +130,8 @@ pub(crate) async fn entry(State(gate): State<Arc<Gate>>, request: Request, next:
         .instrument(span.clone())
         .await;
     let response = handled.unwrap_or_else(|panic| span.in_scope(|| panicked(panic.as_ref())));
-    let response = finish(response, &arrival.id, &arrival.method).await;
+    let is_last = arrival.leftover.is_there();
+    let response = finish(response, (&arrival.id, &arrival.method), is_last).await;
     let _in_span = span.enter();
     span.record("status", response.status().as_u16());
     report(&arrival, &response, gate.clock.monotonic_us() - started_us);
@@ -202,7 +205,7 @@ impl Gate {
             Ok(None) | Err(_) => Linger::Stranger,
         };
         // Before anything is refused: a refusal must not break the connection for the calls after it.
-        let mut request = request.map(|body| paced(body, self.pace, linger));
+        let mut request = request.map(|body| paced(body, self.pace, linger, arrival.leftover.clone()));
         let mut standing = Standing::default();
         let admitted = known.and_then(|known| {
             let admit = |known| self.admit(arrival, known, &mut standing);

@@ -4,14 +4,25 @@ use axum::response::{IntoResponse as _, Response};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_http::{Failure, ProblemBody, RequestId};
 
-/// What an answer gets on its way out: every failure as `problem+json` with the request's id, and the headers of all.
-pub(crate) async fn finish(response: Response, id: &RequestId, method: &Method) -> Response {
+/// What an answer gets on its way out: every failure as `problem+json` with the request's id, and the headers of all. Behind
+/// one that `is_last` the connection ends, as it does behind a 408, which waits for no more. Source: RFC 9110, section
+/// 15.5.9, and RFC 9112, section 9.6.
+pub(crate) async fn finish(
+    response: Response,
+    (id, method): (&RequestId, &Method),
+    is_last: bool,
+) -> Response {
+    let is_last = is_last || response.status() == StatusCode::REQUEST_TIMEOUT;
     let mut response = if *method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
         options(&response)
     } else {
         problem(response, id).await
     };
     set_headers(response.headers_mut(), id);
+    if is_last {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     response
 }
 
@@ -130,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn a_failure_gets_its_request_id() {
         let failure = Failure(Problem::invalid("/limit", "must be 1 to 1000"));
-        let response = finish(failure.into_response(), &id(), &Method::GET).await;
+        let response = finish(failure.into_response(), (&id(), &Method::GET), false).await;
         assert_eq!(response.status(), 422);
         assert_eq!(response.headers()["x-request-id"], "r-1");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -184,7 +195,7 @@ mod tests {
             ),
         ] {
             let plain = (StatusCode::from_u16(status).unwrap(), words).into_response();
-            let answer = finish(plain, &id(), &Method::GET).await;
+            let answer = finish(plain, (&id(), &Method::GET), false).await;
             assert_eq!(answer.status(), status);
             let body = body(answer).await;
             assert_eq!(
@@ -198,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn other_answers_stay() {
         let json = ([(header::CONTENT_TYPE, "application/json")], "{\"a\":1}").into_response();
-        let answer = finish(json, &id(), &Method::GET).await;
+        let answer = finish(json, (&id(), &Method::GET), false).await;
         assert_eq!(answer.headers()["cache-control"], "no-store");
         assert_eq!(body(answer).await["a"], 1);
         let refused = (
@@ -207,13 +218,30 @@ mod tests {
             "{\"a\":2}",
         )
             .into_response();
-        assert_eq!(body(finish(refused, &id(), &Method::GET).await).await["a"], 2);
+        assert_eq!(
+            body(finish(refused, (&id(), &Method::GET), false).await).await["a"],
+            2
+        );
+    }
+
+    #[tokio::test]
+    async fn the_last_answer_of_a_connection_says_so() {
+        for (status, is_last, expected) in [
+            (200, false, None),
+            (200, true, Some("close")),
+            (408, false, Some("close")),
+        ] {
+            let plain = StatusCode::from_u16(status).unwrap().into_response();
+            let answer = finish(plain, (&id(), &Method::GET), is_last).await;
+            let told = answer.headers().get("connection");
+            assert_eq!(told.map(|value| value.to_str().unwrap()), expected, "{status}");
+        }
     }
 
     #[tokio::test]
     async fn options_tells_the_methods() {
         let refused = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET,HEAD")]).into_response();
-        let answer = finish(refused, &id(), &Method::OPTIONS).await;
+        let answer = finish(refused, (&id(), &Method::OPTIONS), false).await;
         assert_eq!(
             (answer.status().as_u16(), &answer.headers()["allow"]),
             (204, &HeaderValue::from_static("GET,HEAD"))

@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes of a line that are kept: more than any name or length that is looked for.
+/// Bytes of a line that are kept: more than any name or length that is looked for needs.
 const LINE_KEPT: usize = 128;
 
-/// A message whose end another reader of the same bytes could see elsewhere. Source: RFC 9112, sections 6.3, 7.1 and 11.2.
+/// A message whose end another reader of the same bytes could see elsewhere. Source: RFC 9112, sections 6.1, 6.3, 7.1 and 11.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ambiguous {
     /// Its head tells its length in two ways, or in one that cannot be read.
@@ -24,7 +24,7 @@ impl Ambiguous {
         match self {
             Self::Head => {
                 "the head tells the length of its body in two ways, or in none that can be read: send Content-Length or \
-                 Transfer-Encoding, once"
+                 Transfer-Encoding: chunked, once"
             }
             Self::ChunkSize => {
                 "a chunk of the body does not begin with its size: send it as a hexadecimal number on a line of its own"
@@ -40,7 +40,7 @@ impl From<Ambiguous> for std::io::Error {
 }
 
 /// Follows the messages of one connection. The HTTP library reads them itself, but takes away a `Content-Length` beside
-/// a `Transfer-Encoding` before anybody sees it.
+/// a `Transfer-Encoding` before anybody sees it, and looks at no more than the last coding.
 #[derive(Debug, Default)]
 pub(crate) struct Framing {
     state: State,
@@ -152,11 +152,17 @@ impl Head {
             return Ok(());
         };
         let (name, value) = (&line[..colon], &line[colon + 1..]);
+        // Of a line of which not all is kept nobody here knows what it says.
+        let is_whole = line.len() < LINE_KEPT;
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if self.chunked || !is_whole || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                return Err(Ambiguous::Head);
+            }
             self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            let length = std::str::from_utf8(value).ok().map(str::trim);
-            let length = length.and_then(|text| text.parse().ok()).ok_or(Ambiguous::Head)?;
+            let length = std::str::from_utf8(value).ok().filter(|_| is_whole);
+            let length = length.and_then(|text| text.trim().parse().ok());
+            let length = length.ok_or(Ambiguous::Head)?;
             if self.length.is_some_and(|before| before != length) {
                 return Err(Ambiguous::Head);
             }
@@ -176,9 +182,13 @@ impl Head {
     }
 }
 
-/// The size at the start of a chunk's line; what an extension says behind it is not looked at.
+/// The size at the start of a chunk's line; what an extension says behind it is not looked at. Digits up to where the line
+/// was cut may not be all.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    if digits >= LINE_KEPT {
+        return None;
+    }
     u64::from_str_radix(std::str::from_utf8(&line[..digits]).ok()?, 16).ok()
 }
 
@@ -326,6 +336,39 @@ mod tests {
                 "{chunk}"
             );
         }
+    }
+
+    #[test]
+    fn a_transfer_encoding_is_chunked_once_or_ambiguous() {
+        let head = |lines: &str| format!("POST / HTTP/1.1\r\n{lines}\r\n\r\n0\r\n\r\n");
+        for clear in ["chunked", "Chunked \t"] {
+            let text = head(&format!("transfer-encoding: {clear}"));
+            assert_eq!(watched(&text, &[usize::MAX]), Ok(()), "{clear}");
+        }
+        let beyond_what_is_kept = format!("chunked{}, chunked", " ".repeat(LINE_KEPT));
+        for value in [
+            "gzip, chunked",
+            "chunked, chunked",
+            "chunked\r\nx: y\r\nTransfer-Encoding: chunked",
+            "identity\r\ntransfer-encoding: chunked",
+            "gzip",
+            "chunked;q=1",
+            "",
+            &beyond_what_is_kept,
+        ] {
+            let text = head(&format!("transfer-encoding: {value}"));
+            assert_eq!(watched(&text, &[usize::MAX]), Err(Ambiguous::Head), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_length_with_more_digits_than_are_kept_is_ambiguous() {
+        let five = format!("{}5", "0".repeat(LINE_KEPT));
+        let sized = format!("POST / HTTP/1.1\r\ncontent-length: {five}\r\n\r\nabcde");
+        assert_eq!(watched(&sized, &[usize::MAX]), Err(Ambiguous::Head));
+        let chunked =
+            format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{five}\r\nabcde\r\n0\r\n\r\n");
+        assert_eq!(watched(&chunked, &[usize::MAX]), Err(Ambiguous::ChunkSize));
     }
 
     #[test]

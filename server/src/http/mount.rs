@@ -106,7 +106,7 @@ pub(crate) fn metrics_only(page: PrometheusPage, randomness: Arc<dyn Randomness>
             request_id(&request, randomness.as_ref()),
             request.method().clone(),
         );
-        async move { finish(next.run(request).await, &id, &method).await }
+        async move { finish(next.run(request).await, (&id, &method), false).await }
     };
     metrics_page::router(page)
         .split_for_parts()

@@ -1,16 +1,13 @@
 //! `turnpike import`, with files as they come and a server that goes away.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::Write as _;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::rig::{Server, alone, wait_until};
+use crate::rig::{Server, wait_until};
 
 const CSV: [&str; 6] = ["--type", "call", "--subject-column", "who", "--now", "--json"];
 
@@ -139,34 +136,6 @@ fn an_import_gives_up_after_its_time_and_goes_on_when_it_is_run_again() {
     assert_eq!(count("accepted") + count("duplicates"), 6_000, "{counts}");
     assert!(count("accepted") > 0 && count("duplicates") > 0, "{counts}");
     assert_eq!(server.total(), (0..6_000_u64).sum::<u64>().to_string());
-}
-
-/// A server that asks for no pause at all is given one, and not called without end.
-#[test]
-fn a_server_that_refuses_without_a_pause_is_given_up() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = format!("http://{}", listener.local_addr().expect("an address"));
-    let calls = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&calls);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            counted.fetch_add(1, Ordering::Relaxed);
-            let _ = stream.read(&mut [0; 8_192]);
-            let answer =
-                "HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("a.csv");
-    std::fs::write(&file, "who,n\na,1\n").expect("written");
-    let file = file.to_str().expect("a path");
-    let server = ["--server", &address, "--api-key", "k", "--retry-s", "1"];
-    let ended = alone(directory.path(), &[&["import", file], &CSV[..], &server].concat());
-    assert_ne!(ended.code, Some(0), "{}", ended.out);
-    let calls = calls.load(Ordering::Relaxed);
-    assert!((2..20).contains(&calls), "{calls} calls");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 mod import;
+mod misbehaving;
 mod output;
 mod rig;
 mod serving;

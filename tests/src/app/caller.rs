@@ -35,7 +35,7 @@ impl Caller {
         Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    /// Sends NDJSON lines.
+    /// Sends NDJSON lines. A refusal that waiting heals must say for how long.
     pub async fn send_lines(&self, lines: Vec<u8>) -> Answer {
         let request = self
             .client
@@ -48,6 +48,11 @@ impl Caller {
             .await
             .ok()?;
         let status = answer.status().as_u16();
+        let is_told = answer.headers().contains_key("retry-after");
+        assert!(
+            is_told || !matches!(status, 429 | 503),
+            "{status} without Retry-After"
+        );
         let text = answer.text().await.ok()?;
         Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }

@@ -1,10 +1,11 @@
-//! R12, R13, R14, R15, R21: storms of duplicates, any order of arrival, poison, tenants beside each other, and processes
-//! that are asked to end or put to sleep under load.
+//! R12, R13, R14, R15, R20, R21: storms of duplicates, any order of arrival, poison, tenants beside each other, more load than
+//! the engine takes, and processes that are asked to end or put to sleep under load.
 
 mod duplicates;
 mod ending;
 mod isolation;
 mod order;
+mod overload;
 mod poison;
 
 use serde_json::json;

@@ -46,7 +46,8 @@ async fn slow_heads_and_bodies_are_given_up() {
             .nth(1)
             .and_then(|status| status.parse().ok())
             .expect("a status");
-        assert!((400..500).contains(&status), "{path}: {answer}");
+        assert_eq!(status, 408, "{path}: {answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{path}: {answer}");
     }
     assert_eq!(app.admin().get("/healthz").await.0, 200);
 }
@@ -226,23 +227,26 @@ async fn a_stranger_sends_little_that_is_thrown_away_and_a_known_one_a_whole_bod
             pieces * MIB
         );
         stream.write_all(head.as_bytes()).await.expect("sent");
-        let refused = statuses(&mut stream, &mut String::new(), 1).await;
+        let mut head = String::new();
+        let refused = statuses(&mut stream, &mut head, 1).await;
+        let closes = head.contains("\r\nconnection: close\r\n");
         let piece = vec![b' '; MIB];
         let mut taken = 0;
         while taken < pieces && stream.write_all(&piece).await.is_ok() {
             taken += 1;
         }
-        (refused, taken)
+        (refused, taken, closes)
     };
     for (key, path, status) in [("wrong", "/v1/events", "401"), (ADMIN_KEY, "/healthz", "405")] {
-        let (refused, taken) = send(key, path, 127).await;
+        let (refused, taken, closes) = send(key, path, 127).await;
         assert_eq!(refused, [status], "{path}");
+        assert!(closes, "{path}: the answer does not tell that it is the last");
         // What the kernel holds of a connection comes on top.
         assert!(taken < 127, "{path}: {taken} MiB");
     }
     assert_eq!(
         send(ADMIN_KEY, "/v1/events", 64).await,
-        (vec!["415".to_owned()], 64)
+        (vec!["415".to_owned()], 64, false)
     );
 }
 

@@ -25,8 +25,8 @@ fn chunk(id: &str) -> String {
 }
 
 /// Sends the parts, as a rule so that each is read by itself, and reads to the end: a server that does not close its side
-/// fails the test.
-async fn answers(app: &App, parts: &[&str]) -> Vec<(u16, Value)> {
+/// fails the test. The status, head and body of each answer.
+async fn answers(app: &App, parts: &[&str]) -> Vec<(u16, String, Value)> {
     let mut stream = TcpStream::connect(app.address()).await.expect("a connection");
     stream.set_nodelay(true).expect("no delay");
     for part in parts {
@@ -41,6 +41,7 @@ async fn answers(app: &App, parts: &[&str]) -> Vec<(u16, Value)> {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         (
             head[..3].parse().expect("a status"),
+            head.to_owned(),
             serde_json::from_str(body).unwrap_or(Value::Null),
         )
     });
@@ -93,8 +94,9 @@ async fn a_body_that_is_wrongly_framed_gets_one_answer() {
         let answers = answers(&app, &parts).await;
         let found: Vec<u16> = answers.iter().map(|answer| answer.0).collect();
         assert_eq!(found, statuses, "{parts:?}: {answers:?}");
-        let last = &answers.last().expect("an answer").1;
+        let (_, head, last) = answers.last().expect("an answer");
         if statuses.last() == Some(&400) {
+            assert!(head.contains("\r\nconnection: close"), "{parts:?}: {head}");
             assert_eq!(
                 (&last["code"], &last["retryable"]),
                 (&"invalid_request".into(), &false.into()),
@@ -103,7 +105,7 @@ async fn a_body_that_is_wrongly_framed_gets_one_answer() {
         }
     }
     let told = answers(&app, &[&events, &chunk("c"), "zz\r\n"]).await;
-    let detail = told[0].1["detail"].as_str().expect("words");
+    let detail = told[0].2["detail"].as_str().expect("words");
     assert!(
         detail.contains("does not begin with its size") && detail.contains("were accepted"),
         "{detail}"

@@ -137,7 +137,8 @@ async fn cut_short(app: &App) -> String {
     stream.shutdown().await.expect("half closed");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
-    let problem = problem_of(&answer, 400).1;
+    let (head, problem) = problem_of(&answer, 400);
+    assert!(head.contains("\r\nconnection: close"), "{head}");
     let told = problem["detail"].as_str().expect("words");
     assert!(told.contains("Send the whole stream again"), "{told}");
     code_of((400, problem))

@@ -126,6 +126,10 @@ async fn a_length_told_in_two_ways_is_refused() {
         format!("{chunked}{sized}"),
         format!("{chunked}x: y\r\nContent-LENGTH:0\r\n"),
         format!("{sized}content-length: 1\r\n"),
+        "transfer-encoding: gzip, chunked\r\n".to_owned(),
+        "transfer-encoding: chunked, chunked\r\n".to_owned(),
+        chunked.repeat(2),
+        format!("transfer-encoding: gzip\r\n{chunked}"),
     ] {
         // Behind a good request on the same connection too.
         for before in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"] {

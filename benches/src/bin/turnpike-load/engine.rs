@@ -30,7 +30,16 @@ impl Engine {
         directory: &Path,
         environment: &[(&str, &str)],
     ) -> Result<Self, Failure> {
-        let mut child = Command::new(binary)
+        Self::start_by(Command::new(binary), directory, environment).await
+    }
+
+    /// The same by a command that runs the binary.
+    pub async fn start_by(
+        mut command: Command,
+        directory: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Self, Failure> {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory)
             .env("TURNPIKE_BOOTSTRAP_API_KEY", API_KEY)
@@ -38,7 +47,7 @@ impl Engine {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| format!("{} cannot be started: {error}", binary.display()))?;
+            .map_err(|error| format!("{command:?} cannot be started: {error}"))?;
         let lines = BufReader::new(child.stdout.take().ok_or("no output")?);
         let found = tokio::task::spawn_blocking(move || {
             let mut lines = lines.lines().map_while(Result::ok);
@@ -147,6 +156,11 @@ impl Engine {
             .call(&request("GET", path, API_KEY, "application/json", b""))
             .await?;
         Ok((status, serde_json::from_slice(body).unwrap_or(Value::Null)))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The most memory it has had resident, in bytes.

@@ -43,10 +43,12 @@ pub async fn run(
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..load.connections {
         let worker = Worker {
-            job,
-            api_key: api_key.to_owned(),
-            load: load.clone(),
-            epoch,
+            requests: Requests {
+                job,
+                api_key: api_key.to_owned(),
+                load: load.clone(),
+                epoch,
+            },
             sequence: Arc::clone(&sequence),
             begin,
             measured,
@@ -66,11 +68,20 @@ pub async fn run(
     })
 }
 
+/// The requests of a job.
+pub struct Requests {
+    /// What is done.
+    pub job: Job,
+    /// By whom.
+    pub api_key: String,
+    /// How.
+    pub load: Load,
+    /// Makes the ids differ from those of others.
+    pub epoch: u64,
+}
+
 struct Worker {
-    job: Job,
-    api_key: String,
-    load: Load,
-    epoch: u64,
+    requests: Requests,
     sequence: Arc<AtomicU64>,
     begin: Instant,
     measured: Instant,
@@ -84,6 +95,7 @@ impl Worker {
         loop {
             let number = self.sequence.fetch_add(1, Ordering::Relaxed);
             let intended = self
+                .requests
                 .load
                 .rate
                 .map(|rate| self.begin + Duration::from_nanos(number * 1_000_000_000 / rate.max(1)));
@@ -93,11 +105,11 @@ impl Worker {
             if let Some(intended) = intended {
                 tokio::time::sleep_until(intended.into()).await;
             }
-            let bytes = self.request(number);
+            let bytes = self.requests.request(number);
             let sent = intended.unwrap_or_else(Instant::now);
             let (status, body) = connection.call(&bytes).await?;
-            let good = (200..300).contains(&status) && self.whole(body);
-            tally.acknowledged += if good { self.units() } else { 0 };
+            let good = (200..300).contains(&status) && self.requests.is_done(body);
+            tally.acknowledged += if good { self.requests.units() } else { 0 };
             if sent < self.measured {
                 tally.errors += u64::from(!good);
                 continue;
@@ -105,10 +117,12 @@ impl Worker {
             tally.latency.saturating_record(sent.elapsed().as_micros() as u64);
             tally.answers += u64::from(good);
             tally.errors += u64::from(!good);
-            tally.units += if good { self.units() } else { 0 };
+            tally.units += if good { self.requests.units() } else { 0 };
         }
     }
+}
 
+impl Requests {
     const fn units(&self) -> u64 {
         if matches!(self.job, Job::Ingest) {
             self.load.batch as u64
@@ -118,7 +132,7 @@ impl Worker {
     }
 
     /// Whether an answer says that all of the request was done.
-    fn whole(&self, body: &[u8]) -> bool {
+    pub fn is_done(&self, body: &[u8]) -> bool {
         let says = |needle: &[u8]| memchr::memmem::find(body, needle).is_some();
         match self.job {
             Job::Ingest => says(format!("\"accepted\":{},", self.load.batch).as_bytes()),
@@ -128,7 +142,8 @@ impl Worker {
         }
     }
 
-    fn request(&self, number: u64) -> Vec<u8> {
+    /// Request `number`, whole.
+    pub fn request(&self, number: u64) -> Vec<u8> {
         let key = &self.api_key;
         let customer = mix(number ^ self.epoch) % u64::from(self.load.customers);
         match self.job {

@@ -8,6 +8,7 @@ mod client;
 mod compare;
 mod engine;
 mod floor;
+mod instructions;
 mod job;
 mod stats;
 mod verify;
@@ -71,6 +72,15 @@ enum Command {
         #[arg(long, default_value_t = 100_000)]
         subscriptions: u32,
     },
+    /// Counts the instructions of one request of T1, T2, T3 and T5 and compares them with `benches/instructions.txt`.
+    Instructions {
+        /// Path of the `turnpike` binary.
+        #[arg(long, default_value = "target/release/turnpike")]
+        binary: PathBuf,
+        /// Keeps the counts from now on, for this reason.
+        #[arg(long, value_name = "REASON")]
+        keep: Option<String>,
+    },
     /// Runs a floor until it is killed.
     Floor {
         /// Which one.
@@ -108,6 +118,19 @@ pub struct Load {
 }
 
 impl Load {
+    /// Few customers and nothing that depends on time, for counts.
+    pub const fn of_counts() -> Self {
+        Self {
+            connections: 1,
+            seconds: 0,
+            warm_up_seconds: 0,
+            batch: 1_000,
+            rate: None,
+            minutes: 60,
+            customers: 100,
+        }
+    }
+
     /// What is measured and what is not, together.
     pub fn whole(&self) -> Duration {
         Duration::from_secs(self.seconds + self.warm_up_seconds)
@@ -119,9 +142,10 @@ fn main() -> Result<(), Failure> {
     // One thread to load with, so that the generator takes little of the cores that it shares; a floor has as many as the engine.
     let mut runtime = match arguments.command {
         Command::Floor { .. } => tokio::runtime::Builder::new_multi_thread(),
-        Command::Compare { .. } | Command::Run { .. } | Command::Billing { .. } => {
-            tokio::runtime::Builder::new_current_thread()
-        }
+        Command::Compare { .. }
+        | Command::Run { .. }
+        | Command::Billing { .. }
+        | Command::Instructions { .. } => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build()?;
     runtime.block_on(async {
@@ -146,6 +170,7 @@ fn main() -> Result<(), Failure> {
                 binary,
                 subscriptions,
             } => billing::measure(&binary, subscriptions).await,
+            Command::Instructions { binary, keep } => instructions::count(&binary, keep.as_deref()).await,
             Command::Floor { floor, directory } => {
                 let (address, serving) = floor::serve(floor, &directory).await?;
                 println!("listening on {address}");

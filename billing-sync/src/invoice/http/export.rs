@@ -5,14 +5,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::invoice::{Invoice, InvoiceView, number_text};
 use turnpike_domain::port::billing::{Broken, InvoiceFilter};
 use turnpike_domain::port::control::PageAfter;
-use turnpike_domain::problem::{Code, Problem};
-use turnpike_http::{CSV, Caller, Format, NDJSON, Params, ProblemBody, Reply, csv};
+use turnpike_domain::problem::Problem;
+use turnpike_http::{Caller, Format, Params, ProblemBody, Reply, csv, ndjson};
 
 use super::invoices::{DamagedInvoice, InvoiceQuery, id_of};
 use crate::invoice::engine::BillingSync;
@@ -57,9 +56,9 @@ pub(super) async fn export_invoices(
         after: None,
         first: true,
     };
-    let (kind, name) = match format {
-        Format::Csv => (CSV, "attachment; filename=\"invoices.csv\""),
-        Format::Ndjson | Format::Json => (NDJSON, "attachment; filename=\"invoices.ndjson\""),
+    let name = match format {
+        Format::Csv => "attachment; filename=\"invoices.csv\"",
+        Format::Ndjson | Format::Json => "attachment; filename=\"invoices.ndjson\"",
     };
     let body = Body::from_stream(stream::try_unfold(Some(pages), |pages| async move {
         match pages {
@@ -68,7 +67,10 @@ pub(super) async fn export_invoices(
         }
     }));
     Ok((
-        [(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)],
+        [
+            (header::CONTENT_TYPE, format.media_type()),
+            (header::CONTENT_DISPOSITION, name),
+        ],
         body,
     )
         .into_response())
@@ -94,7 +96,7 @@ impl Pages {
         let invoices = store.invoices(self.tenant, self.filter.clone(), page).await?;
         let bytes = match self.format {
             Format::Csv => csv_rows(&invoices, self.first)?,
-            Format::Ndjson | Format::Json => ndjson_rows(&invoices)?,
+            Format::Ndjson | Format::Json => ndjson(invoices.iter().map(ExportLine::from))?,
         };
         self.first = false;
         self.after = invoices.last().map(id_of);
@@ -103,24 +105,23 @@ impl Pages {
     }
 }
 
-fn unwritable(error: impl std::fmt::Display) -> Problem {
-    Problem::new(Code::Internal, format!("an invoice cannot be exported: {error}"))
+/// An invoice, or what is known of one that cannot be read, as a line of NDJSON.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ExportLine {
+    Invoice(Box<InvoiceView>),
+    Damaged { damaged: DamagedInvoice },
 }
 
-fn ndjson_rows(invoices: &[Result<Invoice, Broken>]) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
-    for invoice in invoices {
-        let written = match invoice {
-            Ok(invoice) => serde_json::to_writer(&mut bytes, &InvoiceView::from(invoice)),
-            Err(broken) => {
-                let damaged = DamagedInvoice::from(broken.clone());
-                serde_json::to_writer(&mut bytes, &json!({ "damaged": damaged }))
-            }
-        };
-        written.map_err(unwritable)?;
-        bytes.push(b'\n');
+impl From<&Result<Invoice, Broken>> for ExportLine {
+    fn from(invoice: &Result<Invoice, Broken>) -> Self {
+        match invoice {
+            Ok(invoice) => Self::Invoice(Box::new(InvoiceView::from(invoice))),
+            Err(broken) => Self::Damaged {
+                damaged: DamagedInvoice::from(broken.clone()),
+            },
+        }
     }
-    Ok(bytes)
 }
 
 const COLUMNS: [&str; 17] = [

@@ -1,4 +1,4 @@
-//! When grants that recur will give more.
+//! What grants will give while nothing is drawn on them.
 
 use std::sync::Arc;
 
@@ -8,19 +8,20 @@ use crate::quantity::Quantity;
 use crate::quota::course::Course;
 use crate::time::Timestamp;
 
-/// How many recurrences are looked at one behind the other: more are needed only where a great rollover fills up from a
-/// small amount.
-const RECURRENCES_MAX: usize = 100;
+/// The grants of a plan as they go on from some instant while nothing is drawn.
+pub struct Ahead<'p, C> {
+    course: &'p C,
+    coming: Vec<Coming>,
+}
 
-/// A grant as it goes on while nothing is drawn.
-struct Coming<'a> {
-    grant: &'a Grant,
+struct Coming {
+    grant: Arc<Grant>,
     left: i128,
     /// When it is given anew, and how often; `None`: never again.
     next: Option<(Timestamp, LimitPeriod)>,
 }
 
-impl Coming<'_> {
+impl Coming {
     /// The most that there can be of it.
     fn most(&self) -> i128 {
         let kept = self.grant.rollover_max.map_or(0, Quantity::parts).max(0);
@@ -28,54 +29,66 @@ impl Coming<'_> {
         given.map_or(self.left, |given| given.max(self.left))
     }
 
-    /// Takes in what happens up to `at`.
+    /// When it is next given anew so that there is more of it. Once there can be no more, that stays so till it ends.
+    fn next(&self) -> Option<(Timestamp, LimitPeriod)> {
+        self.next.filter(|_| self.left < self.most())
+    }
+
     fn pass(&mut self, at: Timestamp, course: &impl Course) {
         if self.grant.ends_at().is_some_and(|end| end.floor_minute() <= at) {
             (self.left, self.next) = (0, None);
         }
-        if let Some((next, period)) = self.next.filter(|(next, _)| *next <= at) {
-            self.left = self
-                .left
-                .saturating_add(self.grant.amount.parts())
-                .min(self.most());
+        while let Some((next, period)) = self.next().filter(|(next, _)| *next <= at) {
+            let left = self.left.saturating_add(self.grant.amount.parts());
+            self.left = left.min(self.most());
             self.next = Some((course.recurrence(period, next).end, period));
         }
     }
 }
 
-fn sum(parts: impl Iterator<Item = i128>) -> i128 {
-    parts.fold(0, i128::saturating_add)
-}
-
 impl<C: Course> GrantPlan<C> {
-    /// The first instant after `now` at which the grants of which `left` is left give `more` than that together, for some
-    /// were given anew; `None`: they never do while nothing else changes. Where it takes very many recurrences, an earlier
-    /// instant.
-    pub fn gives_at(&self, left: &[(Arc<Grant>, Quantity)], now: Timestamp, more: i128) -> Option<Timestamp> {
+    /// Its grants from `now` on, of which `left` is left.
+    pub fn ahead(&self, left: Vec<(Arc<Grant>, Quantity)>, now: Timestamp) -> Ahead<'_, C> {
         let course = &self.pools.pools[0].course;
-        let coming = left.iter().map(|(grant, left)| {
+        let coming = left.into_iter().map(|(grant, left)| {
             let period = grant.recurrence.filter(|period| *period != LimitPeriod::Ever);
             Coming {
-                grant,
                 left: left.parts(),
                 next: period.map(|period| (course.recurrence(period, now).end, period)),
+                grant,
             }
         });
-        let mut coming: Vec<_> = coming.collect();
-        let wanted = sum(coming.iter().map(|one| one.left)).saturating_add(more);
-        let mut at = now;
-        for _ in 0..RECURRENCES_MAX {
-            if sum(coming.iter().map(Coming::most)) < wanted {
-                return None;
-            }
-            at = coming.iter().filter_map(|one| Some(one.next?.0)).min()?;
-            for one in &mut coming {
-                one.pass(at, course);
-            }
-            if sum(coming.iter().map(|one| one.left)) >= wanted {
-                return Some(at);
-            }
+        Ahead {
+            course,
+            coming: coming.collect(),
         }
-        Some(at)
     }
+}
+
+impl<C: Course> Ahead<'_, C> {
+    /// The next instant at which one is given anew so that there is more of it.
+    pub fn next(&self) -> Option<Timestamp> {
+        self.coming.iter().filter_map(|one| Some(one.next()?.0)).min()
+    }
+
+    /// Goes on to a later instant: some end, some are given anew.
+    pub fn pass(&mut self, at: Timestamp) {
+        for one in &mut self.coming {
+            one.pass(at, self.course);
+        }
+    }
+
+    /// What is left of all together, in parts of 10⁻¹².
+    pub fn left(&self) -> i128 {
+        sum(self.coming.iter().map(|one| one.left))
+    }
+
+    /// The most that there can be of all together.
+    pub fn most(&self) -> i128 {
+        sum(self.coming.iter().map(Coming::most))
+    }
+}
+
+fn sum(parts: impl Iterator<Item = i128>) -> i128 {
+    parts.fold(0, i128::saturating_add)
 }

@@ -30,6 +30,7 @@ use crate::identity::TenantId;
 use crate::port::directory::Directory;
 use crate::time::{TimeRange, Timestamp};
 
+pub use ahead::Ahead;
 pub use fold::Standing;
 use walk::Turns;
 

@@ -3,13 +3,12 @@ mod run;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use reqwest::Method;
 use serde_json::{Value, json};
 
 pub(crate) use run::billing_run;
 use turnpike_client::transport::encode;
 
-use super::client::{Body, Client, ClientArgs};
+use super::client::{Client, ClientArgs};
 use super::{CommandError, output};
 
 /// Bill, look at invoices, and verify them from the raw events.
@@ -243,13 +242,7 @@ pub(crate) fn show_differences(verification: &Value) -> String {
 }
 
 async fn html(client: &Client, id: &str, file: Option<&Path>, json: bool) -> Result<(), CommandError> {
-    let response = client
-        .call(Method::GET, &format!("{}.html", path_of(id)), Body::None)
-        .await?;
-    let page = response
-        .text()
-        .await
-        .map_err(|error| CommandError::failed(format!("the page broke off: {error}")))?;
+    let page = client.text(&format!("{}.html", path_of(id))).await?;
     let page = if json {
         output::pretty(&json!({"invoice": id, "html": page}))
     } else {
