@@ -195,13 +195,11 @@ impl Plain {
 /// Quotient and rest; most numbers fit 64 bits, for which the processor has an instruction.
 #[inline]
 fn divide(number: u128, by: u128) -> (u128, u128) {
-    match (u64::try_from(number), u64::try_from(by)) {
-        (Ok(number), Ok(by)) => ((number / by).into(), (number % by).into()),
-        _ => {
-            let quotient = number / by;
-            (quotient, number - quotient * by)
-        }
+    if let (Ok(number), Ok(by)) = (u64::try_from(number), u64::try_from(by)) {
+        return ((number / by).into(), (number % by).into());
     }
+    let quotient = number / by;
+    (quotient, number - quotient * by)
 }
 
 /// Writes `parts` of 10^-`places` as a plain decimal without zeros at its end.
