@@ -15,7 +15,7 @@ use turnpike_domain::record::{EventRecord, GrantRecord, Position, Record, decode
 use turnpike_domain::time::Timestamp;
 
 use crate::aggregator::Aggregator;
-use crate::partition::command::{Command, Decision, Newest, Submit, Written};
+use crate::partition::command::{Command, Decision, Newest, Quota, Submit, Written};
 use crate::partition::{NoRoom, Ticket, joint};
 use crate::query::{gone, on_another_thread};
 
@@ -81,11 +81,15 @@ impl Aggregator {
                         decisions[at as usize] = Some(decision);
                     }
                 }
-                Err(problem) => failure = Some(problem),
+                // What may have been kept or not is told before what was not.
+                Err(problem) => {
+                    let unsure = |failure: &Problem| failure.code == Code::StoragePoisoned;
+                    failure = failure.filter(unsure).or(Some(problem));
+                }
             }
         }
         if let Some(problem) = failure {
-            return Err(self.half_taken(problem, &decisions).await);
+            return Err(Self::half_taken(problem, &decisions));
         }
         let decisions: Option<Vec<Decision>> = decisions.into_iter().collect();
         let decisions = decisions.ok_or_else(|| Problem::new(Code::Internal, "an event was not decided"))?;
@@ -137,42 +141,30 @@ impl Aggregator {
         Ok(answers)
     }
 
-    /// `problem`, which a part of a batch met, with what became of the rest of it: an answer never hides what counts.
-    async fn half_taken(&self, problem: Problem, decisions: &[Option<Decision>]) -> Problem {
-        let accepted = decisions.iter().flatten().filter_map(|decision| match decision {
-            Decision::Accepted(position) => Some(*position),
-            Decision::Seen { .. } => None,
-        });
-        let accepted: Vec<Position> = accepted.collect();
-        let Some(last) = accepted.iter().max() else {
+    /// `problem`, which a part of a batch met, with what became of the rest of it: an answer never hides what counts. The
+    /// owners answer once that is durable.
+    fn half_taken(problem: Problem, decisions: &[Option<Decision>]) -> Problem {
+        let accepted = |decision: &&Decision| matches!(decision, Decision::Accepted(_));
+        let accepted = decisions.iter().flatten().filter(accepted).count();
+        if accepted == 0 {
             return problem;
-        };
-        if let Err(lost) = self.durable(*last).await {
-            return lost;
         }
         let detail = format!(
             "{}. {} of the {} events were accepted before that and count; send all of them again: those are answered as \
              duplicates then, and count once",
             problem.detail,
-            accepted.len(),
+            accepted,
             decisions.len()
         );
         Problem { detail, ..problem }
     }
 
-    /// Waits until all that the answer rests on is durable; then tells duplicates from conflicts.
+    /// Tells duplicates from conflicts.
     async fn outcomes(
         &self,
         batch: &Arc<EventBatch>,
         decisions: Vec<Decision>,
     ) -> Result<Vec<Outcome>, Problem> {
-        let position = |decision: &Decision| match decision {
-            Decision::Accepted(position) => *position,
-            Decision::Seen { entry, .. } => entry.position,
-        };
-        if let Some(last) = decisions.iter().map(position).max() {
-            self.durable(last).await?;
-        }
         let unsure = decisions
             .iter()
             .any(|decision| matches!(decision, Decision::Seen { same: false, .. }));
@@ -184,7 +176,7 @@ impl Aggregator {
             let mut outcomes: Vec<Outcome> = decisions.iter().map(|one| outcome(one, true)).collect();
             // In the order of the log, so that a block is unpacked once for all that lie in it.
             let mut order: Vec<usize> = (0..outcomes.len()).collect();
-            order.sort_unstable_by_key(|at| position(&decisions[*at]));
+            order.sort_unstable_by_key(|at| decisions[*at].position());
             for at in order {
                 outcomes[at] = compared(log.as_ref(), &batch, &batch.entries()[at], &decisions[at])?;
             }
@@ -248,17 +240,16 @@ impl Aggregator {
     async fn take_quota(&self, record: QuotaRecord) -> Result<QuotaOutcome, Problem> {
         let partition = self.partition_of(record.name);
         match self
-            .ask(partition, |reply, ticket| Command::Quota {
-                record,
-                reply,
-                ticket,
+            .ask(partition, |reply, ticket| {
+                Command::Quota(Quota {
+                    record,
+                    reply,
+                    ticket,
+                })
             })
             .await?
         {
-            Written::At(position) => {
-                self.durable(position).await?;
-                Ok(QuotaOutcome::Written(position))
-            }
+            Written::At(position) => Ok(QuotaOutcome::Written(position)),
             Written::Occupied(entry) => {
                 let mut found = self.fetch_known(vec![Some(entry)]).await?;
                 let known = found.pop().flatten();

@@ -124,16 +124,128 @@ fn scale(whole: &str, fraction: &str, shift: i64) -> Result<Numeral, NumeralErro
     Ok(Numeral { parts, rounded })
 }
 
+/// Bytes of a [`Plain`] at the most: a sign, a point, and the digits of 128 bits, or as many zeros as there are places.
+const PLAIN_BYTES_MAX: usize = 48;
+
+/// A plain decimal without zeros at its end, written from its last digit to its first: answers have many of them, and
+/// the means of formatting cost several times as much.
+pub(crate) struct Plain {
+    bytes: [u8; PLAIN_BYTES_MAX],
+    from: usize,
+}
+
+impl Plain {
+    /// `parts` of 10^-`places`, at most 38.
+    pub(crate) fn new(parts: i128, places: u32) -> Self {
+        let mut text = Self {
+            bytes: [b'0'; PLAIN_BYTES_MAX],
+            from: PLAIN_BYTES_MAX,
+        };
+        let (whole, rest) = divide(parts.unsigned_abs(), 10_u128.pow(places));
+        if rest > 0 {
+            text.fraction(rest, places);
+            text.push(b'.');
+        }
+        text.number(whole);
+        if parts < 0 {
+            text.push(b'-');
+        }
+        text
+    }
+
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
+        // Digits, a point and a sign are ASCII.
+        std::str::from_utf8(&self.bytes[self.from..]).unwrap_or_default()
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.from -= 1;
+        self.bytes[self.from] = byte;
+    }
+
+    fn fraction(&mut self, mut rest: u128, places: u32) {
+        let mut missing = places;
+        loop {
+            let (tenth, digit) = divide(rest, 10);
+            if digit != 0 {
+                break;
+            }
+            (rest, missing) = (tenth, missing - 1);
+        }
+        let end = self.from;
+        self.number(rest);
+        // What stands before the digits is zeros already.
+        self.from = end - missing as usize;
+    }
+
+    fn number(&mut self, mut number: u128) {
+        loop {
+            let (tenth, digit) = divide(number, 10);
+            let [digit, ..] = digit.to_le_bytes();
+            self.push(b'0' + digit);
+            number = tenth;
+            if number == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// Quotient and rest; most numbers fit 64 bits, for which the processor has an instruction.
+#[inline]
+fn divide(number: u128, by: u128) -> (u128, u128) {
+    if let (Ok(number), Ok(by)) = (u64::try_from(number), u64::try_from(by)) {
+        return ((number / by).into(), (number % by).into());
+    }
+    let quotient = number / by;
+    (quotient, number - quotient * by)
+}
+
 /// Writes `parts` of 10^-`places` as a plain decimal without zeros at its end.
 pub(crate) fn write_plain(f: &mut fmt::Formatter<'_>, parts: i128, places: u32) -> fmt::Result {
-    let unit = 10_u128.pow(places);
-    let (whole, rest) = (parts.unsigned_abs() / unit, parts.unsigned_abs() % unit);
-    if parts < 0 {
-        f.write_str("-")?;
+    f.write_str(Plain::new(parts, places).as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The same by the library's formatting.
+    fn formatted(parts: i128, places: u32) -> String {
+        let unit = 10_u128.pow(places);
+        let (whole, rest) = (parts.unsigned_abs() / unit, parts.unsigned_abs() % unit);
+        let sign = if parts < 0 { "-" } else { "" };
+        let digits = format!("{rest:0width$}", width = places as usize);
+        let plain = format!("{sign}{whole}.{digits}");
+        let plain = if places == 0 {
+            format!("{sign}{whole}")
+        } else {
+            plain
+        };
+        if rest == 0 {
+            return format!("{sign}{whole}");
+        }
+        plain.trim_end_matches('0').to_owned()
     }
-    if rest == 0 {
-        return write!(f, "{whole}");
+
+    #[test]
+    fn the_largest_and_smallest_have_room() {
+        for places in [0, 12, 15, 38] {
+            for parts in [0, 1, -1, 10, i128::MAX, i128::MIN, i128::MIN + 1] {
+                assert_eq!(Plain::new(parts, places).as_str(), formatted(parts, places));
+            }
+        }
     }
-    let digits = format!("{rest:0width$}", width = places as usize);
-    write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+
+    proptest! {
+        #[test]
+        fn plain_decimals_are_as_the_library_writes_them(parts in any::<i128>(), shift in 0u32..127, places in 0u32..20) {
+            let parts = parts >> shift;
+            let plain = Plain::new(parts, places);
+            prop_assert_eq!(plain.as_str(), formatted(parts, places));
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::numeral::{self, NumeralError, write_plain};
+use crate::numeral::{self, NumeralError, Plain, write_plain};
 
 /// Decimal places of a [`Quantity`].
 pub(crate) const PLACES: u32 = 12;
@@ -150,7 +150,7 @@ impl fmt::Debug for Quantity {
 
 impl Serialize for Quantity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(Plain::new(self.0, PLACES).as_str())
     }
 }
 
@@ -167,7 +167,7 @@ impl<'de> Deserialize<'de> for Quantity {
 pub mod wire {
     use std::fmt;
 
-    use serde::de::{Deserializer, Error, MapAccess, Visitor};
+    use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
     /// By this name `serde_json` hands out a value as it was written, so that no number passes through a float.
     const AS_WRITTEN: &str = "$serde_json::private::RawValue";
@@ -196,8 +196,8 @@ pub mod wire {
         deserializer: D,
     ) -> Result<Option<String>, D::Error> {
         #[derive(serde::Deserialize)]
-        struct Text(#[serde(deserialize_with = "decimal_text")] String);
-        Ok(<Option<Text> as serde::Deserialize>::deserialize(deserializer)?.map(|Text(text)| text))
+        struct Decimal(#[serde(deserialize_with = "decimal_text")] String);
+        Ok(<Option<Decimal> as serde::Deserialize>::deserialize(deserializer)?.map(|Decimal(text)| text))
     }
 
     /// The text of a decimal given as a string or as a number, as [`written`] reads it.
@@ -263,19 +263,49 @@ pub mod wire {
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
             let unexpected = || A::Error::custom(format_args!("must be {}", self.0));
-            if map.next_key::<String>()?.as_deref() != Some(AS_WRITTEN) {
+            if map.next_key_seed(Text(|name: &str| name == AS_WRITTEN))? != Some(true) {
                 return Err(unexpected());
             }
-            let written: String = map.next_value()?;
-            match written.as_bytes() {
-                [b'"', ..] => serde_json::from_str(&written)
-                    .map(Written::Text)
-                    .map_err(A::Error::custom),
-                [b'-' | b'0'..=b'9', ..] => Ok(Written::Number(written)),
-                b"true" => Ok(Written::Bool(true)),
-                b"false" => Ok(Written::Bool(false)),
-                _ => Err(unexpected()),
+            map.next_value_seed(Text(of_json))?
+                .map_err(A::Error::custom)?
+                .ok_or_else(unexpected)
+        }
+    }
+
+    /// What a piece of JSON is, none for what is neither text, number nor boolean.
+    fn of_json(written: &str) -> serde_json::Result<Option<Written>> {
+        Ok(match written.as_bytes() {
+            [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => {
+                Some(Written::Text(written[1..written.len() - 1].to_owned()))
             }
+            [b'"', ..] => Some(Written::Text(serde_json::from_str(written)?)),
+            [b'-' | b'0'..=b'9', ..] => Some(Written::Number(written.to_owned())),
+            b"true" => Some(Written::Bool(true)),
+            b"false" => Some(Written::Bool(false)),
+            _ => None,
+        })
+    }
+
+    /// Reads a text where it stands and makes something of it.
+    struct Text<F>(F);
+
+    impl<'de, R, F: FnOnce(&str) -> R> DeserializeSeed<'de> for Text<F> {
+        type Value = R;
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<R, D::Error> {
+            deserializer.deserialize_str(self)
+        }
+    }
+
+    impl<R, F: FnOnce(&str) -> R> Visitor<'_> for Text<F> {
+        type Value = R;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<R, E> {
+            Ok((self.0)(text))
         }
     }
 }

@@ -9,13 +9,14 @@ use turnpike_domain::record::{EventRecord, Position, Record};
 use turnpike_domain::time::Timestamp;
 
 use crate::Enforcer;
-use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count, grant_record};
+use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, grant_record};
 use crate::decide::Taking;
 use crate::hold::{Hold, Holds};
 use crate::known::{Past, PastGrant};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
 use crate::reserve::{Found, changed_meanwhile};
+use crate::tally::Call;
 use crate::waiting::{Refused, granted_at_us};
 
 /// A commit as it was asked for.
@@ -161,7 +162,7 @@ impl Enforcer {
                     reason = granted;
                 }
                 Attempt::Refused(resolved, outcome) => {
-                    count("commit", outcome.reason);
+                    self.tally.count(Call::Commit, outcome.reason);
                     let outcome = outcome.with_reservation(&reservation.id, "open", reservation.expires);
                     let outcome = self.with_options(&entry, &resolved, beyond, outcome).await?;
                     // While it is open, the windows that held it decide, whatever resets; once it has ended, those of
@@ -224,7 +225,7 @@ impl Enforcer {
                 Ok(outcome.with_reservation(&reservation.id, "committed", reservation.expires))
             }
             Attempt::Refused(resolved, outcome) => {
-                count("commit", outcome.reason);
+                self.tally.count(Call::Commit, outcome.reason);
                 let outcome = outcome.with_reservation(&reservation.id, "expired", reservation.expires);
                 self.with_options(&entry, &resolved, amount, outcome).await
             }
@@ -288,7 +289,7 @@ impl Enforcer {
             QuotaOutcome::Written(_) => {
                 // They ended as the event was applied, unless its meter was being taken away.
                 holds.give_back();
-                count("commit", reason);
+                self.tally.count(Call::Commit, reason);
                 Ok(())
             }
             QuotaOutcome::Occupied(_) => {

@@ -17,6 +17,7 @@ use crate::hold::{Hold, Holds};
 use crate::known::{self, Past, PastGrant};
 use crate::outcome::Outcome;
 use crate::resolve::meter_of;
+use crate::tally::Call;
 use crate::writer::{Writer, canonical};
 
 /// The source of every event that a decision makes.
@@ -63,7 +64,7 @@ impl Enforcer {
     /// Answers without consuming. The amount may be 0: the figures alone.
     pub async fn check(&self, asked: Asked<'_>) -> Result<Outcome, Problem> {
         let (entry, resolved, outcome) = self.look(asked).await?;
-        count("check", outcome.reason);
+        self.tally.count(Call::Check, outcome.reason);
         self.with_options(&entry, &resolved, asked.amount, outcome).await
     }
 
@@ -116,7 +117,7 @@ impl Enforcer {
                 reason,
             } => (resolved, hold, reason),
             Attempt::Refused(resolved, outcome) => {
-                count("consume", outcome.reason);
+                self.tally.count(Call::Consume, outcome.reason);
                 return self.with_options(&entry, &resolved, amount, *outcome).await;
             }
         };
@@ -136,7 +137,7 @@ impl Enforcer {
             QuotaOutcome::Written(_) => {
                 // It ended as its event was applied, unless the event's meter was being taken away.
                 holds.give_back();
-                count("consume", reason);
+                self.tally.count(Call::Consume, reason);
                 Ok(Outcome::granted(&entry, &resolved, reason, now))
             }
             QuotaOutcome::Occupied(known) => {
@@ -343,9 +344,4 @@ pub(crate) fn conflict() -> Problem {
         Code::EventConflict,
         "this id was used before for something else; the first one stands: use another id",
     )
-}
-
-pub(crate) fn count(call: &'static str, reason: Reason) {
-    metrics::counter!("turnpike_quota_decisions_total", "call" => call, "reason" => reason.as_str())
-        .increment(1);
 }

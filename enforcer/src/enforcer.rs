@@ -19,6 +19,7 @@ use crate::inflight::InFlight;
 use crate::reservations::Reservations;
 use crate::rows::Rows;
 use crate::scope::Scopes;
+use crate::tally::Tally;
 use crate::track::{Track, TrackIndex};
 use crate::writer::Writer;
 
@@ -49,6 +50,7 @@ pub struct Enforcer {
     pub(crate) scopes: Scopes,
     pub(crate) reservations: Reservations,
     pub(crate) in_flight: InFlight,
+    pub(crate) tally: Tally,
     /// Writers of granted events, one per meter.
     pub(crate) writers: DashMap<MeterId, Arc<Writer>, foldhash::fast::RandomState>,
     /// Seconds by the monotonic clock, as of the last tick.
@@ -97,6 +99,7 @@ impl Enforcer {
             scopes: Scopes::default(),
             reservations: Reservations::default(),
             in_flight: InFlight::default(),
+            tally: Tally::default(),
             writers: DashMap::default(),
             coarse_s: AtomicU32::new(0),
         })

@@ -34,6 +34,7 @@ mod rows;
 mod scope;
 mod slot;
 mod sync;
+mod tally;
 mod track;
 mod upgrade;
 mod waiting;

@@ -9,13 +9,14 @@ use turnpike_domain::record::{Position, Record};
 use turnpike_domain::time::Timestamp;
 
 use crate::Enforcer;
-use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict, count};
+use crate::consume::{Asked, Attempt, Consume, QUOTA_SOURCE, conflict};
 use crate::decide::Taking;
 use crate::entry::Entry;
 use crate::hold::Hold;
 use crate::known::{self, Past};
 use crate::outcome::Outcome;
 use crate::reservations::Reservation;
+use crate::tally::Call;
 
 /// Reservations that are looked at between two others' turns while a list is made.
 const LISTED_AT_ONCE: usize = 1_000;
@@ -59,7 +60,7 @@ impl Enforcer {
                 reason,
             } => (resolved, hold, reason),
             Attempt::Refused(resolved, outcome) => {
-                count("reserve", outcome.reason);
+                self.tally.count(Call::Reserve, outcome.reason);
                 return self.with_options(&entry, &resolved, amount, *outcome).await;
             }
         };
@@ -80,7 +81,7 @@ impl Enforcer {
             position: Some(position),
             ..reservation
         });
-        count("reserve", reason);
+        self.tally.count(Call::Reserve, reason);
         let outcome = Outcome::granted(&entry, &resolved, reason, now);
         Ok(outcome.with_reservation(&kept.id, "open", kept.expires))
     }

@@ -18,4 +18,5 @@ pub mod fault;
 pub mod machine;
 pub mod memory;
 pub mod sql;
+mod waiting;
 mod width;

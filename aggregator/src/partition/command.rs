@@ -13,6 +13,7 @@ use super::admission::Ticket;
 use super::joint::JointTicket;
 use crate::query::{CopiesFull, CutTicket, Snapshot, Wanted};
 
+/// Where an answer goes. What rests on records is told once they are durable.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 
 /// What an owner is asked to do. Commands are done in the order of their queue.
@@ -38,11 +39,7 @@ pub(crate) enum Command {
         reply: Reply<Position>,
         ticket: Ticket,
     },
-    Quota {
-        record: QuotaRecord,
-        reply: Reply<Written>,
-        ticket: Ticket,
-    },
+    Quota(Quota),
     /// Stops at a cut with all other partitions, then hands out what it has in memory.
     Cut {
         ticket: CutTicket,
@@ -58,6 +55,13 @@ pub(crate) enum Command {
     End,
     /// Writes a last checkpoint and ends.
     Shutdown(oneshot::Sender<Result<(), Problem>>),
+}
+
+/// A quota record to be written.
+pub(crate) struct Quota {
+    pub record: QuotaRecord,
+    pub reply: Reply<Written>,
+    pub ticket: Ticket,
 }
 
 /// Those events of a batch that belong to one partition.
@@ -76,6 +80,16 @@ pub(crate) enum Decision {
     Accepted(Position),
     /// Its name is known; `same` when the payload's hash is.
     Seen { entry: IdEntry, same: bool },
+}
+
+impl Decision {
+    /// Of the record that it rests on.
+    pub(crate) const fn position(&self) -> Position {
+        match self {
+            Self::Accepted(position) => *position,
+            Self::Seen { entry, .. } => entry.position,
+        }
+    }
 }
 
 /// The newest record of an event, found or just written.

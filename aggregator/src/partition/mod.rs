@@ -1,6 +1,7 @@
 //! A partition and its owner: one thread decides, writes and adds up everything of the partition.
 
 mod admission;
+mod answer;
 mod backfill;
 mod checkpoint;
 pub(crate) mod command;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use foldhash::HashSet;
 use turnpike_domain::identity::{NameKey, TenantId};
 use turnpike_domain::meter::Fields;
 use turnpike_domain::port::directory::Directory;
@@ -27,7 +29,7 @@ use turnpike_domain::time::Clock;
 
 pub(crate) use admission::{Gate, NoRoom, Ticket};
 use checkpoint::Checkpoints;
-use command::Command;
+use command::{Command, Quota, Submit};
 
 use crate::budget::{Budget, Share};
 use crate::core::Adder;
@@ -120,34 +122,54 @@ impl Owner {
         }
     }
 
-    /// Does `command`; submits that wait behind a submit are done with it.
+    /// Does `command`; submits that wait behind a submit, and quota records behind a quota record, are done with it.
     fn take(&mut self, command: Command, commands: &Receiver<Command>) -> Next {
         let mut next = Some(command);
         while let Some(command) = next.take() {
-            let Command::Submit(first) = command else {
-                if self.other(command) == Next::End {
-                    return Next::End;
-                }
-                continue;
+            next = match command {
+                Command::Submit(first) => self.take_submits(first, commands),
+                Command::Quota(first) => self.take_quotas(first, commands),
+                other => match self.other(other) {
+                    Next::GoOn => None,
+                    Next::End => return Next::End,
+                },
             };
-            let mut records = first.picks.len();
-            let mut run = vec![first];
-            while records < RUN_RECORDS_MAX {
-                match commands.try_recv() {
-                    Ok(Command::Submit(more)) => {
-                        records += more.picks.len();
-                        run.push(more);
-                    }
-                    Ok(other) => {
-                        next = Some(other);
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-            self.submit(run);
         }
         Next::GoOn
+    }
+
+    /// Does a run of submits, and returns the command that ended it.
+    fn take_submits(&mut self, first: Submit, commands: &Receiver<Command>) -> Option<Command> {
+        let mut records = first.picks.len();
+        let (mut run, mut next) = (vec![first], None);
+        while records < RUN_RECORDS_MAX && next.is_none() {
+            match commands.try_recv() {
+                Ok(Command::Submit(more)) => {
+                    records += more.picks.len();
+                    run.push(more);
+                }
+                Ok(other) => next = Some(other),
+                Err(_) => break,
+            }
+        }
+        self.submit(run);
+        next
+    }
+
+    /// The same for quota records. A second one of a name begins another run, for it has to see what the first one did.
+    fn take_quotas(&mut self, first: Quota, commands: &Receiver<Command>) -> Option<Command> {
+        let mut names = HashSet::default();
+        names.insert(first.record.name);
+        let (mut run, mut next) = (vec![first], None);
+        while run.len() < RUN_RECORDS_MAX && next.is_none() {
+            match commands.try_recv() {
+                Ok(Command::Quota(more)) if names.insert(more.record.name) => run.push(more),
+                Ok(other) => next = Some(other),
+                Err(_) => break,
+            }
+        }
+        self.quotas(run);
+        next
     }
 
     fn other(&mut self, command: Command) -> Next {
@@ -182,14 +204,7 @@ impl Owner {
                 drop(reply.send(self.resolve(tenant, rejected)));
                 drop(ticket);
             }
-            Command::Quota {
-                record,
-                reply,
-                ticket,
-            } => {
-                drop(reply.send(self.quota(&record)));
-                drop(ticket);
-            }
+            Command::Quota(quota) => self.quotas(vec![quota]),
             Command::Cut {
                 ticket,
                 wanted,

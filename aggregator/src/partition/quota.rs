@@ -1,18 +1,87 @@
-use turnpike_domain::port::intake::{Expect, QuotaRecord};
+use turnpike_domain::port::intake::Expect;
+use turnpike_domain::port::views::IdEntry;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::record::{Position, decode};
 
 use super::Owner;
-use super::command::Written;
-use crate::core::id_entry;
+use super::answer::Answer;
+use super::command::{Quota, Written};
+use super::submit::{Fresh, New};
+use super::write::Draft;
+use crate::core::{id_entry, times};
+
+/// A quota record of a run before the log has given positions.
+enum Found {
+    /// The `n`th new record of the run.
+    New(usize),
+    /// Not written: the name's newest record is another.
+    Occupied(IdEntry),
+}
 
 impl Owner {
-    /// Writes a quota record if its name is in the state that it expects.
+    /// Writes those quota records of a run whose names are in the state that they expect: one look at the id store, one
+    /// append. No name is in a run twice. The log takes all of them or none.
     ///
     /// A name goes from free to an event (`consume`) or to a reservation, from a reservation to its event (`commit`) or
     /// back to free (`release`, expiry).
-    pub(super) fn quota(&mut self, quota: &QuotaRecord) -> Result<Written, Problem> {
-        let known = self.probe(quota.name)?;
+    pub(super) fn quotas(&mut self, run: Vec<Quota>) {
+        let results = self
+            .write_quotas(&run)
+            .unwrap_or_else(|problem| run.iter().map(|_| Err(problem.clone())).collect());
+        // Before the tickets are given back, so that what they held is never counted as free in between.
+        self.account();
+        let answer = |(Quota { reply, ticket, .. }, result): (Quota, Result<Written, Problem>)| {
+            drop(ticket);
+            let rests_on = match &result {
+                Ok(Written::At(position)) => Some(*position),
+                Ok(Written::Occupied(_)) | Err(_) => None,
+            };
+            Answer {
+                reply,
+                result,
+                rests_on,
+            }
+        };
+        self.answer(run.into_iter().zip(results).map(answer).collect());
+    }
+
+    fn write_quotas(&mut self, run: &[Quota]) -> Result<Vec<Result<Written, Problem>>, Problem> {
+        self.check_sound()?;
+        let names: Vec<_> = run.iter().map(|quota| quota.record.name).collect();
+        let known = self.views.probe(&names)?;
+        let mut draft = Draft::new(self.number);
+        let mut fresh = Fresh::default();
+        let found: Vec<Result<Found, Problem>> = run
+            .iter()
+            .zip(known)
+            .map(|(quota, known)| self.find_quota(&mut fresh, &mut draft, quota, known))
+            .collect();
+        let (positions, failure) = match self.append(draft, None) {
+            Ok(positions) => (positions, None),
+            Err(error) => (Vec::new(), Some(Problem::from(error))),
+        };
+        self.take_in(&fresh, &positions)?;
+        let written = |at: usize| match (positions.get(at), &failure) {
+            (Some(position), _) => Ok(Written::At(*position)),
+            (None, Some(problem)) => Err(problem.clone()),
+            (None, None) => Err(Self::internal("an append gave no position")),
+        };
+        let result = |found| match found {
+            Found::New(at) => written(at),
+            Found::Occupied(entry) => Ok(Written::Occupied(entry)),
+        };
+        Ok(found.into_iter().map(|found| result(found?)).collect())
+    }
+
+    /// Finds out whether a name is in the state that its record expects; then the record goes to the draft.
+    fn find_quota<'r>(
+        &self,
+        fresh: &mut Fresh<'r>,
+        draft: &mut Draft,
+        quota: &'r Quota,
+        known: Option<IdEntry>,
+    ) -> Result<Found, Problem> {
+        let quota = &quota.record;
         let expected = match (quota.expect, known) {
             (Expect::Free, None) => true,
             (Expect::Free, Some(entry)) => self.is_free(entry)?,
@@ -24,20 +93,18 @@ impl Owner {
                 ));
             }
         };
-        match known {
-            Some(entry) if !expected => Ok(Written::Occupied(entry)),
-            _ => self.write_quota(quota),
+        if let Some(entry) = known.filter(|_| !expected) {
+            return Ok(Found::Occupied(entry));
         }
-    }
-
-    fn write_quota(&mut self, quota: &QuotaRecord) -> Result<Written, Problem> {
         let record = decode(&quota.record)?;
-        let key = self.shared.key;
         // The digest is derived from the record, as a replay derives it.
-        let entry = id_entry(&key, Position::default(), &record, |_| None);
-        let name = entry.map(|(_, entry)| (quota.name, entry.digest));
+        let entry = id_entry(&self.shared.key, Position::default(), &record, |_| None);
         debug_assert!(entry.is_some_and(|(name, _)| name == quota.name));
-        let (position, _) = self.write(&record, name, quota.hold.as_ref())?;
-        Ok(Written::At(position))
+        draft.push(&quota.record, times(&record));
+        Ok(Found::New(fresh.push(New {
+            name: entry.map(|(_, entry)| (quota.name, entry.digest)),
+            record,
+            hold: quota.hold.as_ref(),
+        })))
     }
 }

@@ -2,11 +2,13 @@ use foldhash::HashMap;
 use turnpike_domain::event::BatchEntry;
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
+use turnpike_domain::port::intake::Hold;
 use turnpike_domain::port::views::IdEntry;
 use turnpike_domain::problem::Problem;
 use turnpike_domain::record::{Position, Record, decode};
 
 use super::Owner;
+use super::answer::Answer;
 use super::command::{Decision, Submit};
 use super::joint::JointTicket;
 use super::write::Draft;
@@ -30,11 +32,28 @@ impl Submit {
     }
 }
 
-/// The new events of a run.
+/// A new record of a run.
+pub(super) struct New<'r> {
+    /// What the id store remembers of it: its name and digest.
+    pub(super) name: Option<(EventName, u64)>,
+    pub(super) record: Record<'r>,
+    /// Quota taken in memory for it.
+    pub(super) hold: Option<&'r Hold>,
+}
+
+/// The new records of a run.
 #[derive(Default)]
-struct Fresh<'r> {
+pub(super) struct Fresh<'r> {
     by_name: HashMap<EventName, usize>,
-    entries: Vec<(&'r BatchEntry, Record<'r>)>,
+    records: Vec<New<'r>>,
+}
+
+impl<'r> Fresh<'r> {
+    /// Adds one and tells its number.
+    pub(super) fn push(&mut self, new: New<'r>) -> usize {
+        self.records.push(new);
+        self.records.len() - 1
+    }
 }
 
 impl Owner {
@@ -56,11 +75,16 @@ impl Owner {
             .unwrap_or_else(|problem| run.iter().map(|_| Err(problem.clone())).collect());
         // Before the tickets are given back, so that what they held is never counted as free in between.
         self.account();
-        for (submit, answer) in run.into_iter().zip(answers) {
-            // Whoever sent it may have gone away.
-            drop(submit.reply.send(answer));
-            drop(submit.ticket);
-        }
+        let answer = |(Submit { reply, ticket, .. }, result): (Submit, Result<Vec<Decision>, _>)| {
+            drop(ticket);
+            let rests_on = result.iter().flatten().map(Decision::position).max();
+            Answer {
+                reply,
+                result,
+                rests_on,
+            }
+        };
+        self.answer(run.into_iter().zip(answers).map(answer).collect());
     }
 
     fn decide(
@@ -108,7 +132,7 @@ impl Owner {
         {
             return Ok(Found::Seen { entry, digest });
         }
-        let next = fresh.entries.len();
+        let next = fresh.records.len();
         let of = *fresh.by_name.entry(entry.name).or_insert(next);
         if of != next {
             return Ok(Found::Again { of, digest });
@@ -116,29 +140,26 @@ impl Owner {
         let bytes = submit.batch.record(entry);
         let record = decode(bytes)?;
         draft.push(bytes, times(&record));
-        fresh.entries.push((entry, record));
-        Ok(Found::New(next))
+        Ok(Found::New(fresh.push(New {
+            name: Some((entry.name, digest)),
+            record,
+            hold: None,
+        })))
     }
 
     /// Remembers and counts what the log took.
-    fn take_in(&mut self, fresh: &Fresh<'_>, positions: &[Position]) -> Result<(), Problem> {
-        let taken = || fresh.entries.iter().zip(positions);
-        let entry = |entry: &BatchEntry, position| {
-            (
-                entry.name,
-                IdEntry {
-                    digest: entry.digest,
-                    position,
-                },
-            )
-        };
+    pub(super) fn take_in(&mut self, fresh: &Fresh<'_>, positions: &[Position]) -> Result<(), Problem> {
+        let taken = || fresh.records.iter().zip(positions.iter().copied());
         let names: Vec<_> = taken()
-            .map(|((new, _), position)| entry(new, *position))
+            .filter_map(|(new, position)| {
+                let (name, digest) = new.name?;
+                Some((name, IdEntry { digest, position }))
+            })
             .collect();
         self.remember(&names)?;
         let mut changes = Changes::new();
-        for ((_, record), position) in taken() {
-            self.add(*position, record, None, &mut changes);
+        for (new, position) in taken() {
+            self.add(position, &new.record, new.hold, &mut changes);
         }
         self.tell(&changes);
         Ok(())
@@ -161,7 +182,8 @@ fn decisions(
     let decision = |found: &Found| match *found {
         Found::New(at) => Ok(Decision::Accepted(position(at)?)),
         Found::Again { of, digest } => {
-            let first = fresh.entries.get(of).map_or(0, |(entry, _)| entry.digest);
+            let first = fresh.records.get(of).and_then(|new| new.name);
+            let first = first.map_or(0, |(_, digest)| digest);
             let entry = IdEntry {
                 digest: first,
                 position: position(of)?,

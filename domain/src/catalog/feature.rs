@@ -88,6 +88,20 @@ pub enum LimitPeriod {
 }
 
 impl LimitPeriod {
+    /// As it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Billing => "billing",
+            Self::Ever => "ever",
+        }
+    }
+
     const fn billing() -> Self {
         Self::Billing
     }
@@ -104,4 +118,15 @@ pub enum LimitMode {
     Soft,
     /// Beyond it without bound; what is beyond is overage.
     Overage,
+}
+
+impl LimitMode {
+    /// As it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hard => "hard",
+            Self::Soft => "soft",
+            Self::Overage => "overage",
+        }
+    }
 }

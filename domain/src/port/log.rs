@@ -88,6 +88,9 @@ impl Only {
     }
 }
 
+/// Who is told, once, how a wait for durability ended.
+pub type Told = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
 /// Whether the log takes records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogHealth {
@@ -124,6 +127,9 @@ pub trait EventLog: Send + Sync {
     /// Resolves when everything before `position` is durable, or with the failure that prevents it.
     /// A position behind [`EventLog::end`] is waited for until records reach it.
     fn wait_durable(&self, position: Position) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The same for one who is told: at once, or on the thread that writes, which must not be held up.
+    fn when_durable(&self, position: Position, told: Told);
 
     /// The same for a thread without a runtime.
     fn wait_durable_blocking(&self, position: Position) -> Result<(), StoreError>;

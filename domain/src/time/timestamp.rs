@@ -189,21 +189,56 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// An instant as RFC 3339 has it, in UTC, without zeros at the end of its fraction.
+struct Text {
+    bytes: [u8; 27],
+    len: usize,
+}
+
+impl Text {
+    /// By hand, for the calendar library ends a day before the year 9999 does, and answers have many of them.
+    fn new(time: Timestamp) -> Self {
+        let (seconds, fraction_us) = (time.0 / 1_000_000, time.0 % 1_000_000);
+        let (year, month, day) = civil_from_days(seconds / 86_400);
+        let mut text = Self {
+            bytes: *b"0000-00-00T00:00:00.000000Z",
+            len: 27,
+        };
+        text.put(0, 4, year);
+        text.put(5, 2, month);
+        text.put(8, 2, day);
+        text.put(11, 2, seconds / 3_600 % 24);
+        text.put(14, 2, seconds / 60 % 60);
+        text.put(17, 2, seconds % 60);
+        text.put(20, 6, fraction_us);
+        while text.bytes[text.len - 2] == b'0' && text.len > 21 {
+            text.len -= 1;
+        }
+        // A fraction of nothing goes with its point.
+        if text.len == 21 {
+            text.len = 20;
+        }
+        text.bytes[text.len - 1] = b'Z';
+        text
+    }
+
+    fn put(&mut self, at: usize, width: usize, mut number: i64) {
+        for byte in self.bytes[at..at + width].iter_mut().rev() {
+            let [digit, ..] = (number % 10).to_le_bytes();
+            *byte = b'0' + digit;
+            number /= 10;
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        // Digits and what stands between them are ASCII.
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand, for the calendar library ends a day before the year 9999 does.
-        let (seconds, fraction_us) = (self.0 / 1_000_000, self.0 % 1_000_000);
-        let (year, month, day) = civil_from_days(seconds / 86_400);
-        let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-        )?;
-        if fraction_us > 0 {
-            let digits = format!("{fraction_us:06}");
-            write!(f, ".{}", digits.trim_end_matches('0'))?;
-        }
-        f.write_str("Z")
+        f.write_str(Text::new(*self).as_str())
     }
 }
 
@@ -215,7 +250,7 @@ impl fmt::Debug for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(Text::new(*self).as_str())
     }
 }
 

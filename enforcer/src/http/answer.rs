@@ -1,5 +1,5 @@
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use turnpike_domain::catalog::{LimitMode, LimitPeriod};
 use turnpike_domain::problem::{Code, Problem};
@@ -11,6 +11,11 @@ use turnpike_http::{Caller, ProblemBody};
 use super::headers::{WITHOUT_RESET_S, seconds_to_grant, set_rate_limits};
 use crate::outcome::{LimitOutcome, Outcome};
 use crate::upgrade::UpgradeOption;
+
+/// Bytes that most answers fit.
+const ANSWER_BYTES: usize = 1_024;
+/// Headers of an answer.
+const HEADERS: usize = 8;
 
 /// The answer to a quota call. The figures describe the limit that refused, else the one with the least remaining;
 /// they are null where no limit decided.
@@ -41,7 +46,8 @@ pub(super) struct QuotaAnswer {
     #[schema(value_type = String, format = DateTime)]
     pub(super) as_of: Timestamp,
     /// By how much more than the limits could be granted; 0, for one engine decides.
-    pub(super) max_overshoot: String,
+    #[schema(value_type = String)]
+    pub(super) max_overshoot: &'static str,
     /// The value of a static feature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<String>,
@@ -147,21 +153,20 @@ impl From<&UpgradeOption> for QuotaUpgrade {
 
 impl From<&Outcome> for QuotaAnswer {
     fn from(outcome: &Outcome) -> Self {
-        let described = outcome.figures().map(QuotaLimit::from);
-        let described = described.as_ref();
+        let described = outcome.figures().map(|limit| &limit.figures);
         Self {
             allowed: outcome.allowed(),
             customer: outcome.customer.as_ref().to_owned(),
             feature: outcome.feature.as_ref().to_owned(),
-            limit: described.and_then(|limit| limit.limit),
-            used: described.map(|limit| limit.used),
-            reserved: described.map(|limit| limit.reserved),
-            remaining: described.and_then(|limit| limit.remaining),
-            overage: described.map(|limit| limit.overage),
-            resets_at: described.and_then(|limit| limit.resets_at),
+            limit: described.and_then(|figures| figures.limit).map(quantity),
+            used: described.map(|figures| quantity(figures.used())),
+            reserved: described.map(|figures| quantity(figures.reserved)),
+            remaining: described.and_then(Figures::remaining).map(quantity),
+            overage: described.map(|figures| quantity(figures.overage())),
+            resets_at: described.and_then(resets_at),
             reason: outcome.reason,
             as_of: outcome.as_of,
-            max_overshoot: "0".to_owned(),
+            max_overshoot: "0",
             value: outcome.value.clone(),
             limits: outcome.limits.iter().map(QuotaLimit::from).collect(),
             upgrade_options: (!outcome.allowed())
@@ -221,10 +226,13 @@ fn finish(
     body: &impl Serialize,
     outcome: &Outcome,
 ) -> Response<Body> {
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
     // No field can fail to be written.
-    let body = serde_json::to_vec(body).unwrap_or_default();
-    let mut response = Response::new(Body::from(body));
+    let _ = serde_json::to_writer(&mut json, body);
+    let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
+    // With room for what all answers get.
+    *response.headers_mut() = HeaderMap::with_capacity(HEADERS);
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

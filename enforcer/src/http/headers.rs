@@ -4,7 +4,6 @@
 use std::fmt::Write as _;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
 use turnpike_domain::quantity::UNIT;
 
 use crate::outcome::{LimitOutcome, Outcome};
@@ -39,17 +38,19 @@ fn seconds_to(outcome: &Outcome, time_us: i64) -> i64 {
 
 /// Adds the headers; nothing where no limit decides.
 pub(super) fn set_rate_limits(outcome: &Outcome, headers: &mut HeaderMap) {
-    let (mut policy, mut standing) = (String::new(), String::new());
+    let (mut policy, mut standing) = (String::with_capacity(64), String::with_capacity(64));
     for limit in outcome.limits.iter().take(LIMITS_MAX) {
         let Some(quota) = limit.figures.limit else {
             continue;
         };
         let remaining = limit.figures.remaining().unwrap_or_default();
-        let name = name(outcome, limit);
         let comma = if policy.is_empty() { "" } else { ", " };
         // Writing to a string cannot fail.
-        let _ = write!(policy, "{comma}\"{name}\";q={}", integer(quota));
-        let _ = write!(standing, "{comma}\"{name}\";r={}", integer(remaining));
+        for (text, key, count) in [(&mut policy, 'q', quota), (&mut standing, 'r', remaining)] {
+            text.push_str(comma);
+            push_name(outcome, limit, text);
+            let _ = write!(text, ";{key}={}", integer(count));
+        }
         if let Some(seconds) = seconds_to_reset(outcome, limit) {
             let window_s = (limit.window.end.micros() - limit.window.start.micros()) / 1_000_000;
             let _ = write!(policy, ";w={window_s}");
@@ -57,34 +58,25 @@ pub(super) fn set_rate_limits(outcome: &Outcome, headers: &mut HeaderMap) {
         }
     }
     for (header, value) in [("ratelimit-policy", policy), ("ratelimit", standing)] {
-        if let Ok(value) = HeaderValue::from_str(&value)
-            && !value.is_empty()
+        if !value.is_empty()
+            && let Ok(value) = HeaderValue::from_maybe_shared(value.into_bytes())
         {
             headers.insert(HeaderName::from_static(header), value);
         }
     }
 }
 
-/// `month-hard`, or `acme:month-hard` for the limit of a customer above. Keys have no character that needs escaping.
-fn name(outcome: &Outcome, limit: &LimitOutcome) -> String {
-    let word = |value: Result<Value, serde_json::Error>| {
-        value
-            .ok()
-            .and_then(|v| v.as_str().map(str::to_owned))
-            .unwrap_or_default()
-    };
-    let (period, mode) = (
-        word(serde_json::to_value(limit.period)),
-        word(serde_json::to_value(limit.figures.mode)),
-    );
-    if limit.customer == outcome.customer {
-        format!("{period}-{mode}")
-    } else {
-        format!("{}:{period}-{mode}", limit.customer)
+/// Writes `"month-hard"`, or `"acme:month-hard"` for the limit of a customer above. Keys have no character that needs
+/// escaping.
+fn push_name(outcome: &Outcome, limit: &LimitOutcome, to: &mut String) {
+    to.push('"');
+    if limit.customer != outcome.customer {
+        to.extend([&*limit.customer, ":"]);
     }
+    to.extend([limit.period.as_str(), "-", limit.figures.mode.as_str(), "\""]);
 }
 
 /// Whole units of a count, cut, within what a structured field can say.
-fn integer(parts: i128) -> i128 {
-    (parts / UNIT).clamp(0, INTEGER_MAX)
+fn integer(parts: i128) -> u64 {
+    u64::try_from((parts / UNIT).clamp(0, INTEGER_MAX)).unwrap_or_default()
 }

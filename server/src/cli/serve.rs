@@ -82,7 +82,7 @@ impl Serve {
         let metrics = serve_metrics(&config, &engine, &randomness, stop.clone()).await?;
         let cut = serve(
             listener,
-            engine.router.clone(),
+            engine.front.clone(),
             config.http.clone(),
             randomness,
             stop,

@@ -92,6 +92,9 @@ impl Standing {
     /// Adds `RateLimit-Policy` and `RateLimit` beside those that a handler set: both are lists.
     /// Source: draft-ietf-httpapi-ratelimit-headers-10.
     pub(crate) fn set_headers(self, headers: &mut HeaderMap) {
+        if self == Self::default() {
+            return;
+        }
         let (mut policy, mut standing) = (String::new(), String::new());
         for limit in self.0.into_iter().flatten() {
             let comma = if policy.is_empty() { "" } else { ", " };

@@ -3,10 +3,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::Request;
 use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Method, Version, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
@@ -25,20 +24,10 @@ use super::finish::finish;
 use super::operations::Operations;
 use super::pace::Pace;
 use super::peer::{Peer, client_address, one_client};
+use super::repeat::Repeats;
+use super::routes::{Handlers, Route, Routes};
 use super::scopes::ScopeTable;
 use crate::config::Networks;
-
-/// Paths that need no key. Compared with the route that matched, never with the text of the path, so that no spelling of a
-/// path leads around the key.
-pub(crate) const PUBLIC: &[&str] = &[
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/openapi.json",
-    "/docs",
-    "/docs/errors",
-    "/docs/errors/{code}",
-];
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -65,6 +54,10 @@ pub(crate) struct Gate {
     pub(crate) trusted_proxies: Networks,
     /// How slow a body may be.
     pub(crate) pace: Pace,
+    /// Which routes there are.
+    pub(crate) routes: Routes,
+    /// The answers to repeats.
+    pub(crate) repeats: Arc<Repeats>,
     /// What each operation needs.
     pub(crate) scopes: ScopeTable,
     /// What each operation takes.
@@ -79,14 +72,14 @@ type Known = (Arc<ApiKey>, Arc<Tenant>);
 struct Arrival {
     id: RequestId,
     method: Method,
-    route: Option<MatchedPath>,
+    route: Arc<Route>,
     client: Option<IpAddr>,
     leftover: Leftover,
 }
 
 impl Arrival {
     fn route(&self) -> &str {
-        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
+        &self.route.path
     }
 
     /// An error unless a request of HTTP/1.1 names its host once. Source: RFC 9112, section 3.2. A call from inside the
@@ -107,37 +100,6 @@ impl Arrival {
     }
 }
 
-/// The outermost layer of every route, and of what matches none.
-pub(crate) async fn entry(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let arrival = Arrival {
-        id: request_id(&request, gate.randomness.as_ref()),
-        method: request.method().clone(),
-        route: request.extensions().get::<MatchedPath>().cloned(),
-        client: gate.client(&request),
-        leftover: Leftover::default(),
-    };
-    let span = tracing::info_span!(
-        "request",
-        request_id = %arrival.id.0,
-        method = %arrival.method,
-        route = arrival.route(),
-        status = tracing::field::Empty,
-        traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()),
-    );
-    let started_us = gate.clock.monotonic_us();
-    let handled = AssertUnwindSafe(gate.handle(&arrival, request, next))
-        .catch_unwind()
-        .instrument(span.clone())
-        .await;
-    let response = handled.unwrap_or_else(|panic| span.in_scope(|| panicked(panic.as_ref())));
-    let is_last = arrival.leftover.is_there();
-    let response = finish(response, (&arrival.id, &arrival.method), is_last).await;
-    let _in_span = span.enter();
-    span.record("status", response.status().as_u16());
-    report(&arrival, &response, gate.clock.monotonic_us() - started_us);
-    response
-}
-
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
     let text = panic
         .downcast_ref::<&str>()
@@ -154,19 +116,9 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
 
 fn report(arrival: &Arrival, response: &Response, took_us: u64) {
     let status = response.status();
-    // A method that is no standard one would let a client make series without end.
-    let method = match arrival.method.as_str() {
-        known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known.to_owned(),
-        _ => "other".to_owned(),
-    };
-    let labels = [
-        ("method", method),
-        ("route", arrival.route().to_owned()),
-        ("status", status.as_u16().to_string()),
-    ];
-    metrics::counter!("turnpike_http_requests_total", &labels).increment(1);
-    metrics::histogram!("turnpike_http_request_duration_seconds", &labels[..2])
-        .record(Duration::from_micros(took_us));
+    arrival
+        .route
+        .count(&arrival.method, status.as_u16(), Duration::from_micros(took_us));
     if status.is_server_error() {
         tracing::warn!(target: "turnpike::access", status = status.as_u16(), took_us, "answered with a failure");
     } else {
@@ -191,13 +143,48 @@ pub(super) fn request_id(request: &Request, randomness: &dyn Randomness) -> Requ
 }
 
 impl Gate {
+    /// Answers every request, of a route or of none.
+    pub(crate) async fn entry(&self, request: Request, handlers: Handlers) -> Response {
+        let arrival = Arrival {
+            id: request_id(&request, self.randomness.as_ref()),
+            method: request.method().clone(),
+            route: self.routes.of_path(request.uri().path()),
+            client: self.client(&request),
+            leftover: Leftover::default(),
+        };
+        let span = tracing::info_span!(
+            "request",
+            request_id = &*arrival.id.0,
+            method = arrival.method.as_str(),
+            route = arrival.route(),
+            status = tracing::field::Empty,
+            traceparent = request
+                .headers()
+                .get("traceparent")
+                .and_then(|value| value.to_str().ok()),
+        );
+        let passed = async {
+            let started_us = self.clock.monotonic_us();
+            let handled = AssertUnwindSafe(self.handle(&arrival, request, handlers))
+                .catch_unwind()
+                .await;
+            let response = handled.unwrap_or_else(|panic| panicked(panic.as_ref()));
+            let is_last = arrival.leftover.is_there();
+            let response = finish(response, (&arrival.id, &arrival.method), is_last).await;
+            span.record("status", response.status().as_u16());
+            report(&arrival, &response, self.clock.monotonic_us() - started_us);
+            response
+        };
+        passed.instrument(span.clone()).await
+    }
+
     fn client(&self, request: &Request) -> Option<IpAddr> {
         let peer = request.extensions().get::<Peer>()?;
         let trusted = &self.trusted_proxies;
         Some(client_address(peer.0.ip(), request.headers(), trusted))
     }
 
-    async fn handle(&self, arrival: &Arrival, request: Request, next: Next) -> Response {
+    async fn handle(&self, arrival: &Arrival, request: Request, handlers: Handlers) -> Response {
         let known = self.known(arrival, &request);
         let linger = match &known {
             _ if request.headers().contains_key(header::EXPECT) => Linger::Asked,
@@ -228,7 +215,7 @@ impl Gate {
         }
         request.extensions_mut().insert(arrival.id.clone());
         let mut response = match self.as_documented(arrival, public, request).await {
-            Ok(request) => next.run(request).await,
+            Ok(request) => self.repeats.pass(arrival.route(), request, handlers).await,
             Err(failure) => failure.into_response(),
         };
         standing.set_headers(response.headers_mut());
@@ -265,7 +252,7 @@ impl Gate {
     /// Whose key it is, none on a public path; a problem where there is no valid one, or its tenant is suspended.
     fn known(&self, arrival: &Arrival, request: &Request) -> Result<Option<Known>, Problem> {
         arrival.check_host(request)?;
-        if PUBLIC.contains(&arrival.route()) {
+        if arrival.route.is_public {
             return Ok(None);
         }
         let key = authenticate(self.keys.as_ref(), request.headers())

@@ -12,6 +12,7 @@ mod entry;
 mod error_pages;
 mod finish;
 mod framing;
+mod front;
 mod health;
 mod keys;
 mod metric_table;
@@ -21,6 +22,7 @@ mod operations;
 mod pace;
 mod peer;
 mod repeat;
+mod routes;
 mod scopes;
 pub(crate) mod serve;
 mod tenants;
@@ -28,6 +30,9 @@ mod test_clock;
 mod unreadable;
 
 pub use administration::{Administration, AdvanceLocks, administration_router};
+#[cfg(test)]
+pub(crate) use front::Answers;
+pub(crate) use front::Front;
 pub(crate) use health::{Check, Readiness, State};
 pub(crate) use metrics_page::{PrometheusPage, recorder};
 pub(crate) use mount::{GateParts, metrics_only, mount};

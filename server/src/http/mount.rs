@@ -4,7 +4,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse as _;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use turnpike_domain::problem::{Code, Problem};
@@ -13,11 +13,13 @@ use turnpike_http::{Failure, Rates};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::call_limits::CallLimits;
-use super::entry::{Gate, entry, request_id};
+use super::entry::{Gate, request_id};
 use super::finish::finish;
+use super::front::Front;
 use super::operations::Operations;
 use super::pace::Pace;
-use super::repeat::{Repeats, repeats};
+use super::repeat::Repeats;
+use super::routes::Routes;
 use super::scopes::ScopeTable;
 use super::{PrometheusPage, Readiness, docs, error_pages, health, metrics_page};
 use crate::config::Config;
@@ -47,7 +49,7 @@ pub(crate) fn mount(
     services: OpenApiRouter,
     readiness: Arc<dyn Readiness>,
     metrics: PrometheusPage,
-) -> Router {
+) -> Front {
     let mut all = OpenApiRouter::with_openapi(docs::preamble())
         .merge(services)
         .merge(health::router(readiness));
@@ -56,13 +58,13 @@ pub(crate) fn mount(
     }
     let (router, mut document) = all.split_for_parts();
     docs::complete(&mut document);
-    let kept = Arc::new(Repeats {
+    let repeats = Arc::new(Repeats {
         store: parts.store,
         clock: Arc::clone(&parts.clock),
         running: Arc::default(),
         ingest: parts.ingest,
     });
-    let gate = Arc::new(Gate {
+    let gate = Gate {
         clock: parts.clock,
         randomness: parts.randomness,
         keys: parts.keys,
@@ -75,19 +77,15 @@ pub(crate) fn mount(
             idle: Duration::from_secs(u64::from(config.http.body_idle_timeout_s)),
             rate_min: config.http.body_rate_min,
         },
+        routes: Routes::of(&document),
+        repeats,
         scopes: ScopeTable::of(&document),
         operations: Operations::of(&document),
         failures: Rates::new(),
-    });
-    let mut router = router
-        .merge(docs::router(&document))
-        .merge(error_pages::router())
-        .layer(from_fn_with_state(kept, repeats))
-        .layer(from_fn_with_state(gate, entry));
-    if !config.http.cors_origins.is_empty() {
-        router = router.layer(cors(&config.http.cors_origins));
-    }
-    router
+    };
+    let handlers = router.merge(docs::router(&document)).merge(error_pages::router());
+    let origins = &config.http.cors_origins;
+    Front::new(gate, handlers, (!origins.is_empty()).then(|| cors(origins)))
 }
 
 /// `/metrics` alone, for a listener of its own. Whatever else is asked for is a problem with a request id, as on the main one.

@@ -2,11 +2,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts as _, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,6 +17,8 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Clock;
 use turnpike_http::{Answered, Changing, Failure, read_within};
 use turnpike_ingest::IngestState;
+
+use super::routes::Handlers;
 
 /// Changing calls that go past the control store; the others keep their answer there together with their effect.
 const OUTSIDE: &[&str] = &[
@@ -76,25 +77,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.running.0.lock().remove(&self.key);
     }
-}
-
-/// Answers a repeat as the call was answered first; lets all others through.
-pub(crate) async fn repeats(State(repeats): State<Arc<Repeats>>, request: Request, next: Next) -> Response {
-    if !is_of(&request, OUTSIDE)
-        || *request.method() != Method::POST
-        || !request.headers().contains_key("idempotency-key")
-    {
-        return next.run(request).await;
-    }
-    match repeats.run(request, next).await {
-        Ok(response) => response,
-        Err(failure) => failure.into_response(),
-    }
-}
-
-fn is_of(request: &Request, routes: &[&str]) -> bool {
-    let route = request.extensions().get::<MatchedPath>();
-    route.is_some_and(|route| routes.contains(&route.as_str()))
 }
 
 /// Headers that tell of the answer as its body does. Those of keys and tenants come later and tell of each call.
@@ -183,14 +165,38 @@ async fn fingerprint(headers: &HeaderMap, body: &[u8]) -> String {
 }
 
 impl Repeats {
-    async fn run(self: Arc<Self>, request: Request, next: Next) -> Result<Response, Failure> {
+    /// Answers a repeat of a call of `route` as it was answered first; lets all others through to the handlers.
+    pub(crate) async fn pass(
+        self: &Arc<Self>,
+        route: &str,
+        request: Request,
+        handlers: Handlers,
+    ) -> Response {
+        if !request.headers().contains_key("idempotency-key")
+            || *request.method() != Method::POST
+            || !OUTSIDE.contains(&route)
+        {
+            return handlers.run(request).await;
+        }
+        // Few calls come here, and none of the others' futures need be as large as theirs.
+        let running = Box::pin(Arc::clone(self).run(EVENTS.contains(&route), request, handlers));
+        running.await.unwrap_or_else(IntoResponse::into_response)
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        is_of_events: bool,
+        request: Request,
+        handlers: Handlers,
+    ) -> Result<Response, Failure> {
         let (mut parts, body) = request.into_parts();
         let changing = Changing::from_request_parts(&mut parts, &()).await?;
         let request = Request::from_parts(parts.clone(), body);
-        let bytes = self.whole(changing.tenant(), request).await?;
+        let bytes = self.whole(changing.tenant(), is_of_events, request).await?;
         let asked = fingerprint(&parts.headers, &bytes).await;
         let Some(call) = changing.change(self.clock.as_ref(), &asked).idempotency else {
-            return Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await);
+            let request = Request::from_parts(parts, Body::from(bytes));
+            return Ok(handlers.run(request).await);
         };
         let held = match self.running.hold(changing.tenant(), &call.key) {
             Ok(held) => held,
@@ -202,7 +208,7 @@ impl Repeats {
         };
         // On its own, so that it ends with its answer kept also when the caller hangs up.
         let once = async move {
-            let answered = self.once(changing.tenant(), call, (parts, bytes), next).await;
+            let answered = self.once(changing.tenant(), call, (parts, bytes), handlers).await;
             drop(held);
             answered
         };
@@ -218,7 +224,7 @@ impl Repeats {
         tenant: TenantId,
         call: Idempotent,
         (parts, bytes): (Parts, Bytes),
-        next: Next,
+        handlers: Handlers,
     ) -> Result<Response, Failure> {
         let key = call.key.clone();
         // By the machine's time, for a test tenant's clock may pass days in a call.
@@ -226,7 +232,7 @@ impl Repeats {
         if let Claim::Answered(first) = claim {
             return Ok(Kept::again(first));
         }
-        let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+        let response = handlers.run(Request::from_parts(parts, Body::from(bytes))).await;
         if !response.status().is_success() {
             self.settle(tenant, key, None).await;
             return Ok(response);
@@ -242,7 +248,7 @@ impl Repeats {
     }
 
     /// The whole body, within the bounds of what its route reads.
-    async fn whole(&self, tenant: TenantId, request: Request) -> Result<Bytes, Problem> {
+    async fn whole(&self, tenant: TenantId, is_of_events: bool, request: Request) -> Result<Bytes, Problem> {
         let beyond = |bound: usize| {
             let detail = format!(
                 "the body of this call has at most {bound} bytes as sent under an Idempotency-Key, as it arrives whole; \
@@ -250,7 +256,7 @@ impl Repeats {
             );
             Problem::new(Code::TooLarge, detail)
         };
-        if is_of(&request, EVENTS) {
+        if is_of_events {
             let arrived = self.ingest.arrived(tenant, request).await;
             return arrived.map_err(|problem| match problem.code {
                 Code::TooLarge => beyond(BODY_BYTES_MAX),

@@ -1,11 +1,11 @@
 //! The listener: our own accept loop, so that limits hold on every connection.
 
+use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use hyper::body::Incoming;
@@ -15,10 +15,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower::Service as _;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Randomness;
 
+use super::front::Answers;
 use super::pace::Pace;
 use super::peer::{Connections, Counted, Peer};
 use super::unreadable::{Refusing, refusal};
@@ -27,11 +27,11 @@ use crate::config::HttpConfig;
 /// Wait after a failure to accept, such as too many open files, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` until `stop`; then takes no more connections, lets requests in flight finish for `drain_s`, and returns
+/// Serves `answers` until `stop`; then takes no more connections, lets requests in flight finish for `drain_s`, and returns
 /// how many connections were cut because they had not.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    answers: impl Answers,
     config: HttpConfig,
     randomness: Arc<dyn Randomness>,
     stop: CancellationToken,
@@ -57,11 +57,12 @@ pub(crate) async fn serve(
             continue;
         };
         let service = hyper::service::service_fn({
-            let router = router.clone();
+            let answers = answers.clone();
             move |request: hyper::Request<Incoming>| {
                 let mut request: Request = request.map(Body::new);
                 request.extensions_mut().insert(Peer(peer));
-                router.clone().call(request)
+                let answered = answers.clone().answer(request);
+                async move { Ok::<_, Infallible>(answered.await) }
             }
         });
         let stream = Refusing::new(stream, pace, Arc::clone(&randomness));

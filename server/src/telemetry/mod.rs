@@ -1,5 +1,6 @@
 //! Logs and traces.
 
+mod fields;
 mod otlp;
 
 use std::io::IsTerminal as _;
@@ -40,6 +41,7 @@ pub(crate) fn start(
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
+            .fmt_fields(fields::JsonMembers)
             .boxed()
     };
     let spans = match config.otlp_endpoint.as_str() {

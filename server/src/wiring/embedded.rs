@@ -22,7 +22,7 @@ use super::state::EngineState;
 use super::stores::Stores;
 use super::ticks::Ticks;
 use crate::config::Config;
-use crate::http::{GateParts, PrometheusPage, metrics_only, mount, recorder};
+use crate::http::{Front, GateParts, PrometheusPage, metrics_only, mount, recorder};
 
 pub(super) const DAY_US: i64 = 86_400_000_000;
 
@@ -79,8 +79,8 @@ impl From<Problem> for StartError {
 
 /// The whole embedded engine in one process.
 pub(crate) struct Engine {
-    /// The API with all its layers.
-    pub(crate) router: Router,
+    /// The API as it is served.
+    pub(crate) front: Front,
     /// `/metrics` alone, for its own listener.
     pub(crate) metrics_router: Router,
     stores: Stores,
@@ -130,7 +130,7 @@ impl Engine {
         let router = services.router(ingest.clone(), &stores, &clock, &parts.randomness);
         let gate = gate(&stores.sql, clock, parts.randomness, ingest);
         Ok(Self {
-            router: mount(config, gate, router, state.clone(), metrics),
+            front: mount(config, gate, router, state.clone(), metrics),
             metrics_router,
             stores,
             services,

@@ -8,13 +8,13 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
 use turnpike_domain::time::Timestamp;
 use turnpike_stores::fault::FailPoints;
 use turnpike_stores::machine::{MachineRandomness, ManualClock};
 
 use super::{Engine, EngineParts, Offline, StartError};
 use crate::config::Config;
+use crate::http::Answers as _;
 
 const KEY: &str = "test-bootstrap-key-0123456789";
 const EVENTS: usize = 4_000;
@@ -56,12 +56,7 @@ async fn call_with(engine: &Engine, key: &str, (method, path): (&str, &str), bod
     } else {
         Body::from(body.to_string())
     };
-    let answer = engine
-        .router
-        .clone()
-        .oneshot(request.body(body).unwrap())
-        .await
-        .unwrap();
+    let answer = engine.front.clone().answer(request.body(body).unwrap()).await;
     let status = answer.status().as_u16();
     let bytes = to_bytes(answer.into_body(), 1 << 22).await.unwrap();
     (status, serde_json::from_slice(&bytes).unwrap_or_default())

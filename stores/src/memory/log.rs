@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
 use turnpike_domain::limits::BLOCK_RECORDS_MAX;
-use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only, Placed, StoredBlock};
+use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only, Placed, StoredBlock, Told};
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
+
+use crate::waiting::{self, Waiting};
 
 /// Where the first block starts, so that no record stands at [`Position::START`].
 const FIRST_OFFSET: u64 = 64;
@@ -20,7 +21,7 @@ const BLOCK_OVERHEAD: u64 = 16;
 #[derive(Debug)]
 pub struct MemoryLog {
     state: Mutex<State>,
-    changed: watch::Sender<()>,
+    waiting: Waiting,
 }
 
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl MemoryLog {
                 refused: None,
                 horizon: None,
             }),
-            changed: watch::Sender::new(()),
+            waiting: Waiting::default(),
         }
     }
 
@@ -84,7 +85,7 @@ impl MemoryLog {
             state.durable = state.end;
         }
         drop(state);
-        self.changed.send_replace(());
+        self.waiting.tell(|position| self.reached(position));
     }
 
     /// Makes the disk full, or not.
@@ -100,7 +101,7 @@ impl MemoryLog {
     /// Makes the next write fail, as a failed sync does: nothing becomes durable any more.
     pub fn poison(&self) {
         self.state.lock().poisoned = true;
-        self.changed.send_replace(());
+        self.waiting.tell(|position| self.reached(position));
     }
 
     fn reached(&self, position: Position) -> Option<Result<(), StoreError>> {
@@ -160,7 +161,7 @@ impl EventLog for MemoryLog {
             state.durable = state.end;
         }
         drop(state);
-        self.changed.send_replace(());
+        self.waiting.tell(|position| self.reached(position));
         Ok(placed)
     }
 
@@ -169,16 +170,12 @@ impl EventLog for MemoryLog {
     }
 
     fn wait_durable(&self, position: Position) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let mut changes = self.changed.subscribe();
-            loop {
-                if let Some(result) = self.reached(position) {
-                    return result;
-                }
-                // The sender lives as long as `self`.
-                let _ = changes.changed().await;
-            }
-        })
+        waiting::wait(|told| self.when_durable(position, told))
+    }
+
+    fn when_durable(&self, position: Position, told: Told) {
+        self.waiting
+            .add(position, told, |position| self.reached(position));
     }
 
     fn wait_durable_blocking(&self, position: Position) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use crate::engine::{API_KEY, Engine};
 use crate::floor::{Floor, FloorProcess};
 use crate::job::{Job, run};
 use crate::stats::Summary;
-use crate::{Failure, Load, verify};
+use crate::{Failure, Load, cpu, verify};
 
 /// Runs `rounds` of both and prints each, the ratios, and what the engine used.
 pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Result<(), Failure> {
@@ -27,20 +27,27 @@ pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Res
     let floor = Floor::of(job)
         .map(|floor| FloorProcess::start(floor, directory.path()))
         .transpose()?;
-    let (mut ratios, mut acknowledged) = (Vec::new(), 0);
+    let (mut ratios, mut cpu_ratios, mut acknowledged) = (Vec::new(), Vec::new(), 0);
     for round in 0..rounds {
+        let before = cpu::used(engine.pid());
         let ours = run(job, engine.address, API_KEY, load, round as u64 + 1).await?;
-        println!("engine {ours}");
+        let our_cpu = cpu::each(engine.pid(), before, &ours);
+        println!("engine {ours}  processor {our_cpu:.2?}");
         acknowledged += check(job, &engine, &ours, acknowledged).await?;
         if let Some(floor) = &floor {
+            let before = cpu::used(floor.pid());
             let least = run(job, floor.address, API_KEY, load, round as u64 + 1).await?;
-            println!("floor  {least}");
+            let its_cpu = cpu::each(floor.pid(), before, &least);
+            println!("floor  {least}  processor {its_cpu:.2?}");
             ratios.push(ours.rate() / least.rate());
+            cpu_ratios.push(its_cpu.as_secs_f64() / our_cpu.as_secs_f64());
         }
     }
-    ratios.sort_by(f64::total_cmp);
-    if let Some(median) = ratios.get(ratios.len() / 2) {
-        println!("ratio: median {median:.3} of {ratios:.3?}");
+    for (what, mut ratios) in [("ratio", ratios), ("ratio of processor time", cpu_ratios)] {
+        ratios.sort_by(f64::total_cmp);
+        if let Some(median) = ratios.get(ratios.len() / 2) {
+            println!("{what}: median {median:.3} of {ratios:.3?}");
+        }
     }
     let megabytes = |bytes: u64| bytes / 1_000_000;
     println!(

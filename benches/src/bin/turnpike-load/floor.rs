@@ -37,7 +37,7 @@ impl Floor {
             Job::Ingest => Some(Self::Append),
             Job::Event | Job::Consume => Some(Self::Echo),
             Job::Check => Some(Self::Json),
-            Job::Usage | Job::Top => None,
+            Job::Batch | Job::Usage | Job::Top => None,
         }
     }
 }
@@ -67,6 +67,13 @@ impl FloorProcess {
             .ok_or("the floor did not start")?
             .parse()?;
         Ok(Self { child, address })
+    }
+}
+
+impl FloorProcess {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 

@@ -11,11 +11,12 @@ use crate::job::{Job, Requests};
 use crate::{Failure, Load};
 
 /// What is counted: its name, the job, and how many requests.
-const PATHS: [(&str, Job, u64); 4] = [
+const PATHS: [(&str, Job, u64); 5] = [
     ("ingest", Job::Ingest, 10),
     ("event", Job::Event, 500),
     ("check", Job::Check, 1_000),
     ("consume", Job::Consume, 500),
+    ("batch", Job::Batch, 10),
 ];
 
 /// Counts all paths of `binary` and compares them with what is kept; `reason` keeps them.

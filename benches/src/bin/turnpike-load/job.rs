@@ -20,6 +20,8 @@ pub enum Job {
     Event,
     /// T3: a quota check per request.
     Check,
+    /// Quota checks in batches.
+    Batch,
     /// T5: a durable consume per request.
     Consume,
     /// T7: usage of one customer, a month by hour.
@@ -124,7 +126,7 @@ impl Worker {
 
 impl Requests {
     const fn units(&self) -> u64 {
-        if matches!(self.job, Job::Ingest) {
+        if matches!(self.job, Job::Ingest | Job::Batch) {
             self.load.batch as u64
         } else {
             1
@@ -138,8 +140,21 @@ impl Requests {
             Job::Ingest => says(format!("\"accepted\":{},", self.load.batch).as_bytes()),
             Job::Event => says(b"\"accepted\":1,"),
             Job::Check | Job::Consume => says(b"\"allowed\":true"),
+            Job::Batch => memchr::memmem::find_iter(body, b"\"allowed\":true").count() == self.load.batch,
             Job::Usage | Job::Top => says(b"\"data\""),
         }
+    }
+
+    /// Appends check `number`.
+    fn check(&self, number: u64, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        let customer = mix(number ^ self.epoch) % u64::from(self.load.customers);
+        let written = write!(
+            out,
+            r#"{{"customer":"c{customer:07}","feature":"feature_{}","amount":"1"}}"#,
+            number % 3
+        );
+        debug_assert!(written.is_ok());
     }
 
     /// Request `number`, whole.
@@ -166,16 +181,18 @@ impl Requests {
                 request("POST", "/v1/events", key, "application/json", &body)
             }
             Job::Check => {
-                let feature = number % 3;
-                let body =
-                    format!(r#"{{"customer":"c{customer:07}","feature":"feature_{feature}","amount":"1"}}"#);
-                request(
-                    "POST",
-                    "/v1/quota/check",
-                    key,
-                    "application/json",
-                    body.as_bytes(),
-                )
+                let mut body = Vec::with_capacity(64);
+                self.check(number, &mut body);
+                request("POST", "/v1/quota/check", key, "application/json", &body)
+            }
+            Job::Batch => {
+                let mut body = b"{\"checks\":[".to_vec();
+                for index in 0..self.load.batch as u64 {
+                    body.extend_from_slice(if index == 0 { b"" } else { b"," });
+                    self.check(number * self.load.batch as u64 + index, &mut body);
+                }
+                body.extend_from_slice(b"]}");
+                request("POST", "/v1/quota/batch", key, "application/json", &body)
             }
             Job::Consume => {
                 let id = mix(number) ^ self.epoch;

@@ -6,6 +6,7 @@
 mod billing;
 mod client;
 mod compare;
+mod cpu;
 mod engine;
 mod floor;
 mod instructions;
@@ -72,7 +73,7 @@ enum Command {
         #[arg(long, default_value_t = 100_000)]
         subscriptions: u32,
     },
-    /// Counts the instructions of one request of T1, T2, T3 and T5 and compares them with `benches/instructions.txt`.
+    /// Counts the instructions of one request of T1, T2, T3, T5 and of a batch of checks and compares them with `benches/instructions.txt`.
     Instructions {
         /// Path of the `turnpike` binary.
         #[arg(long, default_value = "target/release/turnpike")]
@@ -103,7 +104,7 @@ pub struct Load {
     /// Seconds before that are not.
     #[arg(long, default_value_t = 1)]
     pub warm_up_seconds: u64,
-    /// Events in a request of the job `ingest`.
+    /// Events in a request of the job `ingest`, checks in one of `batch`.
     #[arg(long, default_value_t = 1_000)]
     pub batch: usize,
     /// Requests a second, latency from the intended send time; none: as fast as answers come, latency from the send.

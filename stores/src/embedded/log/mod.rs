@@ -31,8 +31,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::watch;
-use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only, Placed};
+use turnpike_domain::port::log::{Block, Blocks, EventLog, LogHealth, Only, Placed, Told};
 use turnpike_domain::port::{BoxFuture, StoreError};
 use turnpike_domain::record::Position;
 use turnpike_domain::time::{Clock, Randomness, Timestamp};
@@ -51,6 +50,7 @@ use self::space::Space;
 use self::writer::Writer;
 use crate::disk::Disk;
 use crate::fault::FailPoints;
+use crate::waiting::{self, Waiting};
 
 /// How a log is kept.
 #[derive(Debug, Clone)]
@@ -113,8 +113,8 @@ struct Shared {
     room: Condvar,
     /// A group became durable, or never will.
     settled: Condvar,
-    /// The same for futures.
-    changed: watch::Sender<()>,
+    /// Those who are told of the same without waiting for it.
+    waiting: Waiting,
     /// The position before which everything is durable.
     durable: AtomicU64,
     poison: OnceLock<String>,
@@ -176,7 +176,7 @@ impl SegmentedLog {
             work: Condvar::new(),
             room: Condvar::new(),
             settled: Condvar::new(),
-            changed: watch::Sender::new(()),
+            waiting: Waiting::default(),
             durable: AtomicU64::new(Position::new(end, 0).0),
             poison: OnceLock::new(),
             damage: OnceLock::new(),
@@ -248,7 +248,12 @@ impl Shared {
     fn tell(&self) {
         self.room.notify_all();
         self.settled.notify_all();
-        self.changed.send_replace(());
+        // Before who waits is looked at: a writer that ends later tells again.
+        let gone = self.writer_is_gone();
+        self.waiting.tell(|position| {
+            self.reached(position)
+                .or_else(|| gone.then(|| Err(queue::closed())))
+        });
     }
 
     fn durable(&self) -> Position {
@@ -261,6 +266,21 @@ impl Shared {
             return Some(Ok(()));
         }
         self.poisoned().err().map(Err)
+    }
+
+    /// The same, also where nothing is left to be written.
+    fn ended(&self, position: Position) -> Option<Result<(), StoreError>> {
+        self.reached(position).or_else(|| {
+            // Looked at again behind that: the last group may have become durable in between.
+            let gone = self.writer_is_gone();
+            gone.then(|| self.reached(position).unwrap_or_else(|| Err(queue::closed())))
+        })
+    }
+
+    /// Whether nothing that was taken is left to be written and nothing more will be taken.
+    fn writer_is_gone(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.closing && queue.forming.is_none() && queue.flying.is_none()
     }
 
     fn on_disk(&self) -> u64 {
@@ -279,23 +299,14 @@ impl EventLog for SegmentedLog {
     }
 
     fn wait_durable(&self, position: Position) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            // Subscribed before the first look, so that no change is missed.
-            let mut changes = self.shared.changed.subscribe();
-            loop {
-                if let Some(result) = self.shared.reached(position) {
-                    return result;
-                }
-                if self.writer_is_gone() {
-                    return self
-                        .shared
-                        .reached(position)
-                        .unwrap_or_else(|| Err(queue::closed()));
-                }
-                // The sender lives as long as `self`.
-                let _ = changes.changed().await;
-            }
-        })
+        waiting::wait(|told| self.when_durable(position, told))
+    }
+
+    fn when_durable(&self, position: Position, told: Told) {
+        let shared = &self.shared;
+        shared
+            .waiting
+            .add(position, told, |position| shared.ended(position));
     }
 
     fn wait_durable_blocking(&self, position: Position) -> Result<(), StoreError> {
@@ -353,13 +364,5 @@ impl EventLog for SegmentedLog {
 
     fn bytes(&self) -> u64 {
         self.shared.on_disk()
-    }
-}
-
-impl SegmentedLog {
-    /// Whether nothing that was taken is left to be written and nothing more will be taken.
-    fn writer_is_gone(&self) -> bool {
-        let queue = self.shared.queue.lock();
-        queue.closing && queue.forming.is_none() && queue.flying.is_none()
     }
 }

@@ -1,0 +1,75 @@
+//! What stands before all routes: CORS where it is wanted, the gate, and the last touches of an answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, header};
+use axum::response::Response;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_http::cors::CorsLayer;
+
+use super::entry::Gate;
+use super::routes::Handlers;
+
+/// Answers the requests of a listener.
+pub(crate) trait Answers: Clone + Send + Sync + 'static {
+    /// The answer to one.
+    fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
+}
+
+impl Answers for Router {
+    async fn answer(self, request: Request) -> Response {
+        Handlers(self).run(request).await
+    }
+}
+
+/// The API as it is served. It is one service and no stack of layers around each route, for every one of those costs
+/// allocations with each request.
+#[derive(Clone)]
+pub(crate) struct Front(Arc<Inner>);
+
+struct Inner {
+    gate: Gate,
+    handlers: Handlers,
+    cors: Option<CorsLayer>,
+}
+
+impl Front {
+    pub(crate) fn new(gate: Gate, handlers: Router, cors: Option<CorsLayer>) -> Self {
+        let handlers = Handlers(handlers);
+        Self(Arc::new(Inner { gate, handlers, cors }))
+    }
+
+    async fn pass(&self, request: Request) -> Response {
+        let method = request.method().clone();
+        let handlers = self.0.handlers.clone();
+        whole(self.0.gate.entry(request, handlers).await, &method)
+    }
+}
+
+impl Answers for Front {
+    async fn answer(self, request: Request) -> Response {
+        let Some(cors) = &self.0.cors else {
+            return self.pass(request).await;
+        };
+        let passed = service_fn(async |request| Ok::<_, Infallible>(self.pass(request).await));
+        let answered = cors.layer(passed).oneshot(request).await;
+        answered.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// `response` with its length, and without its body where `HEAD` asked for it.
+fn whole(mut response: Response, method: &Method) -> Response {
+    let length = response.body().size_hint().exact();
+    if let Some(length) = length.filter(|_| !response.headers().contains_key(header::CONTENT_LENGTH)) {
+        let length = HeaderValue::from(length);
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    if *method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
