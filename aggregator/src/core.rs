@@ -104,7 +104,10 @@ impl Adder<'_> {
                     key::put_text(group, text);
                 }
                 let subject = *subject.get_or_insert_with(|| memory.subject(tenant, event.subject));
-                if memory.add(subject, meter, group, &reading.sample, taken_back).is_err() {
+                if memory
+                    .add(subject, meter, group, &reading.sample, taken_back)
+                    .is_err()
+                {
                     // A reading is always of its meter's kind; were it not, the count tells.
                     metrics::counter!("turnpike_defects_total", "what" => "cell_kind").increment(1);
                 }

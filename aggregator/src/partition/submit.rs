@@ -1,6 +1,6 @@
 use foldhash::HashMap;
 use turnpike_domain::event::BatchEntry;
-use turnpike_domain::identity::EventName;
+use turnpike_domain::identity::{EventName, TenantId};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::views::IdEntry;
 use turnpike_domain::problem::Problem;
@@ -11,6 +11,9 @@ use super::command::{Decision, Submit};
 use super::joint::JointTicket;
 use super::write::Draft;
 use crate::core::{Changes, times};
+
+/// Events of which the windows are fetched into the cache together, before they are added.
+const GROUP: usize = 64;
 
 /// An event of a run before the log has given positions.
 enum Found {
@@ -137,8 +140,16 @@ impl Owner {
             .collect();
         self.remember(&names)?;
         let mut changes = Changes::new();
-        for ((_, record), position) in taken() {
-            self.add(*position, record, None, &mut changes);
+        let groups = fresh.entries.chunks(GROUP).zip(positions.chunks(GROUP));
+        for (group, positions) in groups {
+            self.memory
+                .touch(group.iter().filter_map(|(_, record)| match record {
+                    Record::Event(event) => Some((TenantId(event.tenant), event.subject, event.time())),
+                    _ => None,
+                }));
+            for ((_, record), position) in group.iter().zip(positions) {
+                self.add(*position, record, None, &mut changes);
+            }
         }
         self.tell(&changes);
         Ok(())

@@ -45,10 +45,7 @@ impl Sum {
     }
 
     /// Adds `parts`; `false`, and nothing is added, where that is beyond 128 bits.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the halves of a number"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a number")]
     fn add(&mut self, parts: i128, sign: i64) -> bool {
         let Some(sum) = self.parts().checked_add(parts) else {
             return false;
@@ -115,6 +112,19 @@ impl Hour {
             _ => return Err(CellError),
         }
         Ok(())
+    }
+
+    /// Reads what [`Hour::add`] will change, so that it is on its way into the cache.
+    pub(super) fn touch(&self, minute: u32) -> u64 {
+        fn near<T: Copy>(cells: &[T], at: usize) -> Option<T> {
+            cells.get(at).or(cells.last()).copied()
+        }
+        let at = (self.taken & ((1 << minute) - 1)).count_ones() as usize;
+        match &self.cells {
+            Cells::Counts(counts) => near(counts, at).map_or(0, i64::cast_unsigned),
+            Cells::Sums(sums) => near(sums, at).map_or(0, |sum| sum.low),
+            Cells::Whole(_) => 0,
+        }
     }
 
     /// The cells with their minutes since 1970.

@@ -77,6 +77,15 @@ impl Minutes {
         }
     }
 
+    /// Reads what [`Minutes::add`] will change, so that it is on its way into the cache. Only of series with one hour, as
+    /// most are.
+    pub(super) fn touch(&self, minute: u32) -> u64 {
+        match self {
+            Self::One(one) if one.number() == minute / MINUTES => one.touch(minute % MINUTES),
+            _ => 0,
+        }
+    }
+
     /// The cells of some minutes.
     pub(crate) fn range(&self, minutes: Range<u32>) -> impl Iterator<Item = (u32, Cow<'_, Cell>)> {
         let hours = if minutes.is_empty() {

@@ -7,6 +7,7 @@ mod subjects;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::ops::Range;
 
 use foldhash::fast::RandomState;
@@ -44,6 +45,25 @@ pub(crate) struct SubjectAt {
 }
 
 impl Memory {
+    /// Reads what adding events of these subjects and times will read, all of it together: one by one, each would wait for
+    /// the memory in turn.
+    pub(crate) fn touch<'e>(&self, events: impl Iterator<Item = (TenantId, &'e str, Timestamp)>) {
+        let find = |(tenant, subject, time): (TenantId, &str, Timestamp)| {
+            Some((self.tenants.get(&tenant)?.find(subject)?, time.minute()))
+        };
+        let found: Vec<(&Subject, u32)> = events.filter_map(find).collect();
+        black_box(
+            found
+                .iter()
+                .fold(0, |all, (subject, _)| all ^ subject.touch_series()),
+        );
+        black_box(
+            found
+                .iter()
+                .fold(0, |all, (subject, minute)| all ^ subject.touch_cells(*minute)),
+        );
+    }
+
     /// Finds a subject, or makes it.
     pub(crate) fn subject(&mut self, tenant: TenantId, text: &str) -> SubjectAt {
         let bytes = &mut self.bytes;
@@ -75,7 +95,9 @@ impl Memory {
         let (subject, hasher) = subjects.at(place);
         let make = || Minutes::new(minute, aggregation);
         let series = subject.series_or(hasher, (meter.id, group), make, &mut self.bytes);
-        series.minutes.add(minute, aggregation, sample, taken_back, &mut self.bytes)
+        series
+            .minutes
+            .add(minute, aggregation, sample, taken_back, &mut self.bytes)
     }
 
     /// Adds `by` of a note under a key.
@@ -110,7 +132,10 @@ impl Memory {
 
     /// Forgets a meter.
     pub(crate) fn drop_meter(&mut self, meter: MeterId) {
-        let subjects = self.meters.remove(&meter).and_then(|(tenant, _)| self.tenants.get_mut(&tenant));
+        let subjects = self
+            .meters
+            .remove(&meter)
+            .and_then(|(tenant, _)| self.tenants.get_mut(&tenant));
         if let Some(subjects) = subjects {
             subjects.drop_meter(meter);
         }
@@ -118,7 +143,9 @@ impl Memory {
 
     /// The series of a subject that have cells of a meter.
     pub(crate) fn series_of(&self, meter: MeterId, subject: &str, mut take: impl FnMut(&[u8], &Minutes)) {
-        let subject = self.subjects_of(meter).and_then(|subjects| subjects.find(subject));
+        let subject = self
+            .subjects_of(meter)
+            .and_then(|subjects| subjects.find(subject));
         for series in subject.into_iter().flat_map(|subject| subject.series(meter)) {
             take(&series.group, &series.minutes);
         }
@@ -149,10 +176,18 @@ impl Memory {
 /// All of it. Rows are made one by one: a copy of everything would double the memory.
 impl RowSource for Memory {
     fn each(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError> {
-        let mut meters: Vec<_> = self.meters.iter().map(|(meter, of)| (of.0, *meter, of.1)).collect();
+        let mut meters: Vec<_> = self
+            .meters
+            .iter()
+            .map(|(meter, of)| (of.0, *meter, of.1))
+            .collect();
         meters.sort_unstable_by_key(|(tenant, meter, _)| (*tenant, *meter));
         for of_tenant in meters.chunk_by(|one, other| one.0 == other.0) {
-            let subjects = self.tenants.get(&of_tenant[0].0).into_iter().flat_map(Subjects::iter);
+            let subjects = self
+                .tenants
+                .get(&of_tenant[0].0)
+                .into_iter()
+                .flat_map(Subjects::iter);
             let mut subjects: Vec<&Subject> = subjects.collect();
             // As their keys are: the end of a text in a key is less than any byte of a longer one.
             subjects.sort_unstable_by_key(|subject| subject.text());

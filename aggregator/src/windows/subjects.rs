@@ -14,6 +14,9 @@ use super::size::{place, text_bytes};
 /// Series of a subject that are looked through one by one at the most; of more, an index is made.
 const LISTED_MAX: usize = 16;
 
+/// Series of a subject that are fetched into the cache together: as many as most subjects have.
+const TOUCHED_MAX: usize = 4;
+
 /// The subjects of a tenant.
 #[derive(Debug, Default)]
 pub(super) struct Subjects {
@@ -53,7 +56,10 @@ impl Subjects {
         {
             return *place;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "2^32 subjects do not fit the memory")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "2^32 subjects do not fit the memory"
+        )]
         let new = self.all.len() as u32;
         self.all.push(Subject {
             text: text.into(),
@@ -75,7 +81,9 @@ impl Subjects {
     /// A subject by its text.
     pub(super) fn find(&self, text: &str) -> Option<&Subject> {
         let hash = self.hasher.hash_one(text);
-        let found = self.by_text.find(hash, |place| *self.all[*place as usize].text == *text);
+        let found = self
+            .by_text
+            .find(hash, |place| *self.all[*place as usize].text == *text);
         found.map(|place| &self.all[*place as usize])
     }
 
@@ -100,6 +108,18 @@ impl Subject {
         &self.text
     }
 
+    /// Reads its first series, so that they are on their way into the cache.
+    pub(super) fn touch_series(&self) -> u64 {
+        let first = self.series.iter().take(TOUCHED_MAX);
+        first.fold(0, |all, series| all ^ u64::from(series.meter.0))
+    }
+
+    /// Reads the cells of a minute in its first series, so that they are on their way into the cache.
+    pub(super) fn touch_cells(&self, minute: u32) -> u64 {
+        let first = self.series.iter().take(TOUCHED_MAX);
+        first.fold(0, |all, series| all ^ series.minutes.touch(minute))
+    }
+
     /// The series of a meter, in no order.
     pub(super) fn series(&self, meter: MeterId) -> impl Iterator<Item = &Series> {
         self.series.iter().filter(move |series| series.meter == meter)
@@ -117,7 +137,9 @@ impl Subject {
         let found = match &self.by_name {
             None => self.series.iter().position(is_it),
             Some(index) => index
-                .find(hash(hasher, meter, group), |place| is_it(&self.series[*place as usize]))
+                .find(hash(hasher, meter, group), |place| {
+                    is_it(&self.series[*place as usize])
+                })
                 .map(|place| *place as usize),
         };
         let place = found.unwrap_or_else(|| {
@@ -145,7 +167,10 @@ impl Subject {
             hash(hasher, *meter, group)
         };
         let known = index.len();
-        #[expect(clippy::cast_possible_truncation, reason = "2^32 series do not fit the memory")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "2^32 series do not fit the memory"
+        )]
         for new in known as u32..series.len() as u32 {
             index.insert_unique(of(&new), new, of);
         }
@@ -180,19 +205,28 @@ mod tests {
                     Minutes::new(n, Aggregation::Count)
                 };
                 let series = subject.series_or(hasher, (MeterId(n % 2), &group), make, &mut bytes);
-                assert_eq!((series.meter, &*series.group), (MeterId(n % 2), &group[..]), "{round}");
+                assert_eq!(
+                    (series.meter, &*series.group),
+                    (MeterId(n % 2), &group[..]),
+                    "{round}"
+                );
             }
         }
         assert_eq!((made, subjects.iter().count()), (60, 3));
         assert!(subjects.iter().all(|subject| subject.by_name.is_some()));
         let groups = |subjects: &Subjects, meter| {
             let one = subjects.find("subject-1").unwrap();
-            one.series(MeterId(meter)).map(|series| series.group.clone()).collect::<BTreeSet<_>>()
+            one.series(MeterId(meter))
+                .map(|series| series.group.clone())
+                .collect::<BTreeSet<_>>()
         };
         assert_eq!(groups(&subjects, 0).len(), 10);
         let left = groups(&subjects, 1);
         subjects.drop_meter(MeterId(0));
-        assert_eq!((groups(&subjects, 0).len(), groups(&subjects, 1)), (0, left.clone()));
+        assert_eq!(
+            (groups(&subjects, 0).len(), groups(&subjects, 1)),
+            (0, left.clone())
+        );
         for group in left {
             let place = subjects.place("subject-1", &mut bytes);
             let (subject, hasher) = subjects.at(place);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, IdIter, MergeRows, Row, RowIter, RowSource, Rows, ViewStats, Views};
+use turnpike_domain::port::views::{
+    IdEntry, IdIter, MergeRows, Row, RowIter, RowSource, Rows, ViewStats, Views,
+};
 use turnpike_domain::record::Position;
 
 type Ids = BTreeMap<EventName, IdEntry>;
