@@ -1,4 +1,4 @@
-use foldhash::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 use turnpike_domain::event::BatchEntry;
 use turnpike_domain::identity::{EventName, TenantId};
 use turnpike_domain::port::StoreError;
@@ -34,10 +34,19 @@ impl Submit {
 }
 
 /// The new events of a run.
-#[derive(Default)]
 struct Fresh<'r> {
     by_name: HashMap<EventName, usize>,
     entries: Vec<(&'r BatchEntry, Record<'r>)>,
+}
+
+impl Fresh<'_> {
+    /// Room for so many, so that nothing is moved while they come.
+    fn with_capacity(events: usize) -> Self {
+        Self {
+            by_name: HashMap::with_capacity(events),
+            entries: Vec::with_capacity(events),
+        }
+    }
 }
 
 impl Owner {
@@ -78,7 +87,7 @@ impl Owner {
             .collect();
         let known = self.views.probe(&names)?;
         let mut draft = Draft::new(self.number);
-        let mut fresh = Fresh::default();
+        let mut fresh = Fresh::with_capacity(names.len());
         let mut found = Vec::with_capacity(names.len());
         let entries = run.iter().flat_map(|s| s.entries().map(move |entry| (s, entry)));
         for ((submit, entry), known) in entries.zip(known) {
@@ -139,7 +148,7 @@ impl Owner {
             .map(|((new, _), position)| entry(new, *position))
             .collect();
         self.remember(&names)?;
-        let mut changes = Changes::new();
+        let mut changes = Changes::with_capacity(positions.len());
         let groups = fresh.entries.chunks(GROUP).zip(positions.chunks(GROUP));
         for (group, positions) in groups {
             self.memory
