@@ -96,15 +96,16 @@ impl Adder<'_> {
         };
         let tenant = TenantId(event.tenant);
         let (memory, group) = (&mut *self.memory, &mut *self.group);
+        let mut subject = None;
         reader.read(event, self.fields, |meter, reading| match reading {
             Ok(reading) => {
                 group.clear();
                 for text in &reading.group {
                     key::put_text(group, text);
                 }
-                let series = (event.subject, group.as_slice());
+                let subject = *subject.get_or_insert_with(|| memory.subject(tenant, event.subject));
                 if memory
-                    .add(tenant, meter, series, &reading.sample, taken_back)
+                    .add(subject, meter, group, &reading.sample, taken_back)
                     .is_err()
                 {
                     // A reading is always of its meter's kind; were it not, the count tells.

@@ -165,9 +165,9 @@ fn damage_the_last_minute(world: &World) {
     let value = b"no cell".to_vec();
     let views = &world.views[0];
     let (position, meta) = (views.position(), views.meta());
-    let mut rows = std::iter::once(Row { key, value });
+    let rows = vec![Row { key, value }];
     views.begin_checkpoint().unwrap();
-    views.finish_checkpoint(position, &mut rows, meta).unwrap();
+    views.finish_checkpoint(position, &rows, meta).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

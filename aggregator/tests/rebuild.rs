@@ -63,9 +63,7 @@ fn tamper(world: &World, name: EventName, change: impl Fn(&mut IdEntry)) {
     views.remember(&[(name, entry)]).unwrap();
     views.begin_checkpoint().unwrap();
     let (position, meta) = (views.position(), views.meta());
-    views
-        .finish_checkpoint(position, &mut std::iter::empty(), meta)
-        .unwrap();
+    views.finish_checkpoint(position, &Vec::new(), meta).unwrap();
 }
 
 #[tokio::test]

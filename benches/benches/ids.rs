@@ -98,7 +98,7 @@ fn run(ids: u64, options: ViewsOptions) -> Result<(), StoreError> {
     let all = start.elapsed();
     join(checkpoint)?;
     views.begin_checkpoint()?;
-    views.finish_checkpoint(Position(ids), &mut std::iter::empty(), Vec::new())?;
+    views.finish_checkpoint(Position(ids), &Vec::new(), Vec::new())?;
     let memory = resident_bytes();
     let old = old_names(&views, ids)?;
     views.merge_all()?;
@@ -142,7 +142,7 @@ fn take_checkpoint(views: &Arc<EmbeddedViews>, last: Checkpoint, at: u64) -> Res
     views.begin_checkpoint()?;
     let views = Arc::clone(views);
     Ok(Some(std::thread::spawn(move || {
-        views.finish_checkpoint(Position(at), &mut std::iter::empty(), Vec::new())
+        views.finish_checkpoint(Position(at), &Vec::new(), Vec::new())
     })))
 }
 

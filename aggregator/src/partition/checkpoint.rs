@@ -245,7 +245,7 @@ fn publish(
             position.offset()
         )));
     }
-    views.finish_checkpoint(position, &mut memory.rows(), meta)?;
+    views.finish_checkpoint(position, memory, meta)?;
     let took = Duration::from_micros(shared.clock.monotonic_us().saturating_sub(started));
     metrics::histogram!("turnpike_checkpoint_duration_seconds").record(took);
     Ok(())

@@ -50,7 +50,7 @@ impl Owner {
         let names: Vec<_> = run.iter().map(|quota| quota.record.name).collect();
         let known = self.views.probe(&names)?;
         let mut draft = Draft::new(self.number);
-        let mut fresh = Fresh::default();
+        let mut fresh = Fresh::with_capacity(run.len());
         let found: Vec<Result<Found, Problem>> = run
             .iter()
             .zip(known)

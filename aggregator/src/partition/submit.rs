@@ -1,6 +1,6 @@
-use foldhash::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 use turnpike_domain::event::BatchEntry;
-use turnpike_domain::identity::EventName;
+use turnpike_domain::identity::{EventName, TenantId};
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::intake::Hold;
 use turnpike_domain::port::views::IdEntry;
@@ -13,6 +13,9 @@ use super::command::{Decision, Submit};
 use super::joint::JointTicket;
 use super::write::Draft;
 use crate::core::{Changes, times};
+
+/// Events of which the windows are fetched into the cache together, before they are added.
+const GROUP: usize = 64;
 
 /// An event of a run before the log has given positions.
 enum Found {
@@ -42,13 +45,20 @@ pub(super) struct New<'r> {
 }
 
 /// The new records of a run.
-#[derive(Default)]
 pub(super) struct Fresh<'r> {
     by_name: HashMap<EventName, usize>,
     records: Vec<New<'r>>,
 }
 
 impl<'r> Fresh<'r> {
+    /// Room for so many, so that nothing is moved while they come.
+    pub(super) fn with_capacity(records: usize) -> Self {
+        Self {
+            by_name: HashMap::with_capacity(records),
+            records: Vec::with_capacity(records),
+        }
+    }
+
     /// Adds one and tells its number.
     pub(super) fn push(&mut self, new: New<'r>) -> usize {
         self.records.push(new);
@@ -99,7 +109,7 @@ impl Owner {
             .collect();
         let known = self.views.probe(&names)?;
         let mut draft = Draft::new(self.number);
-        let mut fresh = Fresh::default();
+        let mut fresh = Fresh::with_capacity(names.len());
         let mut found = Vec::with_capacity(names.len());
         let entries = run.iter().flat_map(|s| s.entries().map(move |entry| (s, entry)));
         for ((submit, entry), known) in entries.zip(known) {
@@ -157,9 +167,17 @@ impl Owner {
             })
             .collect();
         self.remember(&names)?;
-        let mut changes = Changes::new();
-        for (new, position) in taken() {
-            self.add(position, &new.record, new.hold, &mut changes);
+        let mut changes = Changes::with_capacity(positions.len());
+        let groups = fresh.records.chunks(GROUP).zip(positions.chunks(GROUP));
+        for (group, positions) in groups {
+            self.memory
+                .touch(group.iter().filter_map(|new| match &new.record {
+                    Record::Event(event) => Some((TenantId(event.tenant), event.subject, event.time())),
+                    _ => None,
+                }));
+            for (new, position) in group.iter().zip(positions) {
+                self.add(*position, &new.record, new.hold, &mut changes);
+            }
         }
         self.tell(&changes);
         Ok(())

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -233,9 +234,12 @@ impl Wanted {
 }
 
 /// The cells of some minutes, added up between `bounds`.
-fn cells<'m>(minutes: impl Iterator<Item = (u32, &'m Cell)>, bounds: Option<&[u32]>) -> Vec<(u32, Cell)> {
+fn cells<'m>(
+    minutes: impl Iterator<Item = (u32, Cow<'m, Cell>)>,
+    bounds: Option<&[u32]>,
+) -> Vec<(u32, Cell)> {
     let Some(bounds) = bounds else {
-        return minutes.map(|(at, cell)| (at, cell.clone())).collect();
+        return minutes.map(|(at, cell)| (at, cell.into_owned())).collect();
     };
     let mut cells: Vec<(u32, Cell)> = Vec::new();
     let mut next_bound = 0;
@@ -243,7 +247,7 @@ fn cells<'m>(minutes: impl Iterator<Item = (u32, &'m Cell)>, bounds: Option<&[u3
         match cells.last_mut() {
             Some((_, sum)) if at < next_bound => {
                 // Cannot fail: cells of one series are of one kind.
-                let _ = sum.merge(cell);
+                let _ = sum.merge(&cell);
             }
             _ => {
                 let behind = bounds.partition_point(|bound| *bound <= at);
@@ -252,7 +256,7 @@ fn cells<'m>(minutes: impl Iterator<Item = (u32, &'m Cell)>, bounds: Option<&[u3
                     // Most series have one, and there may be millions of them.
                     cells.reserve_exact(1);
                 }
-                cells.push((at, cell.clone()));
+                cells.push((at, cell.into_owned()));
             }
         }
     }

@@ -1,74 +1,103 @@
 //! Windows and notes in memory: what was added since the last checkpoint.
 
+mod hour;
 mod minutes;
 mod size;
+mod subjects;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::ops::Range;
-use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use turnpike_domain::identity::{MeterId, TenantId};
 use turnpike_domain::meter::aggregate::{Cell, CellError, Sample, write_counts};
 use turnpike_domain::meter::{Aggregation, Meter};
-use turnpike_domain::port::views::Row;
+use turnpike_domain::port::StoreError;
+use turnpike_domain::port::views::{RowSource, TakeRow};
 use turnpike_domain::time::Timestamp;
 
 use crate::rows::key::{self, Level};
 use crate::rows::{Counts, add_counts};
 pub(crate) use minutes::Minutes;
 pub(crate) use size::cell_bytes;
-use size::{first_place, place, text_bytes, tree_growth, value_growth, values};
+use size::{place, text_bytes, tree_growth};
+use subjects::{Subject, Subjects};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
-/// Texts of the dimensions → minutes.
-type Groups = Map<Vec<u8>, Minutes>;
-/// Subject, texts of the dimensions, minutes.
-type Series<'m> = (&'m str, &'m [u8], &'m Minutes);
 
 /// Everything that a partition has added since its last checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    meters: Map<MeterId, MeterWindows>,
+    tenants: Map<TenantId, Subjects>,
+    meters: Map<MeterId, (TenantId, Aggregation)>,
     notes: BTreeMap<Vec<u8>, Counts>,
     bytes: usize,
 }
 
-#[derive(Debug)]
-struct MeterWindows {
+/// A subject in a [`Memory`], for as long as that lasts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SubjectAt {
     tenant: TenantId,
-    aggregation: Aggregation,
-    subjects: Map<String, Groups>,
+    place: u32,
 }
 
 impl Memory {
-    /// Adds what an event gives to a meter, or takes it back.
+    /// Reads what adding events of these subjects and times will read, all of it together: one by one, each would wait for
+    /// the memory in turn.
+    pub(crate) fn touch<'e>(&self, events: impl Iterator<Item = (TenantId, &'e str, Timestamp)>) {
+        let find = |(tenant, subject, time): (TenantId, &str, Timestamp)| {
+            Some((self.tenants.get(&tenant)?.find(subject)?, time.minute()))
+        };
+        let found: Vec<(&Subject, u32)> = events.filter_map(find).collect();
+        black_box(
+            found
+                .iter()
+                .fold(0, |all, (subject, _)| all ^ subject.touch_series()),
+        );
+        black_box(
+            found
+                .iter()
+                .fold(0, |all, (subject, minute)| all ^ subject.touch_cells(*minute)),
+        );
+    }
+
+    /// Finds a subject, or makes it.
+    pub(crate) fn subject(&mut self, tenant: TenantId, text: &str) -> SubjectAt {
+        let bytes = &mut self.bytes;
+        let subjects = self.tenants.entry(tenant).or_insert_with(|| {
+            *bytes += place::<TenantId, Subjects>();
+            Subjects::default()
+        });
+        SubjectAt {
+            tenant,
+            place: subjects.place(text, bytes),
+        }
+    }
+
+    /// Adds what an event of a subject gives to a meter, or takes it back.
     pub(crate) fn add(
         &mut self,
-        tenant: TenantId,
+        SubjectAt { tenant, place }: SubjectAt,
         meter: &Meter,
-        series: (&str, &[u8]),
+        group: &[u8],
         sample: &Sample<'_>,
         taken_back: bool,
     ) -> Result<(), CellError> {
-        let (subject, group) = series;
-        let windows = self.meters.entry(meter.id).or_insert_with(|| MeterWindows {
-            tenant,
-            aggregation: meter.aggregation,
-            subjects: Map::default(),
-        });
-        let minutes = minutes(&mut windows.subjects, subject, group, &mut self.bytes);
+        let aggregation = meter.aggregation;
+        self.meters.entry(meter.id).or_insert((tenant, aggregation));
+        let Some(subjects) = self.tenants.get_mut(&tenant) else {
+            return Err(CellError);
+        };
         let minute = Timestamp::from_micros_clamped(sample.time_us).minute();
-        let (cell, more) = minutes.cell(minute, meter.aggregation);
-        self.bytes += more;
-        let before = values(cell);
-        cell.add(sample, taken_back)?;
-        if values(cell) > before {
-            self.bytes += value_growth(cell, before, sample);
-        }
-        Ok(())
+        let (subject, hasher) = subjects.at(place);
+        let make = || Minutes::new(minute, aggregation);
+        let series = subject.series_or(hasher, (meter.id, group), make, &mut self.bytes);
+        series
+            .minutes
+            .add(minute, aggregation, sample, taken_back, &mut self.bytes)
     }
 
     /// Adds `by` of a note under a key.
@@ -103,15 +132,22 @@ impl Memory {
 
     /// Forgets a meter.
     pub(crate) fn drop_meter(&mut self, meter: MeterId) {
-        self.meters.remove(&meter);
+        let subjects = self
+            .meters
+            .remove(&meter)
+            .and_then(|(tenant, _)| self.tenants.get_mut(&tenant));
+        if let Some(subjects) = subjects {
+            subjects.drop_meter(meter);
+        }
     }
 
     /// The series of a subject that have cells of a meter.
     pub(crate) fn series_of(&self, meter: MeterId, subject: &str, mut take: impl FnMut(&[u8], &Minutes)) {
-        let windows = self.meters.get(&meter);
-        let groups = windows.and_then(|windows| windows.subjects.get(subject));
-        for (group, minutes) in groups.into_iter().flatten() {
-            take(group, minutes);
+        let subject = self
+            .subjects_of(meter)
+            .and_then(|subjects| subjects.find(subject));
+        for series in subject.into_iter().flat_map(|subject| subject.series(meter)) {
+            take(&series.group, &series.minutes);
         }
     }
 
@@ -122,64 +158,84 @@ impl Memory {
         wanted: impl Fn(&str) -> bool,
         mut take: impl FnMut(&str, &[u8], &Minutes),
     ) {
-        let windows = self.meters.get(&meter);
-        for (subject, groups) in windows.into_iter().flat_map(|windows| &windows.subjects) {
-            if wanted(subject) {
-                groups
-                    .iter()
-                    .for_each(|(group, minutes)| take(subject, group, minutes));
+        let subjects = self.subjects_of(meter).into_iter().flat_map(Subjects::iter);
+        for subject in subjects.filter(|subject| wanted(subject.text())) {
+            for series in subject.series(meter) {
+                take(subject.text(), &series.group, &series.minutes);
             }
         }
     }
 
-    /// All of it as rows with ascending keys, made one by one: a copy of everything would double the memory.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = Row> {
-        let mut meters: Vec<_> = self.meters.iter().collect();
-        meters.sort_unstable_by_key(|(meter, windows)| (windows.tenant, **meter));
-        let windows = meters
-            .into_iter()
-            .flat_map(|(meter, windows)| windows.rows(*meter));
-        // The kinds of notes are behind windows in the order of keys.
-        windows.chain(self.notes.iter().map(|(key, counts)| {
-            let mut value = Vec::new();
-            write_counts(counts, &mut value);
-            Row {
-                key: key.clone(),
-                value,
-            }
-        }))
+    /// The subjects of the tenant that a meter with cells belongs to.
+    fn subjects_of(&self, meter: MeterId) -> Option<&Subjects> {
+        let (tenant, _) = self.meters.get(&meter)?;
+        self.tenants.get(tenant)
     }
 }
 
-impl MeterWindows {
-    fn rows(&self, meter: MeterId) -> impl Iterator<Item = Row> {
-        let groups = self.subjects.iter();
-        let mut series: Vec<Series<'_>> = groups
-            .flat_map(|(subject, groups)| {
-                groups
-                    .iter()
-                    .map(|(group, minutes)| (subject.as_str(), group.as_slice(), minutes))
-            })
+/// All of it. Rows are made one by one: a copy of everything would double the memory.
+impl RowSource for Memory {
+    fn each(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError> {
+        let mut meters: Vec<_> = self
+            .meters
+            .iter()
+            .map(|(meter, of)| (of.0, *meter, of.1))
             .collect();
-        // As their keys are: the end of a text in a key is less than any byte of a longer one.
-        series.sort_unstable_by_key(|(subject, group, _)| (*subject, *group));
-        let (tenant, series): (_, Rc<[Series<'_>]>) = (self.tenant, series.into());
-        levels(self.aggregation).iter().flat_map(move |level| {
-            let series = Rc::clone(&series);
-            (0..series.len()).flat_map(move |at| {
-                let (subject, group, minutes) = series[at];
-                let mut texts = Vec::with_capacity(subject.len() + group.len() + 2);
-                key::put_text(&mut texts, subject);
-                texts.extend_from_slice(group);
-                buckets(minutes, *level).map(move |(bucket, cell)| {
-                    let mut value = Vec::new();
-                    cell.encode(&mut value);
-                    let key = key::window(tenant, meter, *level, &texts, bucket);
-                    Row { key, value }
-                })
-            })
+        meters.sort_unstable_by_key(|(tenant, meter, _)| (*tenant, *meter));
+        for of_tenant in meters.chunk_by(|one, other| one.0 == other.0) {
+            let subjects = self
+                .tenants
+                .get(&of_tenant[0].0)
+                .into_iter()
+                .flat_map(Subjects::iter);
+            let mut subjects: Vec<&Subject> = subjects.collect();
+            // As their keys are: the end of a text in a key is less than any byte of a longer one.
+            subjects.sort_unstable_by_key(|subject| subject.text());
+            for (tenant, meter, aggregation) in of_tenant {
+                windows((*tenant, *meter), *aggregation, &subjects, take)?;
+            }
+        }
+        // The kinds of notes are behind windows in the order of keys.
+        let mut value = Vec::new();
+        self.notes.iter().try_for_each(|(key, counts)| {
+            value.clear();
+            write_counts(counts, &mut value);
+            take(key, &value)
         })
     }
+}
+
+/// Gives the rows of a meter, of subjects in the order of their texts.
+fn windows(
+    (tenant, meter): (TenantId, MeterId),
+    aggregation: Aggregation,
+    subjects: &[&Subject],
+    take: &mut TakeRow<'_>,
+) -> Result<(), StoreError> {
+    let mut all = Vec::new();
+    for subject in subjects {
+        let first = all.len();
+        all.extend(subject.series(meter).map(|series| (subject.text(), series)));
+        all[first..].sort_unstable_by_key(|(_, series)| &series.group);
+    }
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for level in levels(aggregation) {
+        let head = key::windows(tenant, meter, *level);
+        for (subject, series) in &all {
+            key.clone_from(&head);
+            key::put_text(&mut key, subject);
+            key.extend_from_slice(&series.group);
+            let len = key.len();
+            for (bucket, cell) in buckets(&series.minutes, *level) {
+                key.truncate(len);
+                key.extend_from_slice(&bucket.to_be_bytes());
+                value.clear();
+                cell.encode(&mut value);
+                take(&key, &value)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The levels that a meter has rows of. Values at their times are read minute by minute, so longer levels would only
@@ -191,45 +247,16 @@ pub(crate) const fn levels(aggregation: Aggregation) -> &'static [Level] {
     }
 }
 
-fn minutes<'m>(
-    subjects: &'m mut Map<String, Groups>,
-    subject: &str,
-    group: &[u8],
-    bytes: &mut usize,
-) -> &'m mut Minutes {
-    use hashbrown::hash_map::EntryRef;
-    let groups = match subjects.entry_ref(subject) {
-        EntryRef::Occupied(known) => known.into_mut(),
-        EntryRef::Vacant(free) => {
-            *bytes += place::<String, Groups>() + text_bytes(subject.len());
-            free.insert(Groups::default())
-        }
-    };
-    let known = groups.len();
-    match groups.entry_ref(group) {
-        EntryRef::Occupied(known) => known.into_mut(),
-        EntryRef::Vacant(free) => {
-            *bytes += text_bytes(group.len())
-                + if known == 0 {
-                    first_place::<Vec<u8>, Minutes>()
-                } else {
-                    place::<Vec<u8>, Minutes>()
-                };
-            free.insert(Minutes::new())
-        }
-    }
-}
-
 /// The buckets of a series that hold anything, in the order of time.
 fn buckets(minutes: &Minutes, level: Level) -> impl Iterator<Item = (u32, Cow<'_, Cell>)> {
     let mut minutes = minutes.iter().peekable();
     let mut next = move || {
         let (minute, cell) = minutes.next()?;
         let bucket = minute / level.minutes();
-        let mut sum = Cow::Borrowed(cell);
+        let mut sum = cell;
         while let Some((_, cell)) = minutes.next_if(|(minute, _)| *minute / level.minutes() == bucket) {
             // Cannot fail: cells of one series are of one kind.
-            let _ = sum.to_mut().merge(cell);
+            let _ = sum.to_mut().merge(&cell);
         }
         Some((bucket, sum))
     };

@@ -6,8 +6,6 @@ use turnpike_domain::quantity::Quantity;
 
 /// Places of a hash map for each entry: it is between 7/16 and 7/8 full, and while it grows the old one is there too.
 const HASHED_PLACES: usize = 2;
-/// Places of the smallest hash map.
-const HASHED_PLACES_MIN: usize = 4;
 /// Entries of a full node of the standard library's B-trees, and of one after its split when keys ascend.
 const NODE_ENTRIES: usize = 11;
 const SPLIT_ENTRIES: usize = 6;
@@ -20,11 +18,6 @@ const VALUE_BYTES: usize = 128;
 /// Estimated bytes that a hash map takes more for one more entry.
 pub(super) const fn place<K, V>() -> usize {
     HASHED_PLACES * size_of::<(K, V)>()
-}
-
-/// Estimated bytes that an empty hash map takes for its first entry.
-pub(super) const fn first_place<K, V>() -> usize {
-    HASHED_PLACES_MIN * size_of::<(K, V)>() + ALLOCATION_BYTES
 }
 
 /// Estimated bytes that a B-tree with `entries` takes more for one more.

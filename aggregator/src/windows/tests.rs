@@ -3,6 +3,7 @@ use std::borrow::Cow;
 use std::cell::Cell as Counter;
 
 use turnpike_domain::meter::aggregate::SampleValue;
+use turnpike_domain::port::views::Row;
 use turnpike_domain::quantity::Quantity;
 
 use super::*;
@@ -57,9 +58,21 @@ fn add(memory: &mut Memory, meter: &Meter, subject: &str, minute: i64, back: boo
         source: "s",
         id: "i",
     };
-    memory
-        .add(TenantId(1), meter, (subject, b""), &sample, back)
-        .unwrap();
+    let subject = memory.subject(TenantId(1), subject);
+    memory.add(subject, meter, b"", &sample, back).unwrap();
+}
+
+fn rows(memory: &Memory) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut take = |key: &[u8], value: &[u8]| {
+        rows.push(Row {
+            key: key.to_vec(),
+            value: value.to_vec(),
+        });
+        Ok(())
+    };
+    memory.each(&mut take).unwrap();
+    rows
 }
 
 #[test]
@@ -74,7 +87,7 @@ fn rows_of_all_levels_ascend_and_add_up() {
         add(&mut memory, &meter_of_lower_id, subject, 5, false);
     }
     memory.note(key::refused(TenantId(1), 5), Vec::new(), 1);
-    let rows: Vec<Row> = memory.rows().collect();
+    let rows = rows(&memory);
     assert!(rows.is_sorted_by(|a, b| a.key < b.key));
     let of = |level, subject, bucket| {
         let mut series = Vec::new();
@@ -100,7 +113,7 @@ fn what_was_taken_back_leaves_no_row() {
     add(&mut memory, &meter, "a", 1, true);
     memory.note(b"k".to_vec(), b"n".to_vec(), 1);
     memory.note(b"k".to_vec(), b"n".to_vec(), -1);
-    assert_eq!(memory.rows().count(), 0);
+    assert_eq!(rows(&memory), []);
 }
 
 /// What a series holds: its number, the minute, and the number of the event.
@@ -129,8 +142,9 @@ fn sizes(aggregation: Aggregation, events: u32, shape: Shape) -> (usize, usize) 
             source: "source",
             id: &id,
         };
-        let series = (subject.as_str(), group.as_bytes());
-        memory.add(TenantId(1), &meter, series, &sample, false).unwrap();
+        let subject = memory.subject(TenantId(1), &subject);
+        let group = group.as_bytes();
+        memory.add(subject, &meter, group, &sample, false).unwrap();
     }
     let held = HELD.with(Counter::get) - before;
     (memory.bytes(), held.unsigned_abs())
@@ -138,13 +152,16 @@ fn sizes(aggregation: Aggregation, events: u32, shape: Shape) -> (usize, usize) 
 
 #[test]
 fn the_estimate_of_memory_is_near_what_the_allocator_gives() {
-    let shapes: [(&str, Shape); 4] = [
+    let shapes: [(&str, Shape); 5] = [
         ("one minute of each series", |n| (n, 7)),
         ("each minute of one series", |n| (0, n.into())),
         ("a hundred events in each window", |n| {
             (n / 1_000, i64::from(n / 100 % 10))
         }),
         ("series in turn", |n| (n % 100, i64::from(n / 100))),
+        ("an hour of each series in turn", |n| {
+            (n % 1_000, i64::from(n / 1_000 * 60))
+        }),
     ];
     for (name, shape) in shapes {
         for aggregation in [
@@ -172,10 +189,11 @@ fn rows_are_made_without_a_copy_of_everything() {
     }
     let before = HELD.with(Counter::get);
     let mut most = 0;
-    for row in memory.rows() {
+    let mut take = |_: &[u8], _: &[u8]| {
         most = most.max(HELD.with(Counter::get) - before);
-        drop(row);
-    }
+        Ok(())
+    };
+    memory.each(&mut take).unwrap();
     assert!(
         most < 16_384,
         "{most} bytes at once for {} in memory",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use turnpike_aggregator::rows;
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, IdIter, Row, RowIter, Rows, ViewStats, Views};
+use turnpike_domain::port::views::{IdEntry, IdIter, Row, RowIter, RowSource, Rows, ViewStats, Views};
 use turnpike_domain::record::Position;
 use turnpike_stores::memory::MemoryViews;
 
@@ -133,7 +133,7 @@ impl Views for Watched {
     fn finish_checkpoint(
         &self,
         position: Position,
-        rows: &mut dyn Iterator<Item = Row>,
+        rows: &dyn RowSource,
         meta: Vec<u8>,
     ) -> Result<(), StoreError> {
         if self.watch.fails.load(SeqCst) {

@@ -26,6 +26,24 @@ pub struct Row {
     pub value: Vec<u8>,
 }
 
+/// Rows to be written. Handed out one by one from borrowed bytes, for a checkpoint may have millions.
+pub trait RowSource {
+    /// Gives key and value of each row to `take`, ascending by key.
+    ///
+    /// # Errors
+    /// The first one of `take`, behind which nothing more is given.
+    fn each(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError>;
+}
+
+/// Takes the key and the value of a row.
+pub type TakeRow<'t> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 't;
+
+impl RowSource for Vec<Row> {
+    fn each(&self, take: &mut TakeRow<'_>) -> Result<(), StoreError> {
+        self.iter().try_for_each(|row| take(&row.key, &row.value))
+    }
+}
+
 /// How values of equal keys are added. Must be commutative and associative, so that no result depends on the order of
 /// arrival, on flushes or on merges.
 pub trait MergeRows: Send + Sync {
@@ -76,7 +94,7 @@ pub trait Views: Send + Sync {
     fn begin_checkpoint(&self) -> Result<(), StoreError>;
 
     /// Writes the frozen ids, adds `rows` (ascending keys; values of equal keys are added) to the rows, and publishes both
-    /// with `position` and `meta` in one step. `rows` is read once and never held as a whole. Slow; called from a background
+    /// with `position` and `meta` in one step. `rows` are read once and never held as a whole. Slow; called from a background
     /// thread. After an error the old checkpoint stands, the frozen ids are still known, and the next call writes them too:
     /// it must bring the rows of both.
     ///
@@ -86,7 +104,7 @@ pub trait Views: Send + Sync {
     fn finish_checkpoint(
         &self,
         position: Position,
-        rows: &mut dyn Iterator<Item = Row>,
+        rows: &dyn RowSource,
         meta: Vec<u8>,
     ) -> Result<(), StoreError>;
 

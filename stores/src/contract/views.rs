@@ -46,7 +46,7 @@ pub fn row(key: &str, value: i64) -> Row {
 
 /// Finishes a checkpoint that contains the log before position `at`.
 pub fn checkpoint(views: &dyn Views, at: u64, rows: Vec<Row>, meta: Vec<u8>) -> Result<(), StoreError> {
-    views.finish_checkpoint(Position(at), &mut rows.into_iter(), meta)
+    views.finish_checkpoint(Position(at), &rows, meta)
 }
 
 /// A well-mixed name, as hashes are: the `number`th of a fixed sequence.

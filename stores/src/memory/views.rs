@@ -7,7 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, IdIter, MergeRows, Row, RowIter, Rows, ViewStats, Views};
+use turnpike_domain::port::views::{
+    IdEntry, IdIter, MergeRows, Row, RowIter, RowSource, Rows, ViewStats, Views,
+};
 use turnpike_domain::record::Position;
 
 type Ids = BTreeMap<EventName, IdEntry>;
@@ -122,18 +124,25 @@ impl Views for MemoryViews {
     fn finish_checkpoint(
         &self,
         position: Position,
-        rows: &mut dyn Iterator<Item = Row>,
+        rows: &dyn RowSource,
         meta: Vec<u8>,
     ) -> Result<(), StoreError> {
-        let rows: Vec<Row> = rows.collect();
-        if !rows.is_sorted_by(|a, b| a.key <= b.key) {
+        let mut all = Vec::new();
+        rows.each(&mut |key, value| {
+            all.push(Row {
+                key: key.to_vec(),
+                value: value.to_vec(),
+            });
+            Ok(())
+        })?;
+        if !all.is_sorted_by(|a, b| a.key <= b.key) {
             return Err(StoreError::Failed(
                 "rows of a checkpoint must have ascending keys".into(),
             ));
         }
         let mut state = self.state.lock();
         let mut sums = state.checkpoint.rows.as_ref().clone();
-        self.add(&mut sums, rows)?;
+        self.add(&mut sums, all)?;
         let frozen = std::mem::take(&mut state.frozen);
         let checkpoint = &mut state.checkpoint;
         Arc::make_mut(&mut checkpoint.ids).extend(frozen);

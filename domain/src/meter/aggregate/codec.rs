@@ -71,6 +71,15 @@ pub fn read_counts(mut bytes: &[u8]) -> Option<BTreeMap<Vec<u8>, i64>> {
 }
 
 fn put_unsigned(out: &mut Vec<u8>, mut value: u128) {
+    // Nearly all are short, and 64 bits are shifted faster than 128.
+    if let Ok(mut short) = u64::try_from(value) {
+        while short >= 0x80 {
+            out.push((short & 0x7f) as u8 | 0x80);
+            short >>= 7;
+        }
+        out.push((short & 0x7f) as u8);
+        return;
+    }
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -89,13 +98,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Length, then little-endian two's complement without bytes that only repeat the sign.
 fn put_wide(out: &mut Vec<u8>, sum: Wide) {
-    let bytes = sum.bytes();
-    let repeats = |len: usize| {
-        let sign = if bytes[len - 1] & 0x80 == 0 { 0 } else { 0xff };
-        bytes[len..].iter().all(|b| *b == sign)
-    };
-    let len = (1..=bytes.len()).find(|len| repeats(*len)).unwrap_or(bytes.len());
-    put_bytes(out, &bytes[..len]);
+    put_bytes(out, &sum.bytes()[..sum.significant_bytes()]);
 }
 
 fn put_distinct(out: &mut Vec<u8>, value: &Distinct) {
@@ -123,6 +126,11 @@ fn put_all<K>(out: &mut Vec<u8>, counts: &Counts<K>, put: impl Fn(&mut Vec<u8>, 
 }
 
 fn take_unsigned(from: &mut &[u8]) -> Option<u128> {
+    // Most have one byte.
+    if let [byte @ 0..0x80, rest @ ..] = *from {
+        *from = rest;
+        return Some(u128::from(*byte));
+    }
     let mut value = 0u128;
     for at in 0..19 {
         let (byte, rest) = from.split_first()?;

@@ -9,7 +9,11 @@ pub struct Wide([u64; 3]);
 impl Wide {
     /// One quantity.
     pub fn of(value: Quantity) -> Self {
-        let parts = value.parts();
+        Self::of_parts(value.parts())
+    }
+
+    /// A sum of quantities in parts of 10⁻¹² that 128 bits can hold.
+    pub fn of_parts(parts: i128) -> Self {
         let sign = if parts < 0 { u64::MAX } else { 0 };
         let bits = parts.cast_unsigned();
         Self([(bits & 0xffff_ffff_ffff_ffff) as u64, (bits >> 64) as u64, sign])
@@ -61,6 +65,17 @@ impl Wide {
         bytes
     }
 
+    /// How many of its bytes say something: those above them only repeat the sign. At least one.
+    pub(super) fn significant_bytes(self) -> usize {
+        let sign = if self.0[2] >> 63 == 0 { 0 } else { u64::MAX };
+        let highest = self.0.iter().rposition(|limb| *limb != sign);
+        highest.map_or(1, |at| {
+            let bits = (at + 1) * 64 - (self.0[at] ^ sign).leading_zeros() as usize;
+            // With one more for the sign.
+            bits / 8 + 1
+        })
+    }
+
     pub(super) fn from_bytes(bytes: [u8; 24]) -> Self {
         let mut limbs = [0; 3];
         for (limb, chunk) in limbs.iter_mut().zip(bytes.chunks_exact(8)) {
@@ -88,6 +103,7 @@ mod tests {
             }
             prop_assert_eq!(sum.to_big(), expected.clone());
             prop_assert_eq!(Wide::from_bytes(sum.bytes()), sum);
+            prop_assert_eq!(sum.significant_bytes(), expected.to_signed_bytes_le().len());
             let quantity = i128::try_from(expected).ok().and_then(|p| Quantity::from_parts(p).ok());
             prop_assert_eq!(sum.to_quantity(), quantity);
         }
@@ -96,6 +112,7 @@ mod tests {
     #[test]
     fn the_largest_quantities_add_up_beyond_128_bits() {
         let mut sum = Wide::default();
+        assert_eq!(sum.significant_bytes(), 1);
         for _ in 0..10 {
             sum.add(Wide::of(Quantity::MAX));
         }

@@ -65,7 +65,10 @@ impl<'a> Reader<'a> {
 
 /// How many bytes `a` and `b` share at their front.
 pub(super) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    let (a_words, b_words) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let equal = a_words.iter().zip(b_words).take_while(|(a, b)| a == b).count() * 8;
+    let rest = a[equal..].iter().zip(&b[equal..]);
+    equal + rest.take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]
@@ -87,6 +90,18 @@ mod tests {
             }
             prop_assert!(reader.is_empty());
             prop_assert_eq!(reader.varint(), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_two_share_ends_where_they_differ(a in prop::collection::vec(0_u8..2, 0..40), at in 0_usize..40) {
+            let mut other = a.clone();
+            if let Some(byte) = other.get_mut(at) {
+                *byte = 7;
+            }
+            prop_assert_eq!(shared_prefix(&a, &other), at.min(a.len()));
+            prop_assert_eq!(shared_prefix(&a[..at.min(a.len())], &a), at.min(a.len()));
         }
     }
 

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, IdIter, MergeRows, Row, RowIter, Rows, ViewStats, Views};
+use turnpike_domain::port::views::{IdEntry, IdIter, MergeRows, RowIter, RowSource, Rows, ViewStats, Views};
 use turnpike_domain::record::Position;
 
 pub use manifest::{Published, look, published};
@@ -163,7 +163,7 @@ impl Views for EmbeddedViews {
     fn finish_checkpoint(
         &self,
         position: Position,
-        rows: &mut dyn Iterator<Item = Row>,
+        rows: &dyn RowSource,
         meta: Vec<u8>,
     ) -> Result<(), StoreError> {
         let _one_at_a_time = self.finishing.lock();

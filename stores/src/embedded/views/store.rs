@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{MergeRows, Row};
+use turnpike_domain::port::views::{MergeRows, Row, RowSource};
 
 use super::file::{Directory, StoredFile};
 use super::ids::{self, IdRun, IdRunWriter, Table, bits_per_name};
@@ -119,18 +119,21 @@ impl Store {
     }
 
     /// Writes a run of rows as they come.
-    pub(super) fn write_rows(
-        &self,
-        rows: &mut dyn Iterator<Item = Row>,
-    ) -> Result<Option<RowRun>, StoreError> {
-        let mut rows = Folded::new(rows, self.merge.as_ref()).peekable();
-        if rows.peek().is_none() {
+    pub(super) fn write_rows(&self, rows: &dyn RowSource) -> Result<Option<RowRun>, StoreError> {
+        let mut writer = None;
+        let mut write = |key: &[u8], value: &[u8]| {
+            let writer = match &mut writer {
+                Some(open) => open,
+                None => writer.insert(RowRunWriter::create(&self.directory, self.number())?),
+            };
+            writer.push(key, value)
+        };
+        let mut folded = Folded::new(self.merge.as_ref());
+        rows.each(&mut |key, value| folded.push(key, value, &mut write))?;
+        folded.flush(&mut write)?;
+        let Some(writer) = writer else {
             return Ok(None);
-        }
-        let mut writer = RowRunWriter::create(&self.directory, self.number())?;
-        for row in rows {
-            writer.push(&row?)?;
-        }
+        };
         let run = writer.finish()?;
         self.fail.pass("views.rows_written")?;
         Ok(run)
@@ -240,8 +243,13 @@ impl Store {
 
     fn merge_rows(&self, numbers: &[u64], runs: &[Arc<RowRun>]) -> Result<(), StoreError> {
         let mut writer = RowRunWriter::create(&self.directory, self.number())?;
-        for row in Merged::all(runs, &self.merge) {
-            writer.push(&row?)?;
+        let mut rows = Merged::all(runs, &self.merge);
+        let mut row = Row {
+            key: Vec::new(),
+            value: Vec::new(),
+        };
+        while rows.read(&mut row)? {
+            writer.push(&row.key, &row.value)?;
             if self.is_stopped() {
                 return Ok(());
             }

@@ -1,19 +1,17 @@
 //! Rows of several runs as one sequence, values of equal keys added.
 
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 use std::sync::Arc;
 
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{MergeRows, Row};
+use turnpike_domain::port::views::{MergeRows, Row, TakeRow};
 
 use super::cache::BlockCache;
 use super::cursor::{Bounds, Cursor, Direction};
 use super::run::RowRun;
-
-/// A key, and the sum of its values, if anything is left of them.
-type Sum = (Vec<u8>, Option<Vec<u8>>);
 
 /// Merged rows. Ends behind the first error.
 pub(in super::super) struct Merged {
@@ -71,23 +69,45 @@ impl Merged {
         merged
     }
 
-    /// The next key; `None` at the end.
-    fn step(&mut self) -> Result<Option<Sum>, StoreError> {
-        let Some(first) = self.cursors.peek_mut() else {
-            return Ok(None);
-        };
-        let key = first.key().to_vec();
-        let mut sum = Some(first.value().to_vec());
-        advance(first)?;
-        while let Some(next) = self.cursors.peek_mut().filter(|next| next.key() == key) {
-            sum = match sum {
-                Some(sum) => self.merge.merge(&key, &sum, next.value())?,
-                None => Some(next.value().to_vec()),
-            };
-            advance(next)?;
+    /// Makes `row` the next one; `false` at the end.
+    pub(in super::super) fn read(&mut self, row: &mut Row) -> Result<bool, StoreError> {
+        let read = self.failure.take().map_or_else(|| self.step(row), Err);
+        if read.is_err() {
+            self.cursors.clear();
         }
-        Ok(Some((key, sum)))
+        read
     }
+
+    fn step(&mut self, row: &mut Row) -> Result<bool, StoreError> {
+        loop {
+            let Some(first) = self.cursors.peek_mut() else {
+                return Ok(false);
+            };
+            replace(&mut row.key, first.key());
+            replace(&mut row.value, first.value());
+            advance(first)?;
+            let mut any = true;
+            while let Some(next) = self.cursors.peek_mut().filter(|next| next.key() == row.key) {
+                if any {
+                    let sum = self.merge.merge(&row.key, &row.value, next.value())?;
+                    any = sum.is_some();
+                    row.value = sum.unwrap_or_default();
+                } else {
+                    any = true;
+                    replace(&mut row.value, next.value());
+                }
+                advance(next)?;
+            }
+            if any {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn replace(bytes: &mut Vec<u8>, by: &[u8]) {
+    bytes.clear();
+    bytes.extend_from_slice(by);
 }
 
 fn advance(mut cursor: PeekMut<'_, Cursor>) -> Result<(), StoreError> {
@@ -101,69 +121,76 @@ impl Iterator for Merged {
     type Item = Result<Row, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(error) = self.failure.take() {
-            self.cursors.clear();
-            return Some(Err(error));
-        }
-        loop {
-            match self.step() {
-                Ok(Some((key, Some(value)))) => return Some(Ok(Row { key, value })),
-                Ok(Some((_, None))) => {}
-                Ok(None) => return None,
-                Err(error) => {
-                    self.cursors.clear();
-                    return Some(Err(error));
-                }
-            }
+        let mut row = Row {
+            key: Vec::new(),
+            value: Vec::new(),
+        };
+        match self.read(&mut row) {
+            Ok(true) => Some(Ok(row)),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
         }
     }
 }
 
-/// Rows with ascending keys, values of equal keys added. An error where the keys do not ascend.
+/// Adds up neighbours with equal keys among rows with ascending keys. Each sum is handed on when the next key comes.
 pub(in super::super) struct Folded<'r> {
-    rows: std::iter::Peekable<&'r mut dyn Iterator<Item = Row>>,
     merge: &'r dyn MergeRows,
+    key: Vec<u8>,
+    /// `None` before the first row, and where nothing is left of the key's values.
+    sum: Option<Vec<u8>>,
+    /// Kept from row to row.
+    spare: Vec<u8>,
 }
 
 impl<'r> Folded<'r> {
-    pub(in super::super) fn new(rows: &'r mut dyn Iterator<Item = Row>, merge: &'r dyn MergeRows) -> Self {
+    pub(in super::super) fn new(merge: &'r dyn MergeRows) -> Self {
         Self {
-            rows: rows.peekable(),
             merge,
+            key: Vec::new(),
+            sum: None,
+            spare: Vec::new(),
         }
     }
 
-    /// The next key and its sum; `None` at the end.
-    fn step(&mut self) -> Result<Option<Sum>, StoreError> {
-        let Some(Row { key, value }) = self.rows.next() else {
-            return Ok(None);
-        };
-        let mut sum = Some(value);
-        while let Some(next) = self.rows.next_if(|next| next.key == key) {
-            sum = match sum {
-                Some(sum) => self.merge.merge(&key, &sum, &next.value)?,
-                None => Some(next.value),
-            };
-        }
-        if self.rows.peek().is_some_and(|next| next.key < key) {
-            return Err(StoreError::Failed(
-                "rows of a checkpoint must have ascending keys".into(),
-            ));
-        }
-        Ok(Some((key, sum)))
-    }
-}
-
-impl Iterator for Folded<'_> {
-    type Item = Result<Row, StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.step().transpose()? {
-                Ok((key, Some(value))) => return Some(Ok(Row { key, value })),
-                Ok((_, None)) => {}
-                Err(error) => return Some(Err(error)),
+    /// Takes the next row; `write` gets the sum before it when that is complete. An error where keys do not ascend.
+    pub(in super::super) fn push(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        write: &mut TakeRow<'_>,
+    ) -> Result<(), StoreError> {
+        match self.key.as_slice().cmp(key) {
+            Ordering::Less => {
+                self.flush(write)?;
+                self.key.clear();
+                self.key.extend_from_slice(key);
+                let mut sum = std::mem::take(&mut self.spare);
+                sum.extend_from_slice(value);
+                self.sum = Some(sum);
+            }
+            Ordering::Equal => {
+                self.sum = match &self.sum {
+                    Some(sum) => self.merge.merge(key, sum, value)?,
+                    None => Some(value.to_vec()),
+                };
+            }
+            Ordering::Greater => {
+                return Err(StoreError::Failed(
+                    "rows of a checkpoint must have ascending keys".into(),
+                ));
             }
         }
+        Ok(())
+    }
+
+    /// Hands on the last sum.
+    pub(in super::super) fn flush(&mut self, write: &mut TakeRow<'_>) -> Result<(), StoreError> {
+        if let Some(mut sum) = self.sum.take() {
+            write(&self.key, &sum)?;
+            sum.clear();
+            self.spare = sum;
+        }
+        Ok(())
     }
 }

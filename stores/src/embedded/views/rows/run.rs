@@ -1,7 +1,6 @@
 //! A sorted, immutable run of rows: blocks, then an index of their first keys, which is kept in memory.
 
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::Row;
 
 use super::block::{Block, BlockBuilder, HEADER_LEN};
 use crate::embedded::views::bytes::{Reader, shared_prefix};
@@ -212,11 +211,12 @@ impl RowRunWriter {
     }
 
     /// Appends a row; keys must ascend.
-    pub(in super::super) fn push(&mut self, row: &Row) -> Result<(), StoreError> {
+    pub(in super::super) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         if self.builder.is_empty() {
-            self.first.clone_from(&row.key);
+            self.first.clear();
+            self.first.extend_from_slice(key);
         }
-        self.builder.push(&row.key, &row.value).map_err(|what| {
+        self.builder.push(key, value).map_err(|what| {
             StoreError::Failed(format!("writing {}: {what}", self.writer.path().display()))
         })?;
         self.rows += 1;

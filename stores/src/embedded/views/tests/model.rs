@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use turnpike_domain::port::views::Row;
 
 use super::*;
 use crate::contract::views::{checkpoint, entry, name, row};
