@@ -220,16 +220,21 @@ pub(super) fn respond(outcome: &Outcome, strict: bool, caller: &Caller) -> Respo
     response
 }
 
+/// A body with so many answers.
+pub(super) fn written(body: &impl Serialize, answers: usize) -> Body {
+    let mut json = Vec::with_capacity(ANSWER_BYTES * answers);
+    // No field can fail to be written.
+    let _ = serde_json::to_writer(&mut json, body);
+    Body::from(json)
+}
+
 fn finish(
     status: StatusCode,
     kind: &'static str,
     body: &impl Serialize,
     outcome: &Outcome,
 ) -> Response<Body> {
-    let mut json = Vec::with_capacity(ANSWER_BYTES);
-    // No field can fail to be written.
-    let _ = serde_json::to_writer(&mut json, body);
-    let mut response = Response::new(Body::from(json));
+    let mut response = Response::new(written(body, 1));
     *response.status_mut() = status;
     // With room for what all answers get.
     *response.headers_mut() = HeaderMap::with_capacity(HEADERS);

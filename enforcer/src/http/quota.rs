@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::Response;
+use axum::http::{Response, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
 use turnpike_http::{Caller, JsonBody, Params, ProblemBody, Reply, SentDecimal};
 
-use super::answer::{QuotaAnswer, respond};
+use super::answer::{QuotaAnswer, respond, written};
 use crate::Enforcer;
 use crate::consume::{Asked, Consume};
 
@@ -236,5 +236,7 @@ pub(super) async fn batch(
             },
         });
     }
-    Ok(axum::Json(BatchAnswer { results }).into_response())
+    let answers = results.len();
+    let body = written(&BatchAnswer { results }, answers);
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
