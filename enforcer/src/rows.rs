@@ -104,8 +104,10 @@ impl Rows {
     /// How many rows can be found.
     pub(crate) fn len(&self) -> usize {
         let table = self.table(self.current.load(Ordering::Acquire));
-        let words = table.iter().map(|word| word.load(Ordering::Acquire));
-        words.filter(|word| self.hash_of(*word).is_some()).count()
+        let words = table.iter().map(|word| word.load(Ordering::Acquire)).enumerate();
+        words
+            .filter(|(at, word)| self.hash_of(table, *at, *word).is_some())
+            .count()
     }
 
     #[inline]
@@ -121,10 +123,12 @@ impl Rows {
         self.tables[number].get_or_init(|| (0..FIRST << number).map(|_| AtomicU32::new(0)).collect())
     }
 
-    /// The hash of the row that a word stands for; `None` when that is gone.
-    fn hash_of(&self, word: u32) -> Option<u64> {
+    /// The hash of the row that the word at `at` stands for; `None` when that is gone. Its place may have another row by now,
+    /// whose word stands elsewhere.
+    fn hash_of(&self, table: &[AtomicU32], at: usize, word: u32) -> Option<u64> {
         let hash = self.hash(&numbered(word)?.key()?);
-        (tag(hash) == word >> NUMBER_BITS).then_some(hash)
+        let is_its_word = tag(hash) == word >> NUMBER_BITS && stands(table, hash).any(|place| place == at);
+        is_its_word.then_some(hash)
     }
 
     /// Enters a place; tells whether a word more is in use.
@@ -132,13 +136,13 @@ impl Rows {
         let table = self.table(self.current.load(Ordering::Relaxed));
         let word = tag(hash) << NUMBER_BITS | (number + 1);
         let mut room = None;
-        for place in window(table, hash) {
-            let there = place.load(Ordering::Relaxed);
+        for at in stands(table, hash) {
+            let there = table[at].load(Ordering::Relaxed);
             if there == word {
                 return false;
             }
-            if room.is_none() && self.hash_of(there).is_none() {
-                room = Some(place);
+            if room.is_none() && self.hash_of(table, at, there).is_none() {
+                room = Some(&table[at]);
             }
         }
         // Without room the first goes: it is found by its entry from then on.
@@ -153,9 +157,9 @@ impl Rows {
         if *used * 4 <= table.len() || current + 1 == TABLES {
             return;
         }
-        let live = table.iter().filter_map(|word| {
+        let live = table.iter().enumerate().filter_map(|(at, word)| {
             let there = word.load(Ordering::Relaxed);
-            let hash = self.hash_of(there);
+            let hash = self.hash_of(table, at, there);
             if hash.is_none() {
                 word.store(0, Ordering::Relaxed);
             }
@@ -178,12 +182,18 @@ impl Rows {
     }
 }
 
-/// The words where a hash may stand.
+/// Where a hash may stand.
 #[inline]
-fn window(table: &[AtomicU32], hash: u64) -> impl Iterator<Item = &AtomicU32> {
+fn stands(table: &[AtomicU32], hash: u64) -> impl Iterator<Item = usize> + use<> {
     let mask = table.len() - 1;
     let home = usize::try_from(hash & mask as u64).unwrap_or(0);
-    (0..WINDOW).map(move |step| &table[(home + step) & mask])
+    (0..WINDOW).map(move |step| (home + step) & mask)
+}
+
+/// The words there.
+#[inline]
+fn window(table: &[AtomicU32], hash: u64) -> impl Iterator<Item = &AtomicU32> {
+    stands(table, hash).map(|at| &table[at])
 }
 
 #[inline]

@@ -118,8 +118,15 @@ fn rows_are_found_while_the_table_grows_and_not_when_their_slots_are_gone() {
     }
 }
 
+/// Many times, for where words stand is random: the place of one that is gone may have a row of the same tag.
 #[test]
 fn windows_that_follow_each_other_need_no_larger_table() {
+    for _ in 0..20 {
+        windows_follow_each_other();
+    }
+}
+
+fn windows_follow_each_other() {
     let rows = Rows::default();
     let mut slots: Vec<Slot> = Vec::new();
     for round in 0..100 {
