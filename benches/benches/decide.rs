@@ -39,8 +39,9 @@ type Names = Vec<(String, String)>;
 /// What is measured: what one thread does, told its number.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// Calls of which the instructions are counted.
-const COUNTED: usize = 20_000;
+/// Calls of which the instructions are counted, and customers that they are about: few, for all is slow there.
+const COUNTED: usize = 5_000;
+const COUNTED_CUSTOMERS: usize = 100;
 /// What tells this program, run under callgrind, what to count.
 const COUNT: &str = "TURNPIKE_BENCH_COUNT";
 
@@ -56,7 +57,7 @@ fn main() -> Result<(), Failure> {
         let reason = words.iter().skip_while(|word| *word != "--keep").nth(1);
         return count(reason.map(String::as_str));
     }
-    let (world, names) = runtime.block_on(world());
+    let (world, names) = runtime.block_on(world(CUSTOMERS));
     let now = world.clock.machine_now();
     println!("threads\twhat\tns\tfloor\tns\tratio");
     for threads in [1, 2] {
@@ -90,7 +91,7 @@ fn count(reason: Option<&str>) -> Result<(), Failure> {
 
 /// Prints the instructions of [`COUNTED`] calls, where this process runs under callgrind.
 async fn count_in_here(name: &str, out: &Path) -> Result<(), Failure> {
-    let (world, names) = world().await;
+    let (world, names) = world(COUNTED_CUSTOMERS).await;
     let now = world.clock.machine_now();
     let mut handle = world.enforcer.handle(TENANT, "customer-0", "feature-0").await?;
     let mut calls = |count: usize| {
@@ -112,7 +113,7 @@ async fn count_in_here(name: &str, out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn world() -> (World, Names) {
+async fn world(customers: usize) -> (World, Names) {
     let world = World::new().await;
     let features: Vec<String> = (0..FEATURES).map(|n| format!("feature-{n}")).collect();
     for feature in &features {
@@ -125,7 +126,7 @@ async fn world() -> (World, Names) {
         .collect();
     world.put_plan("pro", json!(entitlements));
     let mut names = Vec::new();
-    for number in 0..CUSTOMERS {
+    for number in 0..customers {
         let customer = format!("customer-{number}");
         world.directory.put_customer(&customer, json!({}));
         world.directory.subscribe(&customer, "pro", &[]);

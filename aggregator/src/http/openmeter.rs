@@ -86,7 +86,7 @@ struct Asked {
 /// Times are cut to their minute (`to` to the end of it). Without `from` the windows begin with the first usage, without
 /// `to` they end with the minute that is now. A subject filter splits by subject, as OpenMeter does.
 /// `advancedMeterGroupByFilters` is 422. The rows are sent as they are read; an answer that ends before its time (the
-/// connection is cut) is not whole: so it is too where a later row's value has more than 26 digits before the point.
+/// connection is cut) is not whole: so it is too where the value of a row behind the first 64 KiB has more than 26 digits before the point.
 #[utoipa::path(
     get, path = "/api/v1/meters/{slug}/query", tag = "OpenMeter",
     params(
@@ -104,7 +104,7 @@ struct Asked {
     responses(
         (status = 200, body = QueryResult, description = "The rows; CSV where `Accept` says text/csv, with a column `customer_id` where rows are split by customer"),
         (status = 404, body = ProblemBody, description = "There is no such meter"),
-        (status = 422, body = ProblemBody, description = "A parameter is invalid, or a value of the first rows has more than 26 digits before the point (`overflow`)"),
+        (status = 422, body = ProblemBody, description = "A parameter is invalid, or a value within the first 64 KiB of rows has more than 26 digits before the point (`overflow`)"),
         (status = 503, body = ProblemBody, description = "Too many readings are under way: try again later"),
     ),
     security(("api_key" = ["read"])),

@@ -13,15 +13,24 @@ pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
         .map_err(|error| Problem::new(Code::Internal, format!("rows cannot be written: {error}")))
 }
 
-/// An answer whose parts are sent as they come. A failure of the first is answered as one; a later one cuts the connection, so
-/// that nobody takes what was sent until then for all.
+/// What is held back of an answer, so that a failure of a short one is told whole, wherever it comes.
+const HELD_BYTES: usize = 64 * 1024;
+
+/// An answer whose parts are sent as they come. A failure within the first 64 KiB is answered as one; a later one cuts the
+/// connection, so that nobody takes what was sent until then for all.
 pub(super) async fn streamed(
     media: &'static str,
     head: Vec<u8>,
     parts: impl Stream<Item = Result<Vec<u8>, Problem>> + Send + 'static,
 ) -> Result<Response, Problem> {
     let mut parts = Box::pin(parts);
-    let first = parts.try_next().await?.unwrap_or_default();
+    let mut first = Vec::new();
+    while first.len() < HELD_BYTES {
+        match parts.try_next().await? {
+            Some(part) => first.extend(part),
+            None => break,
+        }
+    }
     let rest = parts.inspect_err(|problem| {
         tracing::error!(%problem, "an answer was cut off: its rows cannot be read");
     });

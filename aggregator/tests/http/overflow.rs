@@ -27,6 +27,9 @@ fn a_row_that_is_beyond_all_numbers_is_named() {
             format!("/v1/meters/tokens/usage?group_by=subject&{DAY}&window=hour"),
             "/api/v1/meters/tokens/query?groupBy=subject&from=2026-03-29T00:00:00Z&windowSize=HOUR"
                 .to_owned(),
+            // Behind windows that have no row.
+            "/api/v1/meters/tokens/query?groupBy=subject&from=2026-01-01T00:00:00Z&windowSize=HOUR"
+                .to_owned(),
         ] {
             let (status, body) = get(&world, Scope::Read, &uri, "*/*").await;
             let body: Value = serde_json::from_str(&body).unwrap_or_default();

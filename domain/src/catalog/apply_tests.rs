@@ -146,6 +146,13 @@ fn a_meter_stays_as_it_is_while_what_it_counted_is_looked_at() {
     };
     assert_eq!(again(&closed("p")).map(|_| ()), Err(Code::InUse));
     again(&closed("r")).unwrap();
+    // Behind that time it may go, and its key stays that of what it counted.
+    let past = CatalogUse {
+        now: until(1),
+        ..closed("p")
+    };
+    without(&past).unwrap();
+    assert_eq!(again(&past).map(|_| ()), Err(Code::InUse));
 }
 
 #[test]

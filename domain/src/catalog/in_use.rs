@@ -18,10 +18,12 @@ pub struct CatalogUse {
     /// Features that overrides and grants name.
     pub features: BTreeSet<String>,
     /// Versions of plans by which subscriptions that are over were billed, and until when late usage of those is billed or
-    /// listed.
+    /// listed, past or not.
     pub closed_plans: BTreeMap<(String, u32), Timestamp>,
     /// The same for add-ons.
     pub closed_add_ons: BTreeMap<(String, u32), Timestamp>,
+    /// The tenant's present.
+    pub now: Timestamp,
 }
 
 impl CatalogPlan {
@@ -32,10 +34,12 @@ impl CatalogPlan {
                 return Err(in_use(item.kind, &item.key, &by));
             }
         }
-        // Another meter in the place of one that an earlier build let go would price closed periods anew.
-        let meters = self.diff.removed.iter().chain(&self.diff.created);
-        for item in meters.filter(|item| item.kind == CatalogKind::Meter) {
+        let is_meter = |item: &&CatalogItem| item.kind == CatalogKind::Meter;
+        for item in self.diff.removed.iter().filter(is_meter) {
             self.check_closed(&item.key, used)?;
+        }
+        for item in self.diff.created.iter().filter(is_meter) {
+            self.check_new(&item.key, used)?;
         }
         for item in self
             .diff
@@ -74,6 +78,36 @@ impl CatalogPlan {
 
     /// An error while late usage that a meter counts is still billed or listed, though no subscription runs on its prices.
     fn check_closed(&self, meter: &str, used: &CatalogUse) -> Result<(), Problem> {
+        match self.billed_by(meter, used).filter(|last| last.0 > used.now) {
+            None => Ok(()),
+            Some((until, by)) => Err(Problem::new(
+                Code::InUse,
+                format!(
+                    "meter \"{meter}\" stays as it is until {until}: late usage is billed or listed until then for closed \
+                     periods that it counted, by {by}"
+                ),
+            )),
+        }
+    }
+
+    /// An error where periods were billed by a meter of that key which is gone: another in its place would price them anew
+    /// while they are looked at, and their invoices would be verified by what it counts.
+    fn check_new(&self, meter: &str, used: &CatalogUse) -> Result<(), Problem> {
+        match self.billed_by(meter, used) {
+            None => Ok(()),
+            Some((_, by)) => Err(Problem::new(
+                Code::InUse,
+                format!(
+                    "a meter \"{meter}\" was deleted, by which periods were billed ({by}), and its key stays theirs: give \
+                     the new meter another key"
+                ),
+            )),
+        }
+    }
+
+    /// By what closed periods were billed that a meter counted, and until when late usage of them is billed or listed: the last
+    /// of all.
+    fn billed_by(&self, meter: &str, used: &CatalogUse) -> Option<(Timestamp, String)> {
         let plans = used.closed_plans.iter().filter(|((key, version), _)| {
             let plan = self.after.plan(key, *version);
             plan.is_some_and(|plan| plan_names(plan, meter))
@@ -82,18 +116,10 @@ impl CatalogPlan {
             let add_on = self.after.add_on(key, *version);
             add_on.is_some_and(|add_on| names(&add_on.prices, meter))
         });
-        let plans = plans.map(|(item, until)| (until, "plan", item));
-        let add_ons = add_ons.map(|(item, until)| (until, "add-on", item));
-        match plans.chain(add_ons).max() {
-            None => Ok(()),
-            Some((until, kind, (key, version))) => Err(Problem::new(
-                Code::InUse,
-                format!(
-                    "meter \"{meter}\" stays as it is until {until}: late usage is billed or listed until then for closed \
-                     periods that it counted, by {kind} \"{key}\" version {version}"
-                ),
-            )),
-        }
+        let plans = plans.map(|(item, until)| (*until, "plan", item));
+        let add_ons = add_ons.map(|(item, until)| (*until, "add-on", item));
+        let (until, kind, (key, version)) = plans.chain(add_ons).max()?;
+        Some((until, format!("{kind} \"{key}\" version {version}")))
     }
 
     fn user_of_meter(&self, key: &str, used: &CatalogUse) -> Option<String> {

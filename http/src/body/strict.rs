@@ -114,8 +114,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
     }
 }
 
-/// The largest whole number below which a float tells all of them apart.
-const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+/// 2⁵¹. Below, what JSON's reader rounds (twice: the digits, then their power of ten) never makes another whole number of one.
+const WHOLE_FLOAT_END: f64 = 2_251_799_813_685_248.0;
 
 /// The visitor of a whole number, which is one however it is written. Types that take something else beside it ask a
 /// deserializer for any value with this around their own visitor, which hears of whole numbers and of strings.
@@ -137,7 +137,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Whole<V> {
 
     /// JSON Schema, and so the API's description, counts `5.0` and `5e0` among the integers.
     fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
-        let text = (value.abs() <= WHOLE_FLOAT_MAX && value.fract() == 0.0).then(|| format!("{value:.0}"));
+        let text = (value.abs() < WHOLE_FLOAT_END && value.fract() == 0.0).then(|| format!("{value:.0}"));
         match text.and_then(|text| text.parse().ok()) {
             Some(whole) => self.0.visit_i64(whole),
             None => self.0.visit_f64(value),

@@ -73,9 +73,9 @@ fn a_whole_number_is_one_however_it_is_written() {
         (r#"{"small":5.0,"large":-7.0}"#, 5, -7),
         (r#"{"small":12e2}"#, 1_200, 0),
         (
-            r#"{"small":0,"large":9007199254740992.0}"#,
+            r#"{"small":0,"large":1000000000000000.0}"#,
             0,
-            9_007_199_254_740_992,
+            1_000_000_000_000_000,
         ),
         (r#"{"small":-0.0}"#, 0, 0),
     ] {
@@ -85,6 +85,11 @@ fn a_whole_number_is_one_however_it_is_written() {
     for number in ["5.5", "-1.0", "4294967296.0", "1e300", "true", "\"5\"", "[]"] {
         let (pointer, _) = wrong_in::<Numbers>(&format!(r#"{{"small":{number}}}"#));
         assert_eq!(pointer, "/small", "{number}");
+    }
+    // Read as floats these would be others.
+    for number in ["9007199254740991.0", "9007199254740993.0", "2251799813685248e0"] {
+        let (pointer, _) = wrong_in::<Numbers>(&format!(r#"{{"small":0,"large":{number}}}"#));
+        assert_eq!(pointer, "/large", "{number}");
     }
 }
 

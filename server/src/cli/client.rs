@@ -257,12 +257,9 @@ impl Client {
     /// no pause at all would be called without end.
     fn pause_after_refusal(&self, tries: &Tries, refusal: &Refusal) -> Option<Duration> {
         let left = self.left(tries);
-        let asked = refusal
-            .retry_after
-            .unwrap_or(Duration::from_secs(1))
-            .min(PAUSE_ASKED_MAX);
+        let asked = refusal.retry_after.unwrap_or(Duration::from_secs(1));
         let worth = may_retry(refusal.status) && !left.is_zero() && asked <= left;
-        worth.then(|| asked.max(tries.pause()).min(left))
+        worth.then(|| asked.min(PAUSE_ASKED_MAX).max(tries.pause()).min(left))
     }
 
     fn pause_after_loss(&self, tries: &Tries, error: &reqwest::Error) -> Option<Duration> {

@@ -273,13 +273,15 @@ impl DataDir {
 
 /// An error for a directory that is no data directory though it looks like one.
 fn refuse_unfit(path: &Path) -> Result<(), DataDirError> {
-    if path.join(BACKUP).exists() {
+    // A link that leads nowhere is there too.
+    let has = |name: &str| path.join(name).symlink_metadata().is_ok();
+    if has(BACKUP) {
         return Err(DataDirError::Backup(path.to_owned()));
     }
-    if path.join(RESTORING).exists() {
+    if has(RESTORING) {
         return Err(DataDirError::HalfRestored(path.to_owned()));
     }
-    if path.join(BACKING_UP).exists() {
+    if has(BACKING_UP) {
         return Err(DataDirError::HalfBackedUp(path.to_owned()));
     }
     Ok(())
