@@ -86,7 +86,7 @@ pub(crate) async fn export(
         Format::Csv => csv(std::iter::once(head()))?,
         Format::Ndjson | Format::Json => Vec::new(),
     };
-    Ok(table::streamed(format.media_type(), head, parts).await?)
+    Ok(table::streamed(format.media_type(), head, parts, 0).await?)
 }
 
 /// The meters of these keys, each once, however often it is named; all of the tenant where none is.

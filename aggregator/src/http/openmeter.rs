@@ -323,7 +323,13 @@ async fn as_json(head: &QueryHead, split: Vec<Split>, reading: UsageReading) -> 
         Ok(out)
     });
     let end = stream::iter([Ok(b"]}".to_vec())]);
-    table::streamed(Format::Json.media_type(), object, rows.chain(end)).await
+    table::streamed(
+        Format::Json.media_type(),
+        object,
+        rows.chain(end),
+        table::HELD_BYTES,
+    )
+    .await
 }
 
 async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Problem> {
@@ -341,7 +347,7 @@ async fn as_csv(split: Vec<Split>, reading: UsageReading) -> Result<Response, Pr
         csv(rows.iter().map(|row| cells(&split, row)))
     });
     let head = csv(std::iter::once(head))?;
-    table::streamed(Format::Csv.media_type(), head, rows).await
+    table::streamed(Format::Csv.media_type(), head, rows, table::HELD_BYTES).await
 }
 
 fn dimensions(split: &[Split]) -> impl Iterator<Item = &String> {

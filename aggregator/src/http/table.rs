@@ -13,22 +13,24 @@ pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
         .map_err(|error| Problem::new(Code::Internal, format!("rows cannot be written: {error}")))
 }
 
-/// What is held back of an answer, so that a failure of a short one is told whole, wherever it comes.
-const HELD_BYTES: usize = 64 * 1024;
+/// What is held back of an answer that has no word for a value that cannot be told, so that a short one is refused whole,
+/// wherever that stands.
+pub(super) const HELD_BYTES: usize = 64 * 1024;
 
-/// An answer whose parts are sent as they come. A failure within the first 64 KiB is answered as one; a later one cuts the
-/// connection, so that nobody takes what was sent until then for all.
+/// An answer whose parts are sent as they come. A failure of the first, or within the first `held_bytes`, is answered as one; a
+/// later one cuts the connection, so that nobody takes what was sent until then for all.
 pub(super) async fn streamed(
     media: &'static str,
     head: Vec<u8>,
     parts: impl Stream<Item = Result<Vec<u8>, Problem>> + Send + 'static,
+    held_bytes: usize,
 ) -> Result<Response, Problem> {
     let mut parts = Box::pin(parts);
     let mut first = Vec::new();
-    while first.len() < HELD_BYTES {
-        match parts.try_next().await? {
-            Some(part) => first.extend(part),
-            None => break,
+    while let Some(part) = parts.try_next().await? {
+        first.extend(part);
+        if first.len() >= held_bytes {
+            break;
         }
     }
     let rest = parts.inspect_err(|problem| {

@@ -292,7 +292,7 @@ async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Re
         let lines = parts(reading, move |rows| {
             ndjson(rows.iter().map(|row| body(&split, row)))
         });
-        return table::streamed(format.media_type(), Vec::new(), lines).await;
+        return table::streamed(format.media_type(), Vec::new(), lines, 0).await;
     }
     let mut head = vec!["start".to_owned(), "end".to_owned()];
     head.extend(split.iter().map(|split| match split {
@@ -303,7 +303,7 @@ async fn written(format: Format, split: Vec<Split>, reading: UsageReading) -> Re
     head.push("value".to_owned());
     let lines = parts(reading, |rows| csv(rows.iter().map(cells)));
     let head = csv(std::iter::once(head))?;
-    table::streamed(Format::Csv.media_type(), head, lines).await
+    table::streamed(Format::Csv.media_type(), head, lines, 0).await
 }
 
 fn cells(row: &UsageRow) -> Vec<String> {
