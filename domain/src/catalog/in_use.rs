@@ -11,7 +11,8 @@ use crate::time::Timestamp;
 /// What refers to a catalog from outside of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CatalogUse {
-    /// Versions of plans that subscriptions run on, will run on, or still have to be billed for.
+    /// Versions of plans of subscriptions that are not over, or still have to be billed: of all that they ran on, run on and
+    /// will run on.
     pub plans: BTreeSet<(String, u32)>,
     /// The same for add-ons.
     pub add_ons: BTreeSet<(String, u32)>,
@@ -25,6 +26,10 @@ pub struct CatalogUse {
     /// The tenant's present.
     pub now: Timestamp,
 }
+
+/// Who uses a plan or an add-on.
+const SUBSCRIPTION: &str =
+    "a subscription that runs on it, or ran on it and is not over or not billed to its end";
 
 impl CatalogPlan {
     /// An error when something that was taken away, or became another kind of feature, is still referred to.
@@ -67,12 +72,12 @@ impl CatalogPlan {
                 .plans
                 .iter()
                 .any(|(plan, _)| plan == key)
-                .then(|| "a subscription".to_owned()),
+                .then(|| SUBSCRIPTION.to_owned()),
             CatalogKind::AddOn => used
                 .add_ons
                 .iter()
                 .any(|(add_on, _)| add_on == key)
-                .then(|| "a subscription".to_owned()),
+                .then(|| SUBSCRIPTION.to_owned()),
         }
     }
 
@@ -84,7 +89,7 @@ impl CatalogPlan {
                 Code::InUse,
                 format!(
                     "meter \"{meter}\" stays as it is until {until}: late usage is billed or listed until then for closed \
-                     periods that it counted, by {by}"
+                     periods of subscriptions on {by}, which has a price on it"
                 ),
             )),
         }
@@ -98,8 +103,8 @@ impl CatalogPlan {
             Some((_, by)) => Err(Problem::new(
                 Code::InUse,
                 format!(
-                    "a meter \"{meter}\" was deleted, by which periods were billed ({by}), and its key stays theirs: give \
-                     the new meter another key"
+                    "a meter \"{meter}\" was deleted that priced what subscriptions ran on which are over ({by}), and its key \
+                     stays theirs: give the new meter another key"
                 ),
             )),
         }

@@ -128,6 +128,17 @@ async fn browsers_are_let_in_where_configured() {
             .is_some_and(|value| value == origin);
         assert_eq!(allowed, let_in, "{origin}");
     }
+    // Without a question about another call it is one like any other, of which the gate wants to know whose it is.
+    for (key, path, status) in [
+        (ADMIN_KEY, "/v1/meters", 204),
+        ("none", "/v1/meters", 401),
+        ("none", "/v1/nothing", 401),
+    ] {
+        let itself = client.request(Method::OPTIONS, app.url(path)).bearer_auth(key);
+        let answer = itself.send().await.expect("an answer");
+        let told = answer.headers().contains_key("x-request-id");
+        assert_eq!((answer.status().as_u16(), told), (status, true), "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
