@@ -5,11 +5,11 @@ pub(crate) mod binary;
 pub(crate) mod cloudevents;
 pub(crate) mod lines;
 mod refused;
-mod scan;
 
 use std::sync::Arc;
 
 use turnpike_domain::event::EventBatch;
+use turnpike_domain::json::Scanner;
 use turnpike_domain::limits::{STREAM_PIECE_BYTES, STREAM_PIECE_EVENTS};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
@@ -18,7 +18,6 @@ pub(crate) use amendment::read_amendment;
 use cloudevents::{EventReader, Origin, Refusal, too_large};
 use lines::Line;
 pub(crate) use refused::{Kept, Refusals, Refused};
-use scan::Scanner;
 
 /// Events that go on together: those that are good, and those that were refused among them.
 #[derive(Debug)]
@@ -63,6 +62,9 @@ pub(crate) enum Form {
     Many,
 }
 
+/// About as many bytes as an event is sent in.
+const USUAL_EVENT_BYTES: usize = 200;
+
 /// Puts events together to pieces.
 pub(crate) struct Assembler<'k> {
     origin: Origin<'k>,
@@ -89,6 +91,13 @@ impl<'k> Assembler<'k> {
     /// Reads what follows as received at `received`.
     pub(crate) fn received_at(&mut self, received: Timestamp) {
         self.origin.received = received;
+    }
+
+    /// Makes room for events that are sent in so many bytes more: they take less than that, and a piece has a bound.
+    pub(crate) fn expect(&mut self, bytes: usize) {
+        let bytes = bytes.min(STREAM_PIECE_BYTES.saturating_sub(self.bytes()));
+        let events = (bytes / USUAL_EVENT_BYTES).min(STREAM_PIECE_EVENTS.saturating_sub(self.len()));
+        self.batch.reserve(events, bytes);
     }
 
     /// How many events the piece has, refused ones too.
