@@ -19,7 +19,7 @@ pub struct BatchEntry {
     /// Where its texts start.
     start: usize,
     /// Lengths of source, id, type, subject, data and extensions.
-    lengths: [usize; 6],
+    lengths: [u32; 6],
     tenant: u32,
     time_us: i64,
     time_sent: bool,
@@ -43,6 +43,10 @@ impl EventBatch {
     }
 
     /// Adds an event that somebody sent: what the quota engine grants is written by itself.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an event is shorter than 2 MiB (limits::EVENT_BYTES_MAX)"
+    )]
     pub fn push(&mut self, key: &NameKey, event: &EventRecord<'_>) {
         debug_assert!(event.grant.is_none(), "a granted event is no part of a batch");
         let texts = [
@@ -61,7 +65,7 @@ impl EventBatch {
             name: key.name(TenantId(event.tenant), event.source, event.id),
             digest: payload_digest(key, event),
             start,
-            lengths: texts.map(str::len),
+            lengths: texts.map(|text| text.len() as u32),
             tenant: event.tenant,
             time_us: event.time_us,
             time_sent: event.time_sent,
@@ -88,9 +92,9 @@ impl EventBatch {
     pub fn event(&self, entry: &BatchEntry) -> EventRecord<'_> {
         let mut at = entry.start;
         let [source, id, kind, subject, data, extensions] = entry.lengths.map(|length| {
-            let text = &self.texts[at..at + length];
-            at += length;
-            text
+            let start = at;
+            at += length as usize;
+            &self.texts[start..at]
         });
         EventRecord {
             tenant: entry.tenant,

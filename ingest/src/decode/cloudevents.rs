@@ -1,4 +1,4 @@
-//! One CloudEvent in JSON to the log's own record.
+//! One CloudEvent in JSON to an event of a batch.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! From the bytes of a body to events in the log's own encoding, each read once.
+//! From the bytes of a body to batches of events, each read once.
 
 mod amendment;
 pub(crate) mod binary;
@@ -105,7 +105,7 @@ impl<'k> Assembler<'k> {
         self.batch.len() + self.refused.len()
     }
 
-    /// Bytes of the piece's events in the log's encoding, and of what is kept of the refused ones.
+    /// Bytes of the texts of the piece's events, and of what is kept of the refused ones.
     pub(crate) fn bytes(&self) -> usize {
         self.batch.bytes_len() + self.refused.bytes()
     }
