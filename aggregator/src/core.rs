@@ -12,7 +12,7 @@ use turnpike_domain::record::{EventRecord, Position, QUOTA_SOURCE, Record, Reser
 use turnpike_domain::time::Timestamp;
 
 use crate::rows::key;
-use crate::windows::Memory;
+use crate::windows::{Memory, SubjectAt};
 
 /// The digest of a name whose newest record is a released reservation: the name is free again. A payload with this
 /// digest is told apart by its record.
@@ -27,6 +27,8 @@ pub(crate) struct Adder<'m> {
     pub fields: &'m mut Fields,
     pub group: &'m mut Vec<u8>,
     pub key: NameKey,
+    /// The place of the record's subject, where it is known already.
+    pub subject: Option<SubjectAt>,
 }
 
 impl Adder<'_> {
@@ -96,12 +98,12 @@ impl Adder<'_> {
         };
         let tenant = TenantId(event.tenant);
         let (memory, group) = (&mut *self.memory, &mut *self.group);
-        let mut subject = None;
+        let mut subject = self.subject;
         reader.read(event, self.fields, |meter, reading| match reading {
             Ok(reading) => {
                 group.clear();
-                for text in &reading.group {
-                    key::put_text(group, text);
+                for text in reading.group() {
+                    key::put_text(group, &text);
                 }
                 let subject = *subject.get_or_insert_with(|| memory.subject(tenant, event.subject));
                 if memory
@@ -119,7 +121,7 @@ impl Adder<'_> {
     }
 }
 
-fn count_rounded(reading: &Reading<'_>) {
+fn count_rounded(reading: &Reading<'_, '_>) {
     if reading.rounded {
         metrics::counter!("turnpike_meter_values_rounded_total").increment(1);
     }

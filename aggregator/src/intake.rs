@@ -349,11 +349,8 @@ fn compared(
         // The payload that came first has been deleted; what has another hash is taken for another.
         return Ok(outcome(decision, false));
     };
-    let sent = decode(batch.record(entry))?;
-    let same = match (event_of(&decode(&first)?), event_of(&sent)) {
-        (Some(first), Some(sent)) => same_meaning(&first, &sent),
-        _ => false,
-    };
+    let first = event_of(&decode(&first)?);
+    let same = first.is_some_and(|first| same_meaning(&first, &batch.event(entry)));
     Ok(outcome(decision, same))
 }
 

@@ -19,6 +19,7 @@ pub mod hierarchy;
 pub mod identity;
 pub mod invariant;
 pub mod invoice;
+pub mod json;
 pub mod limits;
 pub mod meter;
 pub mod money;

@@ -41,6 +41,53 @@ pub(crate) struct Numeral {
 
 /// Reads `text` in parts of 10^-`places`.
 pub(crate) fn read(text: &str, places: u32) -> Result<Numeral, NumeralError> {
+    match short(text.as_bytes(), places) {
+        Some(parts) => Ok(Numeral {
+            parts,
+            rounded: false,
+        }),
+        None => read_any(text, places),
+    }
+}
+
+/// Digits of a number that 64 bits hold whatever they are.
+const SHORT_BYTES_MAX: usize = 19;
+/// Powers of ten that 64 bits hold.
+const POWERS: [u64; 20] = {
+    let mut powers = [1; 20];
+    let mut at = 1;
+    while at < powers.len() {
+        powers[at] = powers[at - 1] * 10;
+        at += 1;
+    }
+    powers
+};
+
+/// A short decimal without sign and exponent, as nearly all are, in parts of 10^-`places`: in 64 bits but for the last step.
+/// `None` for every other text, whatever it is.
+fn short(text: &[u8], places: u32) -> Option<i128> {
+    if text.is_empty() || text.len() > SHORT_BYTES_MAX {
+        return None;
+    }
+    let (mut number, mut whole) = (0_u64, None);
+    for (at, byte) in text.iter().enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit <= 9 {
+            number = number * 10 + u64::from(digit);
+        } else if *byte == b'.' && whole.is_none() && at > 0 && at + 1 < text.len() {
+            whole = Some(at);
+        } else {
+            return None;
+        }
+    }
+    let behind = whole.map_or(0, |whole| text.len() - whole - 1);
+    let missing = usize::try_from(places).ok()?.checked_sub(behind)?;
+    // 10^19 × 10^19 is less than 2^127.
+    Some(i128::from(number) * i128::from(*POWERS.get(missing)?))
+}
+
+/// The same for any text.
+fn read_any(text: &str, places: u32) -> Result<Numeral, NumeralError> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -240,7 +287,48 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_short_decimal_is_read_as_any_is() {
+        let nines = [
+            "9".repeat(18),
+            "9".repeat(19),
+            "9".repeat(20),
+            format!("{}.9", "9".repeat(17)),
+        ];
+        let others = [
+            "",
+            ".",
+            "1.",
+            ".1",
+            "1..2",
+            "1.2.3",
+            "-1",
+            "+1",
+            "1e3",
+            " 1",
+            "0",
+            "00.10",
+            "0.0000000000001",
+        ];
+        for text in nines.iter().map(String::as_str).chain(others) {
+            for places in [0, 1, 12, 19, 20, 38] {
+                assert_eq!(
+                    read(text, places),
+                    read_any(text, places),
+                    "{text:?} in {places} places"
+                );
+            }
+        }
+        assert_eq!(short(b"12.5", 3), Some(12_500));
+        assert_eq!(short(b"12.5", 0), None, "that would be rounded");
+    }
+
     proptest! {
+        #[test]
+        fn decimals_are_read_the_same_in_both_ways(text in "[0-9]{0,20}(\\.[0-9]{0,14})?", places in 0u32..22) {
+            prop_assert_eq!(read(&text, places), read_any(&text, places));
+        }
+
         #[test]
         fn plain_decimals_are_as_the_library_writes_them(parts in any::<i128>(), shift in 0u32..127, places in 0u32..20) {
             let parts = parts >> shift;

@@ -106,7 +106,7 @@ impl Owner {
         let positions = self.append(draft, None)?;
         let mut changes = Changes::new();
         for (position, record) in positions.iter().zip(&records) {
-            self.add(*position, record, None, &mut changes);
+            self.add(*position, record, (None, None), &mut changes);
         }
         Ok(positions)
     }

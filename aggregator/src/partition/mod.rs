@@ -269,6 +269,7 @@ impl Owner {
             fields,
             group,
             key,
+            subject: None,
         }
     }
 

@@ -127,7 +127,7 @@ impl Owner {
                 names.push(entry);
             }
             let mut unheard = Changes::new();
-            self.add(position, &record, None, &mut unheard);
+            self.add(position, &record, (None, None), &mut unheard);
         }
         self.applied = block.next;
         self.remember(&names)

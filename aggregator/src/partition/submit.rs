@@ -5,17 +5,20 @@ use turnpike_domain::port::StoreError;
 use turnpike_domain::port::intake::Hold;
 use turnpike_domain::port::views::IdEntry;
 use turnpike_domain::problem::Problem;
-use turnpike_domain::record::{Position, Record, decode};
+use turnpike_domain::record::{Position, Record};
 
 use super::Owner;
 use super::answer::Answer;
 use super::command::{Decision, Submit};
 use super::joint::JointTicket;
 use super::write::Draft;
-use crate::core::{Changes, times};
+use crate::core::Changes;
 
 /// Events of which the windows are fetched into the cache together, before they are added.
 const GROUP: usize = 64;
+
+/// What an event takes in the log beside its texts: their lengths, times and the like.
+const RECORD_OVERHEAD_BYTES: usize = 32;
 
 /// An event of a run before the log has given positions.
 enum Found {
@@ -32,6 +35,12 @@ impl Submit {
         self.picks
             .iter()
             .filter_map(|at| self.batch.entries().get(*at as usize))
+    }
+
+    /// About how many bytes its events take in the log.
+    fn bytes(&self) -> usize {
+        let texts = self.batch.bytes_len() * self.picks.len() / self.batch.len().max(1);
+        texts + self.picks.len() * RECORD_OVERHEAD_BYTES
     }
 }
 
@@ -108,7 +117,7 @@ impl Owner {
             .flat_map(|s| s.entries().map(|entry| entry.name))
             .collect();
         let known = self.views.probe(&names)?;
-        let mut draft = Draft::new(self.number);
+        let mut draft = Draft::with_capacity(self.number, names.len(), run.iter().map(Submit::bytes).sum());
         let mut fresh = Fresh::with_capacity(names.len());
         let mut found = Vec::with_capacity(names.len());
         let entries = run.iter().flat_map(|s| s.entries().map(move |entry| (s, entry)));
@@ -147,9 +156,8 @@ impl Owner {
         if of != next {
             return Ok(Found::Again { of, digest });
         }
-        let bytes = submit.batch.record(entry);
-        let record = decode(bytes)?;
-        draft.push(bytes, times(&record));
+        let record = Record::Event(submit.batch.event(entry));
+        draft.encode(&record);
         Ok(Found::New(fresh.push(New {
             name: Some((entry.name, digest)),
             record,
@@ -170,13 +178,13 @@ impl Owner {
         let mut changes = Changes::with_capacity(positions.len());
         let groups = fresh.records.chunks(GROUP).zip(positions.chunks(GROUP));
         for (group, positions) in groups {
-            self.memory
-                .touch(group.iter().filter_map(|new| match &new.record {
-                    Record::Event(event) => Some((TenantId(event.tenant), event.subject, event.time())),
-                    _ => None,
-                }));
-            for (new, position) in group.iter().zip(positions) {
-                self.add(*position, &new.record, new.hold, &mut changes);
+            let touched = group.iter().map(|new| match &new.record {
+                Record::Event(event) => Some((TenantId(event.tenant), event.subject, event.time())),
+                _ => None,
+            });
+            let subjects = self.memory.touch(&touched.collect::<Vec<_>>());
+            for ((new, position), subject) in group.iter().zip(positions).zip(subjects) {
+                self.add(*position, &new.record, (new.hold, subject), &mut changes);
             }
         }
         self.tell(&changes);

@@ -13,6 +13,7 @@ use turnpike_domain::time::{TimeRange, Timestamp};
 use super::Owner;
 use super::joint::JointTicket;
 use crate::core::{Changes, times};
+use crate::windows::SubjectAt;
 
 /// Records on their way to the log, cut into blocks.
 pub(super) struct Draft {
@@ -30,14 +31,39 @@ impl Draft {
         }
     }
 
+    /// The same, with room for so many records of together so many bytes.
+    pub(super) fn with_capacity(partition: u32, records: usize, bytes: usize) -> Self {
+        let mut draft = Self::new(partition);
+        draft.open.bytes.reserve(bytes.min(BLOCK_BYTES_TARGET));
+        draft.open.ends.reserve(records.min(BLOCK_RECORDS_MAX));
+        draft
+    }
+
     /// Adds an encoded record whose events have `times` (earliest and latest, microseconds).
     pub(super) fn push(&mut self, record: &[u8], times: Option<(i64, i64)>) {
+        self.make_room();
+        self.open.push(record);
+        self.spread(times);
+    }
+
+    /// Adds a record that it encodes.
+    pub(super) fn encode(&mut self, record: &Record<'_>) {
+        self.make_room();
+        self.open.encode(record);
+        self.spread(times(record));
+    }
+
+    /// Begins another block where the open one is full.
+    fn make_room(&mut self) {
         let full = self.open.bytes.len() >= BLOCK_BYTES_TARGET || self.open.ends.len() >= BLOCK_RECORDS_MAX;
         if full {
             self.done
                 .push(std::mem::replace(&mut self.open, empty(self.partition)));
         }
-        self.open.push(record);
+    }
+
+    /// Notes the times of a record's events in its block.
+    fn spread(&mut self, times: Option<(i64, i64)>) {
         if let Some((earliest, latest)) = times {
             let start = Timestamp::from_micros_clamped(earliest);
             let end = Timestamp::from_micros_clamped(latest).plus_micros(1);
@@ -105,17 +131,17 @@ impl Owner {
             self.remember(&[(name, IdEntry { digest, position })])?;
         }
         let mut changes = Changes::new();
-        self.add(position, record, hold, &mut changes);
+        self.add(position, record, (hold, None), &mut changes);
         self.tell(&changes);
         Ok((position, bytes))
     }
 
-    /// Adds a record to memory.
+    /// Adds a record to memory, with the quota taken for it and the place of its subject, where that is known.
     pub(super) fn add<'r>(
         &mut self,
         position: Position,
         record: &Record<'r>,
-        hold: Option<&'r Hold>,
+        (hold, subject): (Option<&'r Hold>, Option<SubjectAt>),
         changes: &mut Changes<'r>,
     ) {
         let readers = self.registry.readers(record.tenant());
@@ -125,6 +151,7 @@ impl Owner {
             &mut self.group,
             self.shared.key,
         );
+        adder.subject = subject;
         adder.record(readers, position, record, hold, changes);
         adder.notes(position, record);
         self.checkpoints.added(1);

@@ -259,10 +259,10 @@ struct Given<'e> {
 }
 
 impl<'e> Given<'e> {
-    fn new(subject: &'e str, reading: &'e Reading<'e>, taken_back: bool) -> Self {
+    fn new(subject: &'e str, reading: &'e Reading<'_, 'e>, taken_back: bool) -> Self {
         let mut group = Vec::new();
-        for text in &reading.group {
-            key::put_text(&mut group, text);
+        for text in reading.group() {
+            key::put_text(&mut group, &text);
         }
         Self {
             subject,

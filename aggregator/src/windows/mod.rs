@@ -37,6 +37,9 @@ pub(crate) struct Memory {
     bytes: usize,
 }
 
+/// What of an event says which windows it will touch.
+pub(crate) type Touched<'e> = (TenantId, &'e str, Timestamp);
+
 /// A subject in a [`Memory`], for as long as that lasts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SubjectAt {
@@ -45,23 +48,40 @@ pub(crate) struct SubjectAt {
 }
 
 impl Memory {
-    /// Reads what adding events of these subjects and times will read, all of it together: one by one, each would wait for
-    /// the memory in turn.
-    pub(crate) fn touch<'e>(&self, events: impl Iterator<Item = (TenantId, &'e str, Timestamp)>) {
-        let find = |(tenant, subject, time): (TenantId, &str, Timestamp)| {
-            Some((self.tenants.get(&tenant)?.find(subject)?, time.minute()))
+    /// Finds the subjects of events, where they are known, and reads what adding the events will read: of all together,
+    /// step by step, for one by one each step would wait for the memory in turn.
+    pub(crate) fn touch(&self, events: &[Option<Touched<'_>>]) -> Vec<Option<SubjectAt>> {
+        let likely: Vec<_> = events
+            .iter()
+            .map(|event| {
+                let (tenant, text, _) = event.as_ref()?;
+                let subjects = self.tenants.get(tenant)?;
+                let hash = subjects.hash(text);
+                Some((subjects, hash, subjects.likely(hash)?))
+            })
+            .collect();
+        let each = |touch: fn(&Subjects, u32) -> u64| {
+            let all = likely.iter().flatten();
+            black_box(all.fold(0, |all, (subjects, _, place)| all ^ touch(subjects, *place)));
         };
-        let found: Vec<(&Subject, u32)> = events.filter_map(find).collect();
-        black_box(
-            found
-                .iter()
-                .fold(0, |all, (subject, _)| all ^ subject.touch_series()),
-        );
-        black_box(
-            found
-                .iter()
-                .fold(0, |all, (subject, minute)| all ^ subject.touch_cells(*minute)),
-        );
+        each(Subjects::touch);
+        each(Subjects::touch_series);
+        let mut cells = 0;
+        let found = events
+            .iter()
+            .zip(&likely)
+            .map(|(event, likely)| {
+                let ((tenant, text, time), (subjects, hash, _)) = (event.as_ref()?, likely.as_ref()?);
+                let place = subjects.find(*hash, text)?;
+                cells ^= subjects.touch_cells(place, time.minute());
+                Some(SubjectAt {
+                    tenant: *tenant,
+                    place,
+                })
+            })
+            .collect();
+        black_box(cells);
+        found
     }
 
     /// Finds a subject, or makes it.
@@ -143,9 +163,7 @@ impl Memory {
 
     /// The series of a subject that have cells of a meter.
     pub(crate) fn series_of(&self, meter: MeterId, subject: &str, mut take: impl FnMut(&[u8], &Minutes)) {
-        let subject = self
-            .subjects_of(meter)
-            .and_then(|subjects| subjects.find(subject));
+        let subject = self.subjects_of(meter).and_then(|subjects| subjects.get(subject));
         for series in subject.into_iter().flat_map(|subject| subject.series(meter)) {
             take(&series.group, &series.minutes);
         }
@@ -159,9 +177,9 @@ impl Memory {
         mut take: impl FnMut(&str, &[u8], &Minutes),
     ) {
         let subjects = self.subjects_of(meter).into_iter().flat_map(Subjects::iter);
-        for subject in subjects.filter(|subject| wanted(subject.text())) {
+        for (text, subject) in subjects.filter(|(text, _)| wanted(text)) {
             for series in subject.series(meter) {
-                take(subject.text(), &series.group, &series.minutes);
+                take(text, &series.group, &series.minutes);
             }
         }
     }
@@ -188,9 +206,9 @@ impl RowSource for Memory {
                 .get(&of_tenant[0].0)
                 .into_iter()
                 .flat_map(Subjects::iter);
-            let mut subjects: Vec<&Subject> = subjects.collect();
+            let mut subjects: Vec<(&str, &Subject)> = subjects.collect();
             // As their keys are: the end of a text in a key is less than any byte of a longer one.
-            subjects.sort_unstable_by_key(|subject| subject.text());
+            subjects.sort_unstable_by_key(|(text, _)| *text);
             for (tenant, meter, aggregation) in of_tenant {
                 windows((*tenant, *meter), *aggregation, &subjects, take)?;
             }
@@ -209,13 +227,13 @@ impl RowSource for Memory {
 fn windows(
     (tenant, meter): (TenantId, MeterId),
     aggregation: Aggregation,
-    subjects: &[&Subject],
+    subjects: &[(&str, &Subject)],
     take: &mut TakeRow<'_>,
 ) -> Result<(), StoreError> {
     let mut all = Vec::new();
-    for subject in subjects {
+    for (text, subject) in subjects {
         let first = all.len();
-        all.extend(subject.series(meter).map(|series| (subject.text(), series)));
+        all.extend(subject.series(meter).map(|series| (*text, series)));
         all[first..].sort_unstable_by_key(|(_, series)| &series.group);
     }
     let (mut key, mut value) = (Vec::new(), Vec::new());

@@ -14,6 +14,9 @@ use super::size::{place, text_bytes};
 /// Series of a subject that are looked through one by one at the most; of more, an index is made.
 const LISTED_MAX: usize = 16;
 
+/// Bytes that the texts take for each byte of them: their room is doubled when it is used up.
+const GROWING_TEXT: usize = 2;
+
 /// Series of a subject that are fetched into the cache together: as many as most subjects have.
 const TOUCHED_MAX: usize = 4;
 
@@ -21,6 +24,8 @@ const TOUCHED_MAX: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Subjects {
     all: Vec<Subject>,
+    /// The texts of `all`, one behind the other: apart, each would be a line of memory of its own.
+    texts: String,
     /// Places in `all` by their texts.
     by_text: HashTable<u32>,
     hasher: RandomState,
@@ -29,7 +34,11 @@ pub(super) struct Subjects {
 /// A subject.
 #[derive(Debug)]
 pub(super) struct Subject {
-    text: Box<str>,
+    /// Where its text stands.
+    start: usize,
+    len: usize,
+    /// The hash of its text.
+    hash: u64,
     /// In the order in which they came.
     series: Vec<Series>,
     /// Places in `series`, once there are many.
@@ -48,13 +57,9 @@ pub(super) struct Series {
 impl Subjects {
     /// The place of a subject, which is made where there is none. Adds to `bytes` what all take more for it (estimated).
     pub(super) fn place(&mut self, text: &str, bytes: &mut usize) -> u32 {
-        let hash = self.hasher.hash_one(text);
-        let all = &self.all;
-        if let Some(place) = self
-            .by_text
-            .find(hash, |place| *all[*place as usize].text == *text)
-        {
-            return *place;
+        let hash = self.hash(text);
+        if let Some(place) = self.find(hash, text) {
+            return place;
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -62,15 +67,75 @@ impl Subjects {
         )]
         let new = self.all.len() as u32;
         self.all.push(Subject {
-            text: text.into(),
+            start: self.texts.len(),
+            len: text.len(),
+            hash,
             series: Vec::new(),
             by_name: None,
         });
-        let (all, hasher) = (&self.all, &self.hasher);
+        self.texts.push_str(text);
+        let all = &self.all;
         self.by_text
-            .insert_unique(hash, new, |place| hasher.hash_one(&*all[*place as usize].text));
-        *bytes += place::<Subject, u32>() + text_bytes(text.len());
+            .insert_unique(hash, new, |place| all[*place as usize].hash);
+        *bytes += place::<Subject, u32>() + GROWING_TEXT * text.len();
         new
+    }
+
+    /// The hash by which a text is looked for.
+    pub(super) fn hash(&self, text: &str) -> u64 {
+        self.hasher.hash_one(text)
+    }
+
+    /// Where a text of this hash probably is.
+    pub(super) fn likely(&self, hash: u64) -> Option<u32> {
+        self.by_text.iter_hash(hash).next().copied()
+    }
+
+    /// Reads the subject at a place, so that it is on its way into the cache.
+    pub(super) fn touch(&self, place: u32) -> u64 {
+        let subject = self.all.get(place as usize);
+        subject.map_or(0, |subject| subject.hash ^ subject.series.len() as u64)
+    }
+
+    /// The same for its text and its first series.
+    pub(super) fn touch_series(&self, place: u32) -> u64 {
+        let Some(subject) = self.all.get(place as usize) else {
+            return 0;
+        };
+        let text = self.texts.as_bytes().get(subject.start).copied();
+        let first = subject.series.iter().take(TOUCHED_MAX);
+        first.fold(u64::from(text.unwrap_or(0)), |all, series| {
+            all ^ u64::from(series.meter.0)
+        })
+    }
+
+    /// Reads the cells of a minute in the first series of the subject at a place, so that they are on their way into the cache.
+    pub(super) fn touch_cells(&self, place: u32, minute: u32) -> u64 {
+        let series = self.all.get(place as usize).map(|subject| &subject.series);
+        let first = series.into_iter().flatten().take(TOUCHED_MAX);
+        first.fold(0, |all, series| all ^ series.minutes.touch(minute))
+    }
+
+    /// The place of a text of which this is the hash.
+    pub(super) fn find(&self, hash: u64, text: &str) -> Option<u32> {
+        let is_it = |place: &u32| {
+            let subject = &self.all[*place as usize];
+            subject.hash == hash && *self.text(subject) == *text
+        };
+        self.by_text.find(hash, is_it).copied()
+    }
+
+    /// A subject by its text.
+    pub(super) fn get(&self, text: &str) -> Option<&Subject> {
+        let place = self.find(self.hash(text), text)?;
+        self.all.get(place as usize)
+    }
+
+    /// The text of a subject.
+    fn text(&self, subject: &Subject) -> &str {
+        self.texts
+            .get(subject.start..subject.start + subject.len)
+            .unwrap_or_default()
     }
 
     /// The subject at a place.
@@ -78,17 +143,9 @@ impl Subjects {
         (&mut self.all[place as usize], &self.hasher)
     }
 
-    /// A subject by its text.
-    pub(super) fn find(&self, text: &str) -> Option<&Subject> {
-        let hash = self.hasher.hash_one(text);
-        let found = self
-            .by_text
-            .find(hash, |place| *self.all[*place as usize].text == *text);
-        found.map(|place| &self.all[*place as usize])
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Subject> {
-        self.all.iter()
+    /// All of them with their texts, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Subject)> {
+        self.all.iter().map(|subject| (self.text(subject), subject))
     }
 
     /// Forgets the series of a meter.
@@ -104,22 +161,6 @@ impl Subjects {
 }
 
 impl Subject {
-    pub(super) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Reads its first series, so that they are on their way into the cache.
-    pub(super) fn touch_series(&self) -> u64 {
-        let first = self.series.iter().take(TOUCHED_MAX);
-        first.fold(0, |all, series| all ^ u64::from(series.meter.0))
-    }
-
-    /// Reads the cells of a minute in its first series, so that they are on their way into the cache.
-    pub(super) fn touch_cells(&self, minute: u32) -> u64 {
-        let first = self.series.iter().take(TOUCHED_MAX);
-        first.fold(0, |all, series| all ^ series.minutes.touch(minute))
-    }
-
     /// The series of a meter, in no order.
     pub(super) fn series(&self, meter: MeterId) -> impl Iterator<Item = &Series> {
         self.series.iter().filter(move |series| series.meter == meter)
@@ -213,9 +254,9 @@ mod tests {
             }
         }
         assert_eq!((made, subjects.iter().count()), (60, 3));
-        assert!(subjects.iter().all(|subject| subject.by_name.is_some()));
+        assert!(subjects.iter().all(|(_, subject)| subject.by_name.is_some()));
         let groups = |subjects: &Subjects, meter| {
-            let one = subjects.find("subject-1").unwrap();
+            let one = subjects.get("subject-1").unwrap();
             one.series(MeterId(meter))
                 .map(|series| series.group.clone())
                 .collect::<BTreeSet<_>>()
@@ -233,6 +274,6 @@ mod tests {
             let none = || panic!("it is known");
             subject.series_or(hasher, (MeterId(1), &group), none, &mut bytes);
         }
-        assert!(subjects.find("subject-9").is_none());
+        assert!(subjects.get("subject-9").is_none());
     }
 }

@@ -1,12 +1,9 @@
 //! Reading the values of several meters from the `data` of an event in one pass.
 
 use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::path::{Path, Step};
+use crate::json::{Scanner, Syntax, Value};
 
 /// The paths that some meters need, as one tree; each path has a slot.
 #[derive(Debug, Default)]
@@ -56,22 +53,21 @@ impl Paths {
     }
 
     /// Finds all paths in `data`. Among equal keys of one object the last counts. An error when `data` is no JSON object.
-    pub(super) fn find(&self, data: &str, fields: &mut Fields) -> Result<(), serde_json::Error> {
+    pub(super) fn find(&self, data: &str, fields: &mut Fields) -> Result<(), Syntax> {
         fields.places.clear();
         fields.places.resize(self.known.len(), (0, 0));
         if self.known.is_empty() {
             return Ok(());
         }
-        let found = Found {
-            base: data.as_ptr() as usize,
+        let mut walk = Walk {
+            scanner: Scanner::new(data),
             places: &mut fields.places,
         };
-        let mut reader = serde_json::Deserializer::from_str(data);
-        reader.deserialize_map(Walk {
-            node: &self.root,
-            found,
-        })?;
-        reader.end()
+        if !walk.scanner.take(b'{') {
+            return Err(walk.scanner.wrong("an object is missing"));
+        }
+        walk.object(&self.root)?;
+        walk.scanner.end()
     }
 }
 
@@ -87,134 +83,101 @@ fn child<'a, K: PartialEq<Q>, Q: ?Sized + ToOwned<Owned = K>>(
     &mut children[at].1
 }
 
-struct Found<'f> {
-    base: usize,
+impl Node {
+    /// The child that a key names.
+    fn member(&self, key: &Value<'_>) -> Option<&Self> {
+        let name = key.text()?;
+        let found = self.members.iter().find(|(member, _)| **member == *name);
+        found.map(|(_, node)| node)
+    }
+
+    /// The child that stands for the element at `place`.
+    fn element(&self, place: u32) -> Option<&Self> {
+        let found = self.elements.iter().find(|(wanted, _)| *wanted == place);
+        found.map(|(_, node)| node)
+    }
+}
+
+/// Walks `data` once, taking what nodes name. Goes into what a path leads into and no deeper.
+struct Walk<'d, 'f> {
+    scanner: Scanner<'d>,
     places: &'f mut Vec<(u32, u32)>,
 }
 
-impl Found<'_> {
-    fn reborrow(&mut self) -> Found<'_> {
-        Found {
-            base: self.base,
-            places: self.places,
-        }
-    }
-
-    /// Takes `raw` as the value at `node`, replacing what an earlier, equal key had left there.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "an event is shorter than 2 MiB (limits::EVENT_BYTES_MAX), so places in it fit 32 bits"
-    )]
-    fn take(&mut self, node: &Node, raw: &str) -> Result<(), serde_json::Error> {
-        let start = raw.as_ptr() as usize - self.base;
-        if let Some(slot) = node.slot {
-            self.places[slot] = (start as u32, (start + raw.len()) as u32);
-        }
-        if node.members.is_empty() && node.elements.is_empty() {
+impl Walk<'_, '_> {
+    /// The members of an object; its brace has been taken.
+    fn object(&mut self, node: &Node) -> Result<(), Syntax> {
+        if self.scanner.take(b'}') {
             return Ok(());
         }
-        self.clear_below(node);
-        match raw.as_bytes().first() {
-            Some(b'{' | b'[') => descend(node, raw, self.reborrow()),
-            _ => Ok(()),
-        }
-    }
-
-    fn clear_below(&mut self, node: &Node) {
-        let below = node
-            .members
-            .iter()
-            .map(|(_, n)| n)
-            .chain(node.elements.iter().map(|(_, n)| n));
-        for inner in below {
-            if let Some(slot) = inner.slot {
-                self.places[slot] = (0, 0);
+        loop {
+            let key = self.scanner.key()?;
+            self.value(node.member(&key))?;
+            if self.scanner.take(b'}') {
+                return Ok(());
             }
-            self.clear_below(inner);
+            if !self.scanner.take(b',') {
+                return Err(self.scanner.wrong("a comma or a closing brace is missing"));
+            }
         }
     }
-}
 
-fn descend(node: &Node, raw: &str, found: Found<'_>) -> Result<(), serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_str(raw);
-    let walk = Walk { node, found };
-    if raw.as_bytes().first() == Some(&b'[') {
-        reader.deserialize_seq(walk)?;
-    } else {
-        reader.deserialize_map(walk)?;
-    }
-    reader.end()
-}
-
-/// Walks one object or array, taking what the node's children name.
-struct Walk<'n, 'f> {
-    node: &'n Node,
-    found: Found<'f>,
-}
-
-impl<'de> Visitor<'de> for Walk<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(child) = map.next_key_seed(Key(self.node))? {
-            match child {
-                Some(node) => {
-                    let raw: &RawValue = map.next_value()?;
-                    self.found.take(node, raw.get()).map_err(A::Error::custom)?;
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+    /// The elements of an array; its bracket has been taken.
+    fn array(&mut self, node: &Node) -> Result<(), Syntax> {
+        if self.scanner.take(b']') {
+            return Ok(());
+        }
+        for place in 0.. {
+            self.value(node.element(place))?;
+            if self.scanner.take(b']') {
+                break;
+            }
+            if !self.scanner.take(b',') {
+                return Err(self.scanner.wrong("a comma or a closing bracket is missing"));
             }
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        let mut at = 0u32;
-        loop {
-            match self.node.elements.iter().find(|(wanted, _)| *wanted == at) {
-                Some((_, node)) => match seq.next_element::<&RawValue>()? {
-                    Some(raw) => self.found.take(node, raw.get()).map_err(A::Error::custom)?,
-                    None => return Ok(()),
-                },
-                None if seq.next_element::<IgnoredAny>()?.is_none() => return Ok(()),
-                None => {}
+    /// The next value, which `node` stands for. It replaces what an earlier, equal key had left there.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an event is shorter than 2 MiB (limits::EVENT_BYTES_MAX), so places in it fit 32 bits"
+    )]
+    fn value(&mut self, node: Option<&Node>) -> Result<(), Syntax> {
+        let Some(node) = node else {
+            return self.scanner.value().map(|_| ());
+        };
+        self.clear_below(node);
+        let first = self.scanner.peek();
+        let start = self.scanner.at();
+        match first {
+            Some(b'{') if !node.members.is_empty() => {
+                self.scanner.take(b'{');
+                self.object(node)?;
             }
-            at = at.saturating_add(1);
+            Some(b'[') if !node.elements.is_empty() => {
+                self.scanner.take(b'[');
+                self.array(node)?;
+            }
+            _ => {
+                self.scanner.value()?;
+            }
         }
-    }
-}
-
-/// Reads a key and finds the child that it names, without keeping the key.
-struct Key<'n>(&'n Node);
-
-impl<'de, 'n> DeserializeSeed<'de> for Key<'n> {
-    type Value = Option<&'n Node>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'n> Visitor<'_> for Key<'n> {
-    type Value = Option<&'n Node>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
+        if let Some(slot) = node.slot {
+            self.places[slot] = (start as u32, self.scanner.at() as u32);
+        }
+        Ok(())
     }
 
-    fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self
-            .0
-            .members
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, node)| node))
+    fn clear_below(&mut self, node: &Node) {
+        let members = node.members.iter().map(|(_, inner)| inner);
+        for inner in members.chain(node.elements.iter().map(|(_, inner)| inner)) {
+            if let Some(slot) = inner.slot {
+                self.places[slot] = (0, 0);
+            }
+            self.clear_below(inner);
+        }
     }
 }
 

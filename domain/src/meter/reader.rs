@@ -57,13 +57,22 @@ pub enum Unreadable {
 
 /// What one meter read from one event.
 #[derive(Debug)]
-pub struct Reading<'a> {
+pub struct Reading<'f, 'a> {
     /// What is added.
     pub sample: Sample<'a>,
-    /// Values of the meter's dimensions, in the order of their names.
-    pub group: Vec<Cow<'a, str>>,
     /// Whether the value was a JSON number whose places beyond 12 were rounded.
     pub rounded: bool,
+    dimensions: &'f [usize],
+    fields: &'f Fields,
+    data: &'a str,
+}
+
+impl<'a> Reading<'_, 'a> {
+    /// Values of the meter's dimensions, in the order of their names.
+    pub fn group(&self) -> impl Iterator<Item = Cow<'a, str>> {
+        let slots = self.dimensions.iter();
+        slots.map(|slot| dimension(self.fields, self.data, *slot))
+    }
 }
 
 impl TypeReader {
@@ -99,11 +108,11 @@ impl TypeReader {
     }
 
     /// Reads `event` for each meter whose filter lets it count: `take` gets the meter and what it read.
-    pub fn read<'e>(
-        &self,
+    pub fn read<'f, 'e>(
+        &'f self,
         event: &EventRecord<'e>,
-        fields: &mut Fields,
-        mut take: impl FnMut(&Arc<Meter>, Result<Reading<'e>, Unreadable>),
+        fields: &'f mut Fields,
+        mut take: impl FnMut(&Arc<Meter>, Result<Reading<'f, 'e>, Unreadable>),
     ) {
         if self.paths.find(event.data, fields).is_err() {
             for reader in &self.meters {
@@ -127,16 +136,23 @@ impl MeterReader {
         })
     }
 
-    fn reading<'e>(&self, event: &EventRecord<'e>, fields: &Fields) -> Result<Reading<'e>, Unreadable> {
+    fn reading<'f, 'e>(
+        &'f self,
+        event: &EventRecord<'e>,
+        fields: &'f Fields,
+    ) -> Result<Reading<'f, 'e>, Unreadable> {
         let (value, rounded) = self.value(event.data, fields)?;
-        let texts = self
-            .dimensions
-            .iter()
-            .map(|slot| match dimension(fields, event.data, *slot) {
-                text if text.len() > METER_TEXT_BYTES_MAX => Err(Unreadable::TooLong),
-                text => Ok(text),
-            });
-        let group = texts.collect::<Result<_, _>>()?;
+        let mut slots = self.dimensions.iter();
+        // No text is longer than what it is written as, but for numbers, whose texts are short.
+        let is_too_long = |slot: &usize| {
+            fields
+                .get(event.data, *slot)
+                .is_some_and(|raw| raw.len() > METER_TEXT_BYTES_MAX)
+                && dimension(fields, event.data, *slot).len() > METER_TEXT_BYTES_MAX
+        };
+        if slots.any(is_too_long) {
+            return Err(Unreadable::TooLong);
+        }
         let sample = Sample {
             value,
             time_us: event.time_us,
@@ -145,8 +161,10 @@ impl MeterReader {
         };
         Ok(Reading {
             sample,
-            group,
             rounded,
+            dimensions: &self.dimensions,
+            fields,
+            data: event.data,
         })
     }
 
@@ -267,7 +285,7 @@ mod tests {
                 Ok(r) => format!(
                     "{:?} {:?}{}",
                     r.sample.value,
-                    r.group,
+                    r.group().collect::<Vec<_>>(),
                     if r.rounded { " rounded" } else { "" }
                 ),
                 Err(error) => format!("{error:?}"),

@@ -1,7 +1,7 @@
 //! The event log: the truth for usage.
 
 use super::{BoxFuture, StoreError};
-use crate::record::Position;
+use crate::record::{Position, Record, encode};
 use crate::time::{TimeRange, Timestamp};
 
 /// Records that a partition owner hands over together: at most [`crate::limits::BLOCK_RECORDS_MAX`].
@@ -27,12 +27,22 @@ impl Block {
     }
 
     /// Adds a record that has already been encoded.
+    pub fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.end();
+    }
+
+    /// Encodes a record and adds it.
+    pub fn encode(&mut self, record: &Record<'_>) {
+        encode(record, &mut self.bytes);
+        self.end();
+    }
+
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a block holds one request's events at the most: far below 4 GiB"
     )]
-    pub fn push(&mut self, record: &[u8]) {
-        self.bytes.extend_from_slice(record);
+    fn end(&mut self) {
         self.ends.push(self.bytes.len() as u32);
     }
 }

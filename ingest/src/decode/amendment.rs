@@ -1,13 +1,13 @@
 //! What replaces an event's data or time.
 
 use turnpike_domain::event::read_time;
+use turnpike_domain::json::{Kind, Scanner, Syntax, Value};
 use turnpike_domain::limits::{EVENT_BYTES_MAX, JSON_DEPTH_MAX};
 use turnpike_domain::port::intake::Correction;
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
 
 use super::cloudevents::{check_data, too_large, wrong};
-use super::scan::{Kind, Scanner, Syntax, Value};
 use super::{not_json, utf8};
 
 /// The amendment in `body`: an object with `data`, `time`, or both, and nothing else.

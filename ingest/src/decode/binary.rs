@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use percent_encoding::percent_decode;
+use turnpike_domain::json::Scanner;
 use turnpike_domain::problem::{Code, Problem};
 
 use super::cloudevents::wrong;
-use super::scan::Scanner;
 use super::{not_json, utf8};
 
 const PREFIX: &str = "ce-";

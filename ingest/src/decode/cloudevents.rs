@@ -1,4 +1,4 @@
-//! One CloudEvent in JSON to the log's own record.
+//! One CloudEvent in JSON to an event of a batch.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -6,12 +6,11 @@ use std::ops::Range;
 
 use turnpike_domain::event::{Attribute, EventBatch, check_kept, read_time};
 use turnpike_domain::identity::{NameKey, TenantId};
+use turnpike_domain::json::{Kind, Scanner, Syntax, Value};
 use turnpike_domain::limits::{EVENT_BYTES_MAX, EVENT_EXTENSIONS_MAX, JSON_DEPTH_MAX};
 use turnpike_domain::problem::{Code, FieldError, Problem};
 use turnpike_domain::record::EventRecord;
 use turnpike_domain::time::Timestamp;
-
-use super::scan::{Kind, Scanner, Syntax, Value};
 
 /// What a drop-in path puts where its clients may leave an attribute out.
 pub(crate) trait Defaults: Send + Sync {

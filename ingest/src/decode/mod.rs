@@ -1,15 +1,15 @@
-//! From the bytes of a body to events in the log's own encoding, each read once.
+//! From the bytes of a body to batches of events, each read once.
 
 mod amendment;
 pub(crate) mod binary;
 pub(crate) mod cloudevents;
 pub(crate) mod lines;
 mod refused;
-mod scan;
 
 use std::sync::Arc;
 
 use turnpike_domain::event::EventBatch;
+use turnpike_domain::json::Scanner;
 use turnpike_domain::limits::{STREAM_PIECE_BYTES, STREAM_PIECE_EVENTS};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::Timestamp;
@@ -18,7 +18,6 @@ pub(crate) use amendment::read_amendment;
 use cloudevents::{EventReader, Origin, Refusal, too_large};
 use lines::Line;
 pub(crate) use refused::{Kept, Refusals, Refused};
-use scan::Scanner;
 
 /// Events that go on together: those that are good, and those that were refused among them.
 #[derive(Debug)]
@@ -63,6 +62,9 @@ pub(crate) enum Form {
     Many,
 }
 
+/// About as many bytes as an event is sent in.
+const USUAL_EVENT_BYTES: usize = 200;
+
 /// Puts events together to pieces.
 pub(crate) struct Assembler<'k> {
     origin: Origin<'k>,
@@ -91,12 +93,19 @@ impl<'k> Assembler<'k> {
         self.origin.received = received;
     }
 
+    /// Makes room for events that are sent in so many bytes more: they take less than that, and a piece has a bound.
+    pub(crate) fn expect(&mut self, bytes: usize) {
+        let bytes = bytes.min(STREAM_PIECE_BYTES.saturating_sub(self.bytes()));
+        let events = (bytes / USUAL_EVENT_BYTES).min(STREAM_PIECE_EVENTS.saturating_sub(self.len()));
+        self.batch.reserve(events, bytes);
+    }
+
     /// How many events the piece has, refused ones too.
     pub(crate) fn len(&self) -> usize {
         self.batch.len() + self.refused.len()
     }
 
-    /// Bytes of the piece's events in the log's encoding, and of what is kept of the refused ones.
+    /// Bytes of the texts of the piece's events, and of what is kept of the refused ones.
     pub(crate) fn bytes(&self) -> usize {
         self.batch.bytes_len() + self.refused.bytes()
     }

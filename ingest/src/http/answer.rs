@@ -4,7 +4,6 @@ use serde::Serialize;
 use turnpike_domain::limits::EVENT_ERRORS_LISTED_MAX;
 use turnpike_domain::port::intake::Outcome;
 use turnpike_domain::problem::{Code, FieldError, Problem};
-use turnpike_domain::record::{Record, decode};
 
 use crate::decode::{Piece, Refusals};
 
@@ -157,7 +156,7 @@ fn errors(piece: &Piece, outcomes: &[Outcome]) -> Vec<EventError> {
     let entries = piece.batch.entries().iter().zip(outcomes).zip(piece.indexes());
     let conflicts = entries
         .filter(|((_, outcome), _)| matches!(outcome, Outcome::Conflict(_)))
-        .map(|((entry, _), index)| conflict(index, piece.batch.record(entry)));
+        .map(|((entry, _), index)| conflict(index, piece.batch.event(entry).id));
     let refused = piece.refused.first().iter().map(|refused| EventError {
         index: refused.index,
         id: refused.id.clone(),
@@ -170,14 +169,10 @@ fn errors(piece: &Piece, outcomes: &[Outcome]) -> Vec<EventError> {
     errors
 }
 
-fn conflict(index: u64, record: &[u8]) -> EventError {
-    let id = match decode(record) {
-        Ok(Record::Event(event)) => event.id.to_owned(),
-        _ => String::new(),
-    };
+fn conflict(index: u64, id: &str) -> EventError {
     EventError {
         index,
-        id,
+        id: id.to_owned(),
         code: Code::EventConflict.slug(),
         detail: CONFLICT.to_owned(),
     }

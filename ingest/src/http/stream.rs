@@ -61,6 +61,7 @@ impl Flow<'_> {
         while let Some(chunk) = reader.next().await? {
             state.counters().bytes.increment(chunk.len() as u64);
             self.hold(chunk.len() + lines.held() + assembler.bytes()).await?;
+            assembler.expect(chunk.len());
             let mut rest = &chunk[..];
             while let Some(line) = lines.next(&mut rest) {
                 assembler.line(&line);

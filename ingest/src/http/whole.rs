@@ -23,7 +23,7 @@ use crate::decode::{Assembler, Form, Piece};
 /// Bodies beyond this are decoded on a thread of their own, so that they hold up no other request.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
-/// What a byte of a body costs in memory: itself, and its copy in the log's encoding.
+/// What a byte of a body costs in memory: itself, and its copy in a batch.
 const COPIES: usize = 2;
 
 /// How a whole body is taken.

@@ -78,12 +78,14 @@ impl MemoryIntake {
         let mut log = self.log.lock().unwrap();
         let decide = |entry| {
             let entry: &turnpike_domain::event::BatchEntry = entry;
-            let record = batch.record(entry);
+            let mut record = Vec::new();
+            encode(&Record::Event(batch.event(entry)), &mut record);
             log.next += 1;
             let position = log.next;
             if let Some(known) = log.events.get(&entry.name) {
                 let first = Position(known.position);
-                let same = known.digest == entry.digest || same_meaning(&event(&known.first), &event(record));
+                let same =
+                    known.digest == entry.digest || same_meaning(&event(&known.first), &batch.event(entry));
                 return if same {
                     Outcome::Duplicate(first)
                 } else {
@@ -91,11 +93,11 @@ impl MemoryIntake {
                 };
             }
             let stored = Stored {
-                tenant: TenantId(event(record).tenant),
+                tenant: TenantId(batch.event(entry).tenant),
                 digest: entry.digest,
                 position,
-                first: record.to_vec(),
-                newest: record.to_vec(),
+                first: record.clone(),
+                newest: record,
             };
             log.events.insert(entry.name, stored);
             Outcome::Accepted(Position(position))

@@ -20,7 +20,7 @@ use turnpike_domain::port::intake::{
     Correction, Intake, Known, Outcome, QuotaOutcome, QuotaRecord, Rejection,
 };
 use turnpike_domain::problem::Problem;
-use turnpike_domain::record::{Position, Record, decode};
+use turnpike_domain::record::Position;
 use turnpike_domain::time::Timestamp;
 use turnpike_http::{Caller, RequestId};
 use turnpike_ingest::{IngestOptions, IngestParts, IngestState};
@@ -219,9 +219,7 @@ impl Intake for Sink {
     fn submit(&self, batch: Arc<EventBatch>) -> BoxFuture<'_, Result<Vec<Outcome>, Problem>> {
         let mut kept = self.0.lock().expect("a lock");
         for entry in batch.entries() {
-            let Ok(Record::Event(event)) = decode(batch.record(entry)) else {
-                panic!("a record that is no event");
-            };
+            let event = batch.event(entry);
             assert_eq!((event.tenant, event.received_us, event.grant), (1, NOW_US, None));
             kept.push(Kept {
                 id: event.id.to_owned(),

@@ -8,27 +8,33 @@ use std::borrow::Cow;
 /// Why a text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
-pub(crate) struct Syntax {
+pub struct Syntax {
     /// Offset of the byte that cannot be.
-    pub(crate) at: usize,
+    pub at: usize,
     /// What is wrong with it.
-    pub(crate) what: &'static str,
+    pub what: &'static str,
 }
 
 /// The kind of a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// `{…}`
     Object,
+    /// `[…]`
     Array,
+    /// A string.
     Text,
+    /// A number.
     Number,
+    /// `true` or `false`.
     Boolean,
+    /// `null`
     Null,
 }
 
 impl Kind {
     /// The kind with its article, for messages.
-    pub(crate) const fn words(self) -> &'static str {
+    pub const fn words(self) -> &'static str {
         match self {
             Self::Object => "an object",
             Self::Array => "an array",
@@ -42,21 +48,23 @@ impl Kind {
 
 /// A value as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Value<'a> {
-    pub(crate) kind: Kind,
+pub struct Value<'a> {
+    /// What it is.
+    pub kind: Kind,
     /// The value's own bytes, without space around it.
-    pub(crate) raw: &'a str,
+    pub raw: &'a str,
     /// Whether a string in it (a key counts) has a surrogate that is not one of a pair.
-    pub(crate) lone_surrogate: bool,
+    pub lone_surrogate: bool,
     /// Levels of objects and arrays: 0 for a scalar.
-    pub(crate) depth: usize,
+    pub depth: usize,
     /// Whether it is a string with an escape.
     escaped: bool,
 }
 
 impl<'a> Value<'a> {
     /// The text of a string; `None` for another kind and for a string that is no Unicode text.
-    pub(crate) fn text(&self) -> Option<Cow<'a, str>> {
+    #[inline]
+    pub fn text(&self) -> Option<Cow<'a, str>> {
         if self.kind != Kind::Text || self.lone_surrogate {
             return None;
         }
@@ -69,28 +77,33 @@ impl<'a> Value<'a> {
 
 /// Reads values one behind the other from a text.
 #[derive(Debug)]
-pub(crate) struct Scanner<'a> {
+pub struct Scanner<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Scanner<'a> {
-    pub(crate) const fn new(text: &'a str) -> Self {
+    /// Stands at the beginning of `text`.
+    #[inline]
+    pub const fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
     /// Offset of the next byte.
-    pub(crate) const fn at(&self) -> usize {
+    #[inline]
+    pub const fn at(&self) -> usize {
         self.at
     }
 
     /// The text from `start` up to the next byte.
-    pub(crate) fn since(&self, start: usize) -> &'a str {
+    #[inline]
+    pub fn since(&self, start: usize) -> &'a str {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
     /// The next byte that is not space, not taken yet.
-    pub(crate) fn peek(&mut self) -> Option<u8> {
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
             self.at += 1;
@@ -99,14 +112,16 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes `byte` if it is the next that is not space.
-    pub(crate) fn take(&mut self, byte: u8) -> bool {
+    #[inline]
+    pub fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
     }
 
     /// An error unless only space is left.
-    pub(crate) fn end(&mut self) -> Result<(), Syntax> {
+    #[inline]
+    pub fn end(&mut self) -> Result<(), Syntax> {
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.wrong("something follows the end of the JSON value")),
@@ -114,7 +129,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// An error at the next byte; at the end of the text it says so.
-    pub(crate) fn wrong(&self, what: &'static str) -> Syntax {
+    pub fn wrong(&self, what: &'static str) -> Syntax {
         let ended = self.at >= self.text.len();
         Syntax {
             at: self.at,
@@ -123,7 +138,8 @@ impl<'a> Scanner<'a> {
     }
 
     /// A key of an object and the colon behind it.
-    pub(crate) fn key(&mut self) -> Result<Value<'a>, Syntax> {
+    #[inline]
+    pub fn key(&mut self) -> Result<Value<'a>, Syntax> {
         if self.peek() != Some(b'"') {
             return Err(self.wrong("a key in double quotes is missing"));
         }
@@ -143,31 +159,35 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next value, whatever it is.
-    pub(crate) fn value(&mut self) -> Result<Value<'a>, Syntax> {
+    #[inline]
+    pub fn value(&mut self) -> Result<Value<'a>, Syntax> {
         let first = self.peek();
         let start = self.at;
-        let mut nesting = Nesting::default();
-        let mut lone_surrogate = false;
-        let mut escaped = false;
+        let mut read = StringRead::default();
+        let mut depth = 0;
         let kind = match first {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
+            Some(bracket @ (b'{' | b'[')) => {
+                let mut nesting = Nesting::default();
+                read.lone_surrogate = self.nested(&mut nesting)?;
+                depth = nesting.deepest;
+                if bracket == b'{' {
+                    Kind::Object
+                } else {
+                    Kind::Array
+                }
+            }
             Some(b'"') => {
-                let read = self.string()?;
-                (escaped, lone_surrogate) = (read.escaped, read.lone_surrogate);
+                read = self.string()?;
                 Kind::Text
             }
             _ => self.scalar()?,
         };
-        if matches!(kind, Kind::Object | Kind::Array) {
-            lone_surrogate = self.nested(&mut nesting)?;
-        }
         Ok(Value {
             kind,
             raw: self.since(start),
-            lone_surrogate,
-            depth: nesting.deepest,
-            escaped,
+            lone_surrogate: read.lone_surrogate,
+            depth,
+            escaped: read.escaped,
         })
     }
 
@@ -285,9 +305,23 @@ impl<'a> Scanner<'a> {
     }
 
     /// A string; the next byte is its opening quote.
+    #[inline]
     fn string(&mut self) -> Result<StringRead, Syntax> {
-        let bytes = self.text.as_bytes();
         self.at += 1;
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let plain = plain_bytes(rest);
+        self.at += plain;
+        if rest.get(plain) == Some(&b'"') {
+            self.at += 1;
+            return Ok(StringRead::default());
+        }
+        self.rest_of_string()
+    }
+
+    /// The rest of a string from its first byte on that is neither its end nor stands for itself.
+    #[cold]
+    fn rest_of_string(&mut self) -> Result<StringRead, Syntax> {
+        let bytes = self.text.as_bytes();
         let mut read = StringRead::default();
         loop {
             self.at += plain_bytes(&bytes[self.at..]);
@@ -399,6 +433,7 @@ const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
 const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
 
 /// How many bytes come before the first quote, backslash or control character: eight are looked at together.
+#[inline]
 fn plain_bytes(bytes: &[u8]) -> usize {
     let mut at = 0;
     let (words, _) = bytes.as_chunks::<8>();
