@@ -41,6 +41,12 @@ pub(crate) struct Numeral {
 
 /// Reads `text` in parts of 10^-`places`.
 pub(crate) fn read(text: &str, places: u32) -> Result<Numeral, NumeralError> {
+    if let Some(whole) = small_whole(text)
+        && let Some(parts) = i128::from(whole).checked_mul(10_i128.pow(places))
+    {
+        let rounded = false;
+        return Ok(Numeral { parts, rounded });
+    }
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -58,6 +64,18 @@ pub(crate) fn read(text: &str, places: u32) -> Result<Numeral, NumeralError> {
     let read = scale(whole, fraction, exponent + i64::from(places))?;
     let parts = if negative { -read.parts } else { read.parts };
     Ok(Numeral { parts, ..read })
+}
+
+/// A number of a few digits and nothing else, as most amounts are.
+fn small_whole(text: &str) -> Option<u64> {
+    let digits = text.as_bytes();
+    if !(1..=15).contains(&digits.len()) {
+        return None;
+    }
+    digits.iter().try_fold(0, |number: u64, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| number * 10 + u64::from(digit))
+    })
 }
 
 fn split_exponent(text: &str) -> Result<(&str, i64), NumeralError> {
@@ -151,17 +169,35 @@ impl Plain {
             text.fraction(rest, places);
             text.push(b'.');
         }
-        text.number(whole);
+        match u64::try_from(whole) {
+            Ok(whole) => text.word(whole),
+            Err(_) => text.number(whole),
+        }
         if parts < 0 {
             text.push(b'-');
         }
         text
     }
 
+    /// A whole number.
+    pub(crate) fn whole(number: u64) -> Self {
+        let mut text = Self {
+            bytes: [b'0'; PLAIN_BYTES_MAX],
+            from: PLAIN_BYTES_MAX,
+        };
+        text.word(number);
+        text
+    }
+
+    /// The text: digits, a point and a sign, which are ASCII.
+    #[inline]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+
     /// The text.
     pub(crate) fn as_str(&self) -> &str {
-        // Digits, a point and a sign are ASCII.
-        std::str::from_utf8(&self.bytes[self.from..]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     fn push(&mut self, byte: u8) {

@@ -15,7 +15,7 @@ use crate::decide::{Taken, Taking};
 use crate::entry::{Entry, Resolved, Verdict};
 use crate::hold::{Hold, Holds};
 use crate::known::{self, Past, PastGrant};
-use crate::outcome::Outcome;
+use crate::outcome::{LimitOutcome, Outcome};
 use crate::resolve::meter_of;
 use crate::tally::Call;
 use crate::writer::{Writer, canonical};
@@ -101,10 +101,10 @@ impl Enforcer {
             Verdict::Denied(reason) => Outcome::plain(&entry, &resolved, *reason, now),
             Verdict::Entitled(_) => Outcome::plain(&entry, &resolved, Reason::Entitled, now),
             Verdict::Metered(_) => {
-                let figures: Vec<_> = resolved.figures().collect();
-                let decision = decide(asked.amount.parts(), figures.iter().copied());
+                let limits = LimitOutcome::of_all(&resolved, resolved.figures());
+                let decision = decide(asked.amount.parts(), limits.iter().map(|limit| limit.figures));
                 let decision = decision.map_or((Reason::Unlimited, None), |d| (d.reason, Some(d.index)));
-                Outcome::new(&entry, &resolved, &figures, decision, now)
+                Outcome::new(&entry, &resolved, limits, decision, now)
             }
         };
         Ok(Looked {
@@ -193,7 +193,7 @@ impl Enforcer {
                     Taken::Refused(decision, figures) => Outcome::new(
                         entry,
                         &resolved,
-                        &figures,
+                        LimitOutcome::of_all(&resolved, figures.into_iter()),
                         (decision.reason, Some(decision.index)),
                         time,
                     ),

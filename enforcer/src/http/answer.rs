@@ -183,7 +183,7 @@ impl From<&Outcome> for QuotaAnswer {
 
 /// The answer to one call: 200, or 429 for a refusal when `strict` was asked for; rate-limit headers on both.
 pub(super) fn respond(outcome: &Outcome, strict: bool, caller: &Caller) -> Response<Body> {
-    let mut json = String::with_capacity(ANSWER_BYTES);
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
     if outcome.allowed() || !strict {
         push_answer(outcome, &mut json);
         return finish(StatusCode::OK, "application/json", json, outcome);
@@ -203,7 +203,7 @@ pub(super) fn respond(outcome: &Outcome, strict: bool, caller: &Caller) -> Respo
 }
 
 /// Appends a strict refusal: a problem with the answer's own members behind its own.
-fn push_refusal(outcome: &Outcome, waiting: Option<u32>, caller: &Caller, json: &mut String) {
+fn push_refusal(outcome: &Outcome, waiting: Option<u32>, caller: &Caller, json: &mut Vec<u8>) {
     let problem = Problem::new(
         Code::QuotaRefused,
         format!("refused: {}", outcome.reason.as_str()),
@@ -213,13 +213,13 @@ fn push_refusal(outcome: &Outcome, waiting: Option<u32>, caller: &Caller, json: 
     body.retryable = waiting.is_some();
     // No field can fail to be written.
     let problem = serde_json::to_string(&body).unwrap_or_default();
-    json.push_str(problem.trim_end_matches('}'));
-    json.push(',');
+    json.extend_from_slice(problem.trim_end_matches('}').as_bytes());
+    json.push(b',');
     push_members(outcome, json);
-    json.push('}');
+    json.push(b'}');
 }
 
-fn finish(status: StatusCode, kind: &'static str, json: String, outcome: &Outcome) -> Response<Body> {
+fn finish(status: StatusCode, kind: &'static str, json: Vec<u8>, outcome: &Outcome) -> Response<Body> {
     let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
     // With room for what all answers get.

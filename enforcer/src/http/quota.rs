@@ -245,25 +245,25 @@ pub(super) async fn batch(
     if body.checks.len() > QUOTA_BATCH_MAX {
         return Err(Problem::invalid("/checks", format!("has more than {QUOTA_BATCH_MAX} checks")).into());
     }
-    let mut json = String::with_capacity(ANSWER_BYTES * body.checks.len());
-    json.push_str(r#"{"results":["#);
+    let mut json = Vec::with_capacity(ANSWER_BYTES * body.checks.len());
+    json.extend_from_slice(br#"{"results":["#);
     for (at, check) in body.checks.iter().enumerate() {
         if at > 0 {
-            json.push(',');
+            json.push(b',');
         }
         match enforcer.check(check.asked(caller.tenant)).await {
             Ok(outcome) => push_answer(&outcome, &mut json),
             Err(problem) => push_failure(&problem, &mut json),
         }
     }
-    json.push_str("]}");
+    json.extend_from_slice(b"]}");
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 /// Appends the error of one check.
-fn push_failure(problem: &Problem, json: &mut String) {
-    json.push_str(r#"{"error":"#);
+fn push_failure(problem: &Problem, json: &mut Vec<u8>) {
+    json.extend_from_slice(br#"{"error":"#);
     // No field can fail to be written.
-    json.push_str(&serde_json::to_string(&ProblemBody::new(problem, None)).unwrap_or_default());
-    json.push('}');
+    json.extend(serde_json::to_vec(&ProblemBody::new(problem, None)).unwrap_or_default());
+    json.push(b'}');
 }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use turnpike_domain::quantity::push_whole;
 use turnpike_domain::quota::Figures;
 
 use super::answer::{quantity, resets_at};
@@ -10,42 +11,45 @@ use crate::outcome::{LimitOutcome, Outcome, ReservationOutcome};
 use crate::upgrade::UpgradeOption;
 
 /// Appends the answer.
-pub(super) fn push_answer(outcome: &Outcome, json: &mut String) {
-    json.push('{');
+pub(super) fn push_answer(outcome: &Outcome, json: &mut Vec<u8>) {
+    json.push(b'{');
     push_members(outcome, json);
-    json.push('}');
+    json.push(b'}');
 }
 
 /// Appends the members of the answer, without the braces around them.
-pub(super) fn push_members(outcome: &Outcome, json: &mut String) {
-    json.push_str(if outcome.allowed() {
-        r#""allowed":true,"customer":"#
-    } else {
-        r#""allowed":false,"customer":"#
-    });
+pub(super) fn push_members(outcome: &Outcome, json: &mut Vec<u8>) {
+    put(
+        json,
+        if outcome.allowed() {
+            r#""allowed":true,"customer":"#
+        } else {
+            r#""allowed":false,"customer":"#
+        },
+    );
     push_text(&outcome.customer, json);
-    json.push_str(r#","feature":"#);
+    put(json, r#","feature":"#);
     push_text(&outcome.feature, json);
-    json.push(',');
+    json.push(b',');
     let described = push_described(outcome, json);
-    json.push_str(r#","reason":""#);
-    json.push_str(outcome.reason.as_str());
-    json.push_str(r#"","as_of":""#);
+    put(json, r#","reason":""#);
+    put(json, outcome.reason.as_str());
+    put(json, r#"","as_of":""#);
     outcome.as_of.push_to(json);
-    json.push_str(r#"","max_overshoot":"0""#);
+    put(json, r#"","max_overshoot":"0""#);
     if let Some(value) = &outcome.value {
-        json.push_str(r#","value":"#);
+        put(json, r#","value":"#);
         push_text(value, json);
     }
-    json.push_str(r#","limits":"#);
+    put(json, r#","limits":"#);
     push_list(&outcome.limits, json, |at, limit, json| {
         let same = described.clone().filter(|_| outcome.described == Some(at));
         push_limit(limit, same, json);
     });
     if !outcome.allowed() {
-        json.push_str(r#","upgrade_options":"#);
+        put(json, r#","upgrade_options":"#);
         push_list(&outcome.upgrade_options, json, |_, option, json| {
-            push_upgrade(option, json)
+            push_upgrade(option, json);
         });
     }
     if let Some(reservation) = &outcome.reservation {
@@ -54,9 +58,10 @@ pub(super) fn push_members(outcome: &Outcome, json: &mut String) {
 }
 
 /// Appends the figures of the limit that describes the answer, and tells where they stand: among the limits are the same ones.
-fn push_described(outcome: &Outcome, json: &mut String) -> Option<Range<usize>> {
+fn push_described(outcome: &Outcome, json: &mut Vec<u8>) -> Option<Range<usize>> {
     let Some(limit) = outcome.figures() else {
-        json.push_str(
+        put(
+            json,
             r#""limit":null,"used":null,"reserved":null,"remaining":null,"overage":null,"resets_at":null"#,
         );
         return None;
@@ -66,91 +71,96 @@ fn push_described(outcome: &Outcome, json: &mut String) -> Option<Range<usize>> 
     Some(start..json.len())
 }
 
-fn push_limit(limit: &LimitOutcome, same: Option<Range<usize>>, json: &mut String) {
-    json.push_str(r#"{"customer":"#);
+fn push_limit(limit: &LimitOutcome, same: Option<Range<usize>>, json: &mut Vec<u8>) {
+    put(json, r#"{"customer":"#);
     push_text(&limit.customer, json);
-    json.push_str(r#","period":""#);
-    json.push_str(limit.period.as_str());
-    json.push_str(r#"","mode":""#);
-    json.push_str(limit.figures.mode.as_str());
-    json.push_str(r#"","#);
+    put(json, r#","period":""#);
+    put(json, limit.period.as_str());
+    put(json, r#"","mode":""#);
+    put(json, limit.figures.mode.as_str());
+    put(json, r#"","#);
     match same {
         Some(written) => json.extend_from_within(written),
         None => push_figures(&limit.figures, json),
     }
-    json.push('}');
+    json.push(b'}');
 }
 
-fn push_figures(figures: &Figures, json: &mut String) {
+fn push_figures(figures: &Figures, json: &mut Vec<u8>) {
     push_count(r#""limit":"#, figures.limit, json);
     push_count(r#","used":"#, Some(figures.used()), json);
     push_count(r#","reserved":"#, Some(figures.reserved), json);
     push_count(r#","remaining":"#, figures.remaining(), json);
     push_count(r#","overage":"#, Some(figures.overage()), json);
-    json.push_str(r#","resets_at":"#);
+    put(json, r#","resets_at":"#);
     match resets_at(figures) {
         Some(time) => push_quoted(json, |json| time.push_to(json)),
-        None => json.push_str("null"),
+        None => put(json, "null"),
     }
 }
 
-fn push_count(name: &str, count: Option<i128>, json: &mut String) {
-    json.push_str(name);
+fn push_count(name: &str, count: Option<i128>, json: &mut Vec<u8>) {
+    put(json, name);
     match count {
         Some(count) => push_quoted(json, |json| quantity(count).push_to(json)),
-        None => json.push_str("null"),
+        None => put(json, "null"),
     }
 }
 
-fn push_upgrade(option: &UpgradeOption, json: &mut String) {
-    json.push_str(r#"{"kind":"#);
+fn push_upgrade(option: &UpgradeOption, json: &mut Vec<u8>) {
+    put(json, r#"{"kind":"#);
     push_text(option.kind, json);
-    json.push_str(r#","key":"#);
+    put(json, r#","key":"#);
     push_text(&option.key, json);
-    json.push_str(r#","version":"#);
-    json.push_str(&option.version.to_string());
-    json.push_str(r#","customer":"#);
+    put(json, r#","version":"#);
+    push_whole(option.version.into(), json);
+    put(json, r#","customer":"#);
     push_text(&option.customer, json);
-    json.push('}');
+    json.push(b'}');
 }
 
-fn push_reservation(reservation: &ReservationOutcome, json: &mut String) {
-    json.push_str(r#","reservation":{"id":"#);
+fn push_reservation(reservation: &ReservationOutcome, json: &mut Vec<u8>) {
+    put(json, r#","reservation":{"id":"#);
     push_text(&reservation.id, json);
-    json.push_str(r#","status":"#);
+    put(json, r#","status":"#);
     push_text(reservation.status, json);
-    json.push_str(r#","expires_at":"#);
+    put(json, r#","expires_at":"#);
     push_quoted(json, |json| reservation.expires_at.push_to(json));
-    json.push('}');
+    json.push(b'}');
 }
 
 /// Appends a list, of which `push` appends each item.
-fn push_list<T>(items: &[T], json: &mut String, mut push: impl FnMut(usize, &T, &mut String)) {
-    json.push('[');
+fn push_list<T>(items: &[T], json: &mut Vec<u8>, mut push: impl FnMut(usize, &T, &mut Vec<u8>)) {
+    json.push(b'[');
     for (at, item) in items.iter().enumerate() {
         if at > 0 {
-            json.push(',');
+            json.push(b',');
         }
         push(at, item, json);
     }
-    json.push(']');
+    json.push(b']');
 }
 
-fn push_quoted(json: &mut String, push: impl FnOnce(&mut String)) {
-    json.push('"');
+fn push_quoted(json: &mut Vec<u8>, push: impl FnOnce(&mut Vec<u8>)) {
+    json.push(b'"');
     push(json);
-    json.push('"');
+    json.push(b'"');
+}
+
+fn put(json: &mut Vec<u8>, text: &str) {
+    json.extend_from_slice(text.as_bytes());
 }
 
 /// Appends any text. What needs escaping is seldom.
-fn push_text(text: &str, json: &mut String) {
-    // All bytes are looked at, for a loop without an early end looks at many at once.
-    let plain = |plain, byte: u8| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\');
-    if text.bytes().fold(true, plain) {
-        push_quoted(json, |json| json.push_str(text));
-    } else {
+fn push_text(text: &str, json: &mut Vec<u8>) {
+    if text
+        .bytes()
+        .any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\'))
+    {
         // A text can always be written.
-        json.push_str(&serde_json::to_string(text).unwrap_or_default());
+        put(json, &serde_json::to_string(text).unwrap_or_default());
+    } else {
+        push_quoted(json, |json| put(json, text));
     }
 }
 
@@ -249,9 +259,9 @@ mod tests {
     proptest! {
         #[test]
         fn an_answer_is_as_derived_code_writes_it(outcome in outcome()) {
-            let mut json = String::new();
+            let mut json = Vec::new();
             push_answer(&outcome, &mut json);
-            prop_assert_eq!(json, serde_json::to_string(&QuotaAnswer::from(&outcome)).unwrap());
+            prop_assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&QuotaAnswer::from(&outcome)).unwrap());
         }
     }
 }
