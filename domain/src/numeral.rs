@@ -174,6 +174,10 @@ fn scale(whole: &str, fraction: &str, shift: i64) -> Result<Numeral, NumeralErro
 /// Bytes of a [`Plain`] at the most: a sign, a point, and the digits of 128 bits, or as many zeros as there are places.
 const PLAIN_BYTES_MAX: usize = 48;
 
+/// Digits that are written as one number of 64 bits, and the first number that has more.
+const WORD_DIGITS: usize = 18;
+const WORD: u128 = 10_u128.pow(18);
+
 /// A plain decimal without zeros at its end, written from its last digit to its first: answers have many of them, and
 /// the means of formatting cost several times as much.
 pub(crate) struct Plain {
@@ -183,6 +187,7 @@ pub(crate) struct Plain {
 
 impl Plain {
     /// `parts` of 10^-`places`, at most 38.
+    #[inline]
     pub(crate) fn new(parts: i128, places: u32) -> Self {
         let mut text = Self {
             bytes: [b'0'; PLAIN_BYTES_MAX],
@@ -193,17 +198,35 @@ impl Plain {
             text.fraction(rest, places);
             text.push(b'.');
         }
-        text.number(whole);
+        match u64::try_from(whole) {
+            Ok(whole) => text.word(whole),
+            Err(_) => text.number(whole),
+        }
         if parts < 0 {
             text.push(b'-');
         }
         text
     }
 
+    /// A whole number.
+    pub(crate) fn whole(number: u64) -> Self {
+        let mut text = Self {
+            bytes: [b'0'; PLAIN_BYTES_MAX],
+            from: PLAIN_BYTES_MAX,
+        };
+        text.word(number);
+        text
+    }
+
+    /// The text: digits, a point and a sign, which are ASCII.
+    #[inline]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+
     /// The text.
     pub(crate) fn as_str(&self) -> &str {
-        // Digits, a point and a sign are ASCII.
-        std::str::from_utf8(&self.bytes[self.from..]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     fn push(&mut self, byte: u8) {
@@ -226,17 +249,46 @@ impl Plain {
         self.from = end - missing as usize;
     }
 
+    /// The digits of a number, with no zeros before them; one zero for nothing.
     fn number(&mut self, mut number: u128) {
         loop {
-            let (tenth, digit) = divide(number, 10);
-            let [digit, ..] = digit.to_le_bytes();
-            self.push(b'0' + digit);
-            number = tenth;
-            if number == 0 {
+            let end = self.from;
+            let (above, low) = divide(number, WORD);
+            self.word(u64::try_from(low).unwrap_or_default());
+            if above == 0 {
                 return;
             }
+            // What stands before the digits is zeros already.
+            self.from = end - WORD_DIGITS;
+            number = above;
         }
     }
+
+    fn word(&mut self, mut number: u64) {
+        while number >= 100 {
+            self.two(number % 100);
+            number /= 100;
+        }
+        if number >= 10 {
+            self.two(number);
+        } else {
+            let [digit, ..] = number.to_le_bytes();
+            self.push(b'0' + digit);
+        }
+    }
+
+    fn two(&mut self, number: u64) {
+        self.from -= 2;
+        self.bytes[self.from..self.from + 2].copy_from_slice(&two_digits(number));
+    }
+}
+
+/// The digits of a number below 100.
+#[inline]
+pub(crate) fn two_digits(number: u64) -> [u8; 2] {
+    let [tens, ..] = (number / 10).to_le_bytes();
+    let [ones, ..] = (number % 10).to_le_bytes();
+    [b'0' + tens, b'0' + ones]
 }
 
 /// Quotient and rest; most numbers fit 64 bits, for which the processor has an instruction.

@@ -15,7 +15,7 @@ use crate::decide::{Taken, Taking};
 use crate::entry::{Entry, Resolved, Verdict};
 use crate::hold::{Hold, Holds};
 use crate::known::{self, Past, PastGrant};
-use crate::outcome::Outcome;
+use crate::outcome::{LimitOutcome, Outcome};
 use crate::resolve::meter_of;
 use crate::tally::Call;
 use crate::writer::{Writer, canonical};
@@ -50,6 +50,13 @@ pub struct Consume<'a> {
     pub properties: &'a str,
 }
 
+/// What a question was about, and its answer.
+struct Looked {
+    entry: Arc<Entry>,
+    resolved: Arc<Resolved>,
+    outcome: Outcome,
+}
+
 /// The result of taking quota: what to write, or the refusal.
 pub(crate) enum Attempt {
     Granted {
@@ -63,18 +70,26 @@ pub(crate) enum Attempt {
 impl Enforcer {
     /// Answers without consuming. The amount may be 0: the figures alone.
     pub async fn check(&self, asked: Asked<'_>) -> Result<Outcome, Problem> {
-        let (entry, resolved, outcome) = self.look(asked).await?;
+        let Looked {
+            entry,
+            resolved,
+            outcome,
+        } = self.look(asked).await?;
         self.tally.count(Call::Check, outcome.reason);
-        self.with_options(&entry, &resolved, asked.amount, outcome).await
+        if outcome.allowed() {
+            return Ok(outcome);
+        }
+        // In a box, so that the futures of grants need not have room for it.
+        Box::pin(self.with_options(&entry, &resolved, asked.amount, outcome)).await
     }
 
     /// As a check, but counted as no decision, and with the grants in place of what would allow more.
     pub(crate) async fn entitlement(&self, asked: Asked<'_>) -> Result<Outcome, Problem> {
-        let (_, resolved, outcome) = self.look(asked).await?;
-        Ok(outcome.with_grants(&resolved))
+        let looked = self.look(asked).await?;
+        Ok(looked.outcome.with_grants(&looked.resolved))
     }
 
-    async fn look(&self, asked: Asked<'_>) -> Result<(Arc<Entry>, Arc<Resolved>, Outcome), Problem> {
+    async fn look(&self, asked: Asked<'_>) -> Result<Looked, Problem> {
         if asked.amount.is_negative() {
             return Err(Problem::invalid("/amount", "must not be negative"));
         }
@@ -86,13 +101,17 @@ impl Enforcer {
             Verdict::Denied(reason) => Outcome::plain(&entry, &resolved, *reason, now),
             Verdict::Entitled(_) => Outcome::plain(&entry, &resolved, Reason::Entitled, now),
             Verdict::Metered(_) => {
-                let figures: Vec<_> = resolved.figures().collect();
-                let decision = decide(asked.amount.parts(), figures.iter().copied());
+                let limits = LimitOutcome::of_all(&resolved, resolved.figures());
+                let decision = decide(asked.amount.parts(), limits.iter().map(|limit| limit.figures));
                 let decision = decision.map_or((Reason::Unlimited, None), |d| (d.reason, Some(d.index)));
-                Outcome::new(&entry, &resolved, &figures, decision, now)
+                Outcome::new(&entry, &resolved, limits, decision, now)
             }
         };
-        Ok((entry, resolved, outcome))
+        Ok(Looked {
+            entry,
+            resolved,
+            outcome,
+        })
     }
 
     /// Decides and records in one durable step, once per id.
@@ -174,7 +193,7 @@ impl Enforcer {
                     Taken::Refused(decision, figures) => Outcome::new(
                         entry,
                         &resolved,
-                        &figures,
+                        LimitOutcome::of_all(&resolved, figures.into_iter()),
                         (decision.reason, Some(decision.index)),
                         time,
                     ),

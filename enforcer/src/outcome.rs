@@ -68,28 +68,32 @@ pub struct ReservationOutcome {
     pub expires_at: Timestamp,
 }
 
+impl LimitOutcome {
+    /// The resolved limits with these figures, which stand in their order.
+    pub(crate) fn of_all(resolved: &Resolved, figures: impl Iterator<Item = Figures>) -> Vec<Self> {
+        let limits = resolved.limits.iter().zip(figures);
+        let told = limits.map(|(limit, figures)| Self {
+            customer: limit.customer.clone(),
+            period: limit.period,
+            window: resolved.cells[limit.cell].slot.range(),
+            figures,
+        });
+        told.collect()
+    }
+}
+
 impl Outcome {
-    /// An outcome with these figures, which stand in the order of the resolved limits.
+    /// An outcome with these limits.
     pub(crate) fn new(
         entry: &Entry,
         resolved: &Resolved,
-        figures: &[Figures],
+        limits: Vec<LimitOutcome>,
         decision: (Reason, Option<usize>),
         as_of: Timestamp,
     ) -> Self {
-        let limits = resolved
-            .limits
-            .iter()
-            .zip(figures)
-            .map(|(limit, figures)| LimitOutcome {
-                customer: limit.customer.clone(),
-                period: limit.period,
-                window: resolved.cells[limit.cell].slot.range(),
-                figures: *figures,
-            });
         Self {
             described: decision.1,
-            limits: limits.collect(),
+            limits,
             value: match &resolved.verdict {
                 Verdict::Entitled(value) => value.clone(),
                 _ => None,
@@ -100,14 +104,15 @@ impl Outcome {
 
     /// A refusal or grant that no figure decided.
     pub(crate) fn plain(entry: &Entry, resolved: &Resolved, reason: Reason, as_of: Timestamp) -> Self {
-        Self::new(entry, resolved, &[], (reason, None), as_of)
+        Self::new(entry, resolved, Vec::new(), (reason, None), as_of)
     }
 
     /// A grant for `reason`, with the figures as they stand now.
     pub(crate) fn granted(entry: &Entry, resolved: &Resolved, reason: Reason, as_of: Timestamp) -> Self {
-        let figures: Vec<_> = resolved.figures().collect();
-        let described = granted(figures.iter().copied()).map(|decision: Decision| decision.index);
-        Self::new(entry, resolved, &figures, (reason, described), as_of)
+        let limits = LimitOutcome::of_all(resolved, resolved.figures());
+        let described =
+            granted(limits.iter().map(|limit| limit.figures)).map(|decision: Decision| decision.index);
+        Self::new(entry, resolved, limits, (reason, described), as_of)
     }
 
     /// A grant for `reason` to a customer, or of a feature, that is gone: there is nothing left to show of it.

@@ -79,8 +79,22 @@ impl Enforcer {
     /// What decisions on `entry` at `at` count against: what was compiled before if it stands, else compiled anew.
     pub(crate) async fn resolve(&self, entry: &Arc<Entry>, at: Timestamp) -> Result<Arc<Resolved>, Problem> {
         self.connected()?;
+        match self.standing(entry, at) {
+            Some(resolved) => Ok(resolved),
+            // In a box, so that the futures of all decisions need not have room for it.
+            None => Box::pin(self.resolve_anew(entry, at)).await,
+        }
+    }
+
+    /// What was compiled before, if it stands.
+    fn standing(&self, entry: &Entry, at: Timestamp) -> Option<Arc<Resolved>> {
+        let resolved = entry.resolved.load();
+        resolved.as_ref().filter(|r| self.stands(entry, r, at)).cloned()
+    }
+
+    async fn resolve_anew(&self, entry: &Arc<Entry>, at: Timestamp) -> Result<Arc<Resolved>, Problem> {
         for _ in 0..ATTEMPTS {
-            if let Some(resolved) = entry.resolved.load_full().filter(|r| self.stands(entry, r, at)) {
+            if let Some(resolved) = self.standing(entry, at) {
                 return Ok(resolved);
             }
             if let Some(resolved) = self.resolve_at_once(entry, at)? {

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize as _, Deserializer};
+use serde::{Deserialize, Deserializer};
 use turnpike_domain::limits::{CONTROL_BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::time::{TimeError, Timestamp};
@@ -25,11 +25,34 @@ pub struct JsonBody<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Failure;
 
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let bytes = JsonBytes::from_request(request, state).await?;
+        Ok(Self(read_json(&bytes.0)?))
+    }
+}
+
+/// The bytes of such a body, for what is read from them without copies.
+#[derive(Debug)]
+pub struct JsonBytes(Bytes);
+
+impl JsonBytes {
+    /// What they say.
+    ///
+    /// # Errors
+    /// 400 for bad syntax, 422 for a wrong field with a pointer to it.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        read_json(&self.0)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for JsonBytes {
+    type Rejection = Failure;
+
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
         require_plain(&parts.headers)?;
-        Ok(Self(read_json(&read_whole(body).await?)?))
+        Ok(Self(read_whole(body).await?))
     }
 }
 
@@ -167,7 +190,7 @@ fn require_plain(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads `bytes` as JSON; syntax is 400, a wrong field is 422 with its pointer.
-fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+fn read_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     match T::deserialize(Strict(&mut reader)) {
         Ok(value) if reader.end().is_ok() => Ok(value),
@@ -177,7 +200,8 @@ fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 /// The same, noting the way to each field.
-fn read_noting<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+#[cold]
+fn read_noting<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(Strict(&mut reader)).map_err(|error| {
         let pointer = pointer(error.path());

@@ -24,8 +24,8 @@ mod page;
 mod rate;
 
 pub use body::{
-    Idempotency, JsonBody, MaybeJson, Params, Whole, optional_time, parse_time, read_within, unread,
-    without_body,
+    Idempotency, JsonBody, JsonBytes, MaybeJson, Params, Whole, optional_time, parse_time, read_within,
+    unread, without_body,
 };
 pub use caller::{Caller, RequestId};
 pub use change::{Answered, Changing};

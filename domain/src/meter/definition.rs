@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for FilterValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(
             match written(deserializer, "a string, number or boolean")? {
-                Written::Text(text) => text,
+                Written::Text(text) => text.into_owned(),
                 Written::Number(number) => number_text(&number).into_owned(),
                 Written::Bool(value) => value.to_string(),
             },

@@ -3,6 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::MINUTE_US;
+use crate::numeral::two_digits;
 
 /// An instant in UTC: microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -83,6 +84,11 @@ impl Timestamp {
     #[must_use]
     pub const fn plus_micros(self, us: i64) -> Self {
         Self::from_micros_clamped(self.0.saturating_add(us))
+    }
+
+    /// Appends the instant as answers have it: the same text as of `Display`, for a fraction of what formatting costs.
+    pub fn push_to(self, text: &mut Vec<u8>) {
+        text.extend_from_slice(Text::new(self).as_bytes());
     }
 
     /// Reads RFC 3339. Digits beyond the microsecond are cut; a leap second counts as the second before it.
@@ -171,11 +177,11 @@ const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// The reverse: year, month and day. Source: as above.
-const fn civil_from_days(days: i64) -> (i64, i64, i64) {
+/// The reverse, from 1970 on: year, month and day. Source: as above.
+const fn civil_from_days(days: u32) -> (u32, u32, u32) {
     let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z - era * 146_097;
+    let era = z / 146_097;
+    let day_of_era = z % 146_097;
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
@@ -197,42 +203,58 @@ struct Text {
 
 impl Text {
     /// By hand, for the calendar library ends a day before the year 9999 does, and answers have many of them.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "days until the year 9999, seconds of a day and microseconds of a second fit 32 bits"
+    )]
     fn new(time: Timestamp) -> Self {
-        let (seconds, fraction_us) = (time.0 / 1_000_000, time.0 % 1_000_000);
-        let (year, month, day) = civil_from_days(seconds / 86_400);
+        // Instants lie behind 1970.
+        let (seconds, fraction_us) = (
+            time.0.unsigned_abs() / 1_000_000,
+            (time.0.unsigned_abs() % 1_000_000) as u32,
+        );
+        let (year, month, day) = civil_from_days((seconds / 86_400) as u32);
+        let of_day = (seconds % 86_400) as u32;
         let mut text = Self {
             bytes: *b"0000-00-00T00:00:00.000000Z",
             len: 27,
         };
-        text.put(0, 4, year);
-        text.put(5, 2, month);
-        text.put(8, 2, day);
-        text.put(11, 2, seconds / 3_600 % 24);
-        text.put(14, 2, seconds / 60 % 60);
-        text.put(17, 2, seconds % 60);
-        text.put(20, 6, fraction_us);
-        while text.bytes[text.len - 2] == b'0' && text.len > 21 {
-            text.len -= 1;
-        }
-        // A fraction of nothing goes with its point.
-        if text.len == 21 {
+        text.put(0, year / 100);
+        text.put(2, year % 100);
+        text.put(5, month);
+        text.put(8, day);
+        text.put(11, of_day / 3_600);
+        text.put(14, of_day / 60 % 60);
+        text.put(17, of_day % 60);
+        if fraction_us == 0 {
+            // A fraction of nothing goes with its point.
             text.len = 20;
+        } else {
+            text.put(20, fraction_us / 10_000);
+            text.put(22, fraction_us / 100 % 100);
+            text.put(24, fraction_us % 100);
+            while text.bytes[text.len - 2] == b'0' {
+                text.len -= 1;
+            }
         }
         text.bytes[text.len - 1] = b'Z';
         text
     }
 
-    fn put(&mut self, at: usize, width: usize, mut number: i64) {
-        for byte in self.bytes[at..at + width].iter_mut().rev() {
-            let [digit, ..] = (number % 10).to_le_bytes();
-            *byte = b'0' + digit;
-            number /= 10;
-        }
+    /// Two digits.
+    #[inline]
+    fn put(&mut self, at: usize, number: u32) {
+        self.bytes[at..at + 2].copy_from_slice(&two_digits(number.into()));
+    }
+
+    /// The text: digits and what stands between them, which are ASCII.
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 
     fn as_str(&self) -> &str {
-        // Digits and what stands between them are ASCII.
-        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 

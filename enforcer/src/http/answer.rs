@@ -9,11 +9,12 @@ use turnpike_domain::time::Timestamp;
 use turnpike_http::{Caller, ProblemBody};
 
 use super::headers::{WITHOUT_RESET_S, seconds_to_grant, set_rate_limits};
+use super::written::{push_answer, push_members};
 use crate::outcome::{LimitOutcome, Outcome};
 use crate::upgrade::UpgradeOption;
 
 /// Bytes that most answers fit.
-const ANSWER_BYTES: usize = 1_024;
+pub(super) const ANSWER_BYTES: usize = 768;
 /// Headers of an answer.
 const HEADERS: usize = 8;
 
@@ -111,7 +112,7 @@ pub(super) struct QuotaReservation {
 }
 
 /// A count as a quantity. One beyond the range of quantities is shown as the greatest.
-fn quantity(parts: i128) -> Quantity {
+pub(super) fn quantity(parts: i128) -> Quantity {
     Quantity::from_parts(parts).unwrap_or(if parts < 0 {
         Quantity::MAX.negated()
     } else {
@@ -119,7 +120,7 @@ fn quantity(parts: i128) -> Quantity {
     })
 }
 
-fn resets_at(figures: &Figures) -> Option<Timestamp> {
+pub(super) fn resets_at(figures: &Figures) -> Option<Timestamp> {
     (figures.resets_us != i64::MAX).then(|| Timestamp::from_micros_clamped(figures.resets_us))
 }
 
@@ -180,39 +181,20 @@ impl From<&Outcome> for QuotaAnswer {
     }
 }
 
-/// A strict refusal: a problem with the answer's own members beside it.
-#[derive(Serialize)]
-struct StrictRefusal {
-    #[serde(flatten)]
-    problem: ProblemBody,
-    #[serde(flatten)]
-    answer: QuotaAnswer,
-}
-
 /// The answer to one call: 200, or 429 for a refusal when `strict` was asked for; rate-limit headers on both.
 pub(super) fn respond(outcome: &Outcome, strict: bool, caller: &Caller) -> Response<Body> {
-    let answer = QuotaAnswer::from(outcome);
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
     if outcome.allowed() || !strict {
-        return finish(StatusCode::OK, "application/json", &answer, outcome);
+        push_answer(outcome, &mut json);
+        return finish(StatusCode::OK, "application/json", json, outcome);
     }
-    let mut problem = Problem::new(
-        Code::QuotaRefused,
-        format!("refused: {}", outcome.reason.as_str()),
-    );
     let waiting = seconds_to_grant(outcome);
     let seconds = waiting.unwrap_or(WITHOUT_RESET_S);
-    problem.retry_after_s = Some(seconds);
-    let request_id = caller.request_id.0.as_ref().to_owned();
-    let mut body = ProblemBody::new(&problem, Some(request_id));
-    body.retryable = waiting.is_some();
-    let refusal = StrictRefusal {
-        problem: body,
-        answer,
-    };
+    push_refusal(outcome, waiting, caller, &mut json);
     let mut response = finish(
         StatusCode::TOO_MANY_REQUESTS,
         "application/problem+json",
-        &refusal,
+        json,
         outcome,
     );
     let seconds = HeaderValue::from(seconds);
@@ -220,21 +202,25 @@ pub(super) fn respond(outcome: &Outcome, strict: bool, caller: &Caller) -> Respo
     response
 }
 
-/// A body with so many answers.
-pub(super) fn written(body: &impl Serialize, answers: usize) -> Body {
-    let mut json = Vec::with_capacity(ANSWER_BYTES * answers);
+/// Appends a strict refusal: a problem with the answer's own members behind its own.
+fn push_refusal(outcome: &Outcome, waiting: Option<u32>, caller: &Caller, json: &mut Vec<u8>) {
+    let problem = Problem::new(
+        Code::QuotaRefused,
+        format!("refused: {}", outcome.reason.as_str()),
+    );
+    let request_id = caller.request_id.0.as_ref().to_owned();
+    let mut body = ProblemBody::new(&problem, Some(request_id));
+    body.retryable = waiting.is_some();
     // No field can fail to be written.
-    let _ = serde_json::to_writer(&mut json, body);
-    Body::from(json)
+    let problem = serde_json::to_string(&body).unwrap_or_default();
+    json.extend_from_slice(problem.strip_suffix('}').unwrap_or_default().as_bytes());
+    json.push(b',');
+    push_members(outcome, json);
+    json.push(b'}');
 }
 
-fn finish(
-    status: StatusCode,
-    kind: &'static str,
-    body: &impl Serialize,
-    outcome: &Outcome,
-) -> Response<Body> {
-    let mut response = Response::new(written(body, 1));
+fn finish(status: StatusCode, kind: &'static str, json: Vec<u8>, outcome: &Outcome) -> Response<Body> {
+    let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
     // With room for what all answers get.
     *response.headers_mut() = HeaderMap::with_capacity(HEADERS);

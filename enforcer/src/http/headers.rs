@@ -1,12 +1,14 @@
 //! `RateLimit-Policy` and `RateLimit`, as draft-ietf-httpapi-ratelimit-headers-10 names them: structured lists with one
 //! item per limit; `q` and `w` are quota and window in seconds, `r` and `t` what remains and the seconds to the reset.
 
-use std::fmt::Write as _;
-
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use turnpike_domain::quantity::UNIT;
+use turnpike_domain::quantity::{UNIT, push_whole};
 
 use crate::outcome::{LimitOutcome, Outcome};
+
+static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+static STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The greatest integer of a structured field (RFC 9651).
 const INTEGER_MAX: i128 = 999_999_999_999_999;
@@ -25,9 +27,9 @@ pub(super) fn seconds_to_grant(outcome: &Outcome) -> Option<u32> {
     Some(u32::try_from(ends.fold(granted.max(1), i64::max)).unwrap_or(u32::MAX))
 }
 
-fn seconds_to_reset(outcome: &Outcome, limit: &LimitOutcome) -> Option<i64> {
+fn seconds_to_reset(outcome: &Outcome, limit: &LimitOutcome) -> Option<u64> {
     let resets_us = Some(limit.figures.resets_us).filter(|us| *us != i64::MAX)?;
-    Some(seconds_to(outcome, resets_us))
+    Some(seconds_to(outcome, resets_us).unsigned_abs())
 }
 
 /// Whole seconds until an instant, none where it is over.
@@ -38,42 +40,50 @@ fn seconds_to(outcome: &Outcome, time_us: i64) -> i64 {
 
 /// Adds the headers; nothing where no limit decides.
 pub(super) fn set_rate_limits(outcome: &Outcome, headers: &mut HeaderMap) {
-    let (mut policy, mut standing) = (String::with_capacity(64), String::with_capacity(64));
+    let (mut policy, mut standing) = (Vec::with_capacity(64), Vec::with_capacity(64));
     for limit in outcome.limits.iter().take(LIMITS_MAX) {
         let Some(quota) = limit.figures.limit else {
             continue;
         };
         let remaining = limit.figures.remaining().unwrap_or_default();
         let comma = if policy.is_empty() { "" } else { ", " };
-        // Writing to a string cannot fail.
-        for (text, key, count) in [(&mut policy, 'q', quota), (&mut standing, 'r', remaining)] {
-            text.push_str(comma);
+        for (text, key, count) in [(&mut policy, ";q=", quota), (&mut standing, ";r=", remaining)] {
+            text.extend_from_slice(comma.as_bytes());
             push_name(outcome, limit, text);
-            let _ = write!(text, ";{key}={}", integer(count));
+            push_parameter(key, integer(count), text);
         }
         if let Some(seconds) = seconds_to_reset(outcome, limit) {
-            let window_s = (limit.window.end.micros() - limit.window.start.micros()) / 1_000_000;
-            let _ = write!(policy, ";w={window_s}");
-            let _ = write!(standing, ";t={seconds}");
+            let window_us = limit.window.end.micros() - limit.window.start.micros();
+            push_parameter(";w=", window_us.unsigned_abs() / 1_000_000, &mut policy);
+            push_parameter(";t=", seconds, &mut standing);
         }
     }
-    for (header, value) in [("ratelimit-policy", policy), ("ratelimit", standing)] {
+    for (header, value) in [(&POLICY, policy), (&STANDING, standing)] {
         if !value.is_empty()
-            && let Ok(value) = HeaderValue::from_maybe_shared(value.into_bytes())
+            && let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value))
         {
-            headers.insert(HeaderName::from_static(header), value);
+            headers.insert(header, value);
         }
     }
 }
 
+fn push_parameter(key: &str, number: u64, to: &mut Vec<u8>) {
+    to.extend_from_slice(key.as_bytes());
+    push_whole(number, to);
+}
+
 /// Writes `"month-hard"`, or `"acme:month-hard"` for the limit of a customer above. Keys have no character that needs
 /// escaping.
-fn push_name(outcome: &Outcome, limit: &LimitOutcome, to: &mut String) {
-    to.push('"');
+fn push_name(outcome: &Outcome, limit: &LimitOutcome, to: &mut Vec<u8>) {
+    to.push(b'"');
     if limit.customer != outcome.customer {
-        to.extend([&*limit.customer, ":"]);
+        to.extend_from_slice(limit.customer.as_bytes());
+        to.push(b':');
     }
-    to.extend([limit.period.as_str(), "-", limit.figures.mode.as_str(), "\""]);
+    to.extend_from_slice(limit.period.as_str().as_bytes());
+    to.push(b'-');
+    to.extend_from_slice(limit.figures.mode.as_str().as_bytes());
+    to.push(b'"');
 }
 
 /// Whole units of a count, cut, within what a structured field can say.

@@ -6,6 +6,7 @@ mod headers;
 mod listing;
 mod quota;
 mod reservations;
+mod written;
 
 use std::sync::Arc;
 

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,9 +11,10 @@ use turnpike_domain::identity::{Scope, TenantId};
 use turnpike_domain::limits::{JSON_DEPTH_MAX, QUOTA_BATCH_MAX};
 use turnpike_domain::problem::{Code, Problem};
 use turnpike_domain::quantity::Quantity;
-use turnpike_http::{Caller, JsonBody, Params, ProblemBody, Reply, SentDecimal};
+use turnpike_http::{Caller, JsonBytes, Params, ProblemBody, Reply, SentDecimal};
 
-use super::answer::{QuotaAnswer, respond, written};
+use super::answer::{ANSWER_BYTES, QuotaAnswer, respond};
+use super::written::push_answer;
 use crate::Enforcer;
 use crate::consume::{Asked, Consume};
 
@@ -47,18 +49,22 @@ impl StatusQuery {
 /// A question.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CheckBody {
+pub(super) struct CheckBody<'a> {
     /// The customer's key.
-    customer: String,
+    #[serde(borrow)]
+    #[schema(value_type = String)]
+    customer: Cow<'a, str>,
     /// The feature's key.
-    feature: String,
+    #[serde(borrow)]
+    #[schema(value_type = String)]
+    feature: Cow<'a, str>,
     /// How much; 1 unless said, 0 to see the figures.
     #[serde(default = "one")]
     #[schema(value_type = SentDecimal)]
     amount: Quantity,
 }
 
-impl CheckBody {
+impl CheckBody<'_> {
     fn asked(&self, tenant: TenantId) -> Asked<'_> {
         Asked {
             tenant,
@@ -72,21 +78,27 @@ impl CheckBody {
 /// A consume.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ConsumeBody {
+pub(super) struct ConsumeBody<'a> {
     /// Its id, 1 to 512 bytes: the id of the event that it becomes. The same call again answers as it did first.
-    id: String,
+    #[serde(borrow)]
+    #[schema(value_type = String)]
+    id: Cow<'a, str>,
     /// The customer's key.
-    customer: String,
+    #[serde(borrow)]
+    #[schema(value_type = String)]
+    customer: Cow<'a, str>,
     /// The feature's key.
-    feature: String,
+    #[serde(borrow)]
+    #[schema(value_type = String)]
+    feature: Cow<'a, str>,
     /// How much, above 0; 1 unless said.
     #[serde(default = "one")]
     #[schema(value_type = SentDecimal)]
     amount: Quantity,
     /// The event's other data.
-    #[serde(default)]
+    #[serde(borrow, default)]
     #[schema(value_type = Option<Object>)]
-    properties: Option<Box<RawValue>>,
+    properties: Option<&'a RawValue>,
 }
 
 pub(super) const fn one() -> Quantity {
@@ -136,9 +148,10 @@ pub(super) async fn check(
     State(enforcer): State<Arc<Enforcer>>,
     caller: Caller,
     Params(query): Params<StatusQuery>,
-    JsonBody(body): JsonBody<CheckBody>,
+    body: JsonBytes,
 ) -> Reply<Response<Body>> {
     caller.require(Scope::Check)?;
+    let body: CheckBody<'_> = body.read()?;
     let outcome = enforcer.check(body.asked(caller.tenant)).await?;
     Ok(respond(&outcome, query.strict(), &caller))
 }
@@ -161,16 +174,17 @@ pub(super) async fn consume(
     State(enforcer): State<Arc<Enforcer>>,
     caller: Caller,
     Params(query): Params<StatusQuery>,
-    JsonBody(body): JsonBody<ConsumeBody>,
+    body: JsonBytes,
 ) -> Reply<Response<Body>> {
     caller.require(Scope::Check)?;
+    let body: ConsumeBody<'_> = body.read()?;
     let asked = Asked {
         tenant: caller.tenant,
         customer: &body.customer,
         feature: &body.feature,
         amount: body.amount,
     };
-    let properties = object(body.properties.as_deref())?;
+    let properties = object(body.properties)?;
     let outcome = enforcer
         .consume(Consume {
             id: &body.id,
@@ -184,13 +198,15 @@ pub(super) async fn consume(
 /// Several checks.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BatchBody {
+pub(super) struct BatchBody<'a> {
     /// At most 1,000.
-    checks: Vec<CheckBody>,
+    #[serde(borrow)]
+    checks: Vec<CheckBody<'a>>,
 }
 
 /// The results of a batch, in the order of its checks.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, utoipa::ToSchema)]
+#[expect(dead_code, reason = "it only describes what is written")]
 pub(super) struct BatchAnswer {
     /// One for each check.
     results: Vec<BatchResult>,
@@ -199,6 +215,7 @@ pub(super) struct BatchAnswer {
 /// The answer to one check, or its error.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
+#[expect(dead_code, reason = "it only describes what is written")]
 pub(super) enum BatchResult {
     /// The decision.
     Answer(Box<QuotaAnswer>),
@@ -221,22 +238,32 @@ pub(super) enum BatchResult {
 pub(super) async fn batch(
     State(enforcer): State<Arc<Enforcer>>,
     caller: Caller,
-    JsonBody(body): JsonBody<BatchBody>,
+    body: JsonBytes,
 ) -> Reply<Response<Body>> {
     caller.require(Scope::Check)?;
+    let body: BatchBody<'_> = body.read()?;
     if body.checks.len() > QUOTA_BATCH_MAX {
         return Err(Problem::invalid("/checks", format!("has more than {QUOTA_BATCH_MAX} checks")).into());
     }
-    let mut results = Vec::with_capacity(body.checks.len());
-    for check in &body.checks {
-        results.push(match enforcer.check(check.asked(caller.tenant)).await {
-            Ok(outcome) => BatchResult::Answer(Box::new(QuotaAnswer::from(&outcome))),
-            Err(problem) => BatchResult::Failed {
-                error: ProblemBody::new(&problem, None),
-            },
-        });
+    let mut json = Vec::with_capacity(ANSWER_BYTES * body.checks.len());
+    json.extend_from_slice(br#"{"results":["#);
+    for (at, check) in body.checks.iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        match enforcer.check(check.asked(caller.tenant)).await {
+            Ok(outcome) => push_answer(&outcome, &mut json),
+            Err(problem) => push_failure(&problem, &mut json),
+        }
     }
-    let answers = results.len();
-    let body = written(&BatchAnswer { results }, answers);
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    json.extend_from_slice(b"]}");
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// Appends the error of one check.
+fn push_failure(problem: &Problem, json: &mut Vec<u8>) {
+    json.extend_from_slice(br#"{"error":"#);
+    // No field can fail to be written.
+    json.extend(serde_json::to_vec(&ProblemBody::new(problem, None)).unwrap_or_default());
+    json.push(b'}');
 }

@@ -1,13 +1,15 @@
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Method, Version, header};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 use turnpike_domain::catalog::{ApiKey, Tenant};
 use turnpike_domain::identity::TenantId;
@@ -20,13 +22,11 @@ use turnpike_http::{Caller, Failure, Rates, RequestId, without_body};
 use super::auth::{KeyFault, NoteSecurity, authenticate};
 use super::body::{Leftover, Linger, paced};
 use super::call_limits::{CallLimits, Standing};
-use super::finish::finish;
-use super::operations::Operations;
+use super::finish::{finish_headers, is_failure, told};
 use super::pace::Pace;
 use super::peer::{Peer, client_address, one_client};
 use super::repeat::Repeats;
 use super::routes::{Handlers, Route, Routes};
-use super::scopes::ScopeTable;
 use crate::config::Networks;
 
 const SECOND_US: u64 = 1_000_000;
@@ -58,15 +58,22 @@ pub(crate) struct Gate {
     pub(crate) routes: Routes,
     /// The answers to repeats.
     pub(crate) repeats: Arc<Repeats>,
-    /// What each operation needs.
-    pub(crate) scopes: ScopeTable,
-    /// What each operation takes.
-    pub(crate) operations: Operations,
     pub(crate) failures: Rates<Option<IpAddr>>,
 }
 
 /// A valid key, and its tenant, which is not suspended.
 type Known = (Arc<ApiKey>, Arc<Tenant>);
+
+/// Whose key it is, and its id.
+type Who = (TenantId, Arc<str>);
+
+/// What becomes of the body of a request.
+enum HasBody {
+    /// Its operation takes it, or need not look.
+    Taken,
+    /// Its operation has none.
+    Refused,
+}
 
 /// What is known of a request before its handler runs.
 struct Arrival {
@@ -97,6 +104,22 @@ impl Arrival {
                 "send one valid Host header: HTTP/1.1 needs it",
             )),
         }
+    }
+
+    /// Whether a request has a body that its operation takes; an error where it has parameters that it does not take.
+    /// Whoever watches the public paths may add what it likes.
+    fn as_documented(&self, public: bool, request: &Request) -> Result<HasBody, Problem> {
+        let takes = self.route.operations.get(&self.method);
+        let Some(takes) = takes.filter(|_| !public) else {
+            return Ok(HasBody::Taken);
+        };
+        takes.check_query(request.uri().query())?;
+        let safe = matches!(self.method, Method::GET | Method::HEAD);
+        Ok(if takes.body || safe {
+            HasBody::Taken
+        } else {
+            HasBody::Refused
+        })
     }
 }
 
@@ -144,12 +167,12 @@ pub(super) fn request_id(request: &Request, randomness: &dyn Randomness) -> Requ
 
 impl Gate {
     /// Answers every request, of a route or of none.
-    pub(crate) async fn entry(&self, request: Request, handlers: Handlers) -> Response {
+    pub(crate) async fn entry(&self, request: Request, peer: Option<Peer>, handlers: &Handlers) -> Response {
         let arrival = Arrival {
             id: request_id(&request, self.randomness.as_ref()),
             method: request.method().clone(),
             route: self.routes.of_path(request.uri().path()),
-            client: self.client(&request),
+            client: peer.map(|peer| client_address(peer.0.ip(), request.headers(), &self.trusted_proxies)),
             leftover: Leftover::default(),
         };
         let span = tracing::info_span!(
@@ -163,60 +186,51 @@ impl Gate {
                 .get("traceparent")
                 .and_then(|value| value.to_str().ok()),
         );
-        let passed = async {
-            let started_us = self.clock.monotonic_us();
-            let handled = AssertUnwindSafe(self.handle(&arrival, request, handlers))
-                .catch_unwind()
-                .await;
-            let response = handled.unwrap_or_else(|panic| panicked(panic.as_ref()));
-            let is_last = arrival.leftover.is_there();
-            let response = finish(response, (&arrival.id, &arrival.method), is_last).await;
-            span.record("status", response.status().as_u16());
-            report(&arrival, &response, self.clock.monotonic_us() - started_us);
+        let started_us = self.clock.monotonic_us();
+        let response = {
+            // Polled where it stands: every layer of futures around it would copy it once more.
+            let mut handled = pin!(self.handle(&arrival, request, handlers));
+            let passed = poll_fn(|cx| {
+                let _within = span.enter();
+                let polled = catch_unwind(AssertUnwindSafe(|| handled.as_mut().poll(cx)));
+                polled.unwrap_or_else(|panic| Poll::Ready(panicked(panic.as_ref())))
+            });
+            passed.await
+        };
+        let is_last = arrival.leftover.is_there();
+        let mut response = if is_failure(&response) {
+            // In a box, as failures are seldom: the future of the others has no room for it.
+            let told = Box::pin(told(response, &arrival.id, &arrival.method));
+            told.instrument(span.clone()).await
+        } else {
             response
         };
-        passed.instrument(span.clone()).await
-    }
-
-    fn client(&self, request: &Request) -> Option<IpAddr> {
-        let peer = request.extensions().get::<Peer>()?;
-        let trusted = &self.trusted_proxies;
-        Some(client_address(peer.0.ip(), request.headers(), trusted))
-    }
-
-    async fn handle(&self, arrival: &Arrival, request: Request, handlers: Handlers) -> Response {
-        let known = self.known(arrival, &request);
-        let linger = match &known {
-            _ if request.headers().contains_key(header::EXPECT) => Linger::Asked,
-            Ok(Some(_)) => Linger::Known,
-            Ok(None) | Err(_) => Linger::Stranger,
-        };
-        // Before anything is refused: a refusal must not break the connection for the calls after it.
-        let mut request = request.map(|body| paced(body, self.pace, linger, arrival.leftover.clone()));
-        let mut standing = Standing::default();
-        let admitted = known.and_then(|known| {
-            let admit = |known| self.admit(arrival, known, &mut standing);
-            known.map(admit).transpose()
+        span.in_scope(|| {
+            finish_headers(&mut response, &arrival.id, is_last);
+            span.record("status", response.status().as_u16());
+            report(&arrival, &response, self.clock.monotonic_us() - started_us);
         });
-        let caller = match admitted {
-            Ok(caller) => caller,
+        response
+    }
+
+    async fn handle(&self, arrival: &Arrival, request: Request, handlers: &Handlers) -> Response {
+        let mut standing = Standing::default();
+        let (request, who) = match self.admitted(arrival, request, &mut standing) {
+            Ok(admitted) => admitted,
             Err(problem) => {
                 let mut refused = Failure(problem).into_response();
                 standing.set_headers(refused.headers_mut());
                 return refused;
             }
         };
-        let public = caller.is_none();
-        let who = caller
-            .as_ref()
-            .map(|caller| (caller.tenant, Arc::clone(&caller.key_id)));
-        if let Some(caller) = caller {
-            request.extensions_mut().insert(caller);
-        }
-        request.extensions_mut().insert(arrival.id.clone());
-        let mut response = match self.as_documented(arrival, public, request).await {
-            Ok(request) => self.repeats.pass(arrival.route(), request, handlers).await,
-            Err(failure) => failure.into_response(),
+        let mut response = match arrival.as_documented(who.is_none(), &request) {
+            // In a box, as all that is seldom: the future of the others has no room for it.
+            Ok(HasBody::Refused) => Box::pin(self.run_without_body(arrival, request, handlers)).await,
+            Ok(HasBody::Taken) if Repeats::concern(arrival.route(), &request) => {
+                Box::pin(self.repeats.pass(arrival.route(), request, handlers.clone())).await
+            }
+            Ok(HasBody::Taken) => handlers.clone().run(request).await,
+            Err(problem) => Failure(problem).into_response(),
         };
         standing.set_headers(response.headers_mut());
         let lacks_scope = response
@@ -229,24 +243,41 @@ impl Gate {
         response
     }
 
-    /// The request, unless it has parameters or a body that its operation does not take. Whoever watches the public paths
-    /// may add what it likes.
-    async fn as_documented(
+    /// The request with its caller, and whose key it is; none on a public path.
+    fn admitted(
         &self,
         arrival: &Arrival,
-        public: bool,
         request: Request,
-    ) -> Result<Request, Failure> {
-        let takes = self.operations.get(arrival.route(), &arrival.method);
-        let Some(takes) = takes.filter(|_| !public) else {
-            return Ok(request);
+        standing: &mut Standing,
+    ) -> Result<(Request, Option<Who>), Problem> {
+        let known = self.known(arrival, &request);
+        let linger = match &known {
+            _ if request.headers().contains_key(header::EXPECT) => Linger::Asked,
+            Ok(Some(_)) => Linger::Known,
+            Ok(None) | Err(_) => Linger::Stranger,
         };
-        takes.check_query(request.uri().query())?;
-        let safe = matches!(arrival.method, Method::GET | Method::HEAD);
-        if takes.body || safe {
-            return Ok(request);
+        // Before anything is refused: a refusal must not break the connection for the calls after it.
+        let mut request = request.map(|body| paced(body, self.pace, linger, arrival.leftover.clone()));
+        let Some(known) = known? else {
+            return Ok((request, None));
+        };
+        let caller = self.admit(arrival, known, standing)?;
+        let who = (caller.tenant, Arc::clone(&caller.key_id));
+        request.extensions_mut().insert(caller);
+        Ok((request, Some(who)))
+    }
+
+    /// Answers a request of an operation that takes no body, unless it has one.
+    async fn run_without_body(&self, arrival: &Arrival, request: Request, handlers: &Handlers) -> Response {
+        match without_body(request).await {
+            Ok(request) if Repeats::concern(arrival.route(), &request) => {
+                self.repeats
+                    .pass(arrival.route(), request, handlers.clone())
+                    .await
+            }
+            Ok(request) => handlers.clone().run(request).await,
+            Err(failure) => failure.into_response(),
         }
-        without_body(request).await
     }
 
     /// Whose key it is, none on a public path; a problem where there is no valid one, or its tenant is suspended.
@@ -277,7 +308,7 @@ impl Gate {
     ) -> Result<Caller, Problem> {
         self.calls
             .take((&key, &tenant), self.clock.monotonic_us(), standing)?;
-        if let Err(problem) = self.scopes.require(arrival.route(), &arrival.method, &key.scopes) {
+        if let Err(problem) = arrival.route.scopes.require(&arrival.method, &key.scopes) {
             self.note(arrival, Some((key.tenant, &key.id)), "security.missing_scope");
             return Err(problem);
         }

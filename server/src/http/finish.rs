@@ -5,25 +5,43 @@ use turnpike_domain::problem::{Code, Problem};
 use turnpike_http::{Failure, ProblemBody, RequestId};
 
 /// What an answer gets on its way out: every failure as `problem+json` with the request's id, and the headers of all. Behind
-/// one that `is_last` the connection ends, as it does behind a 408, which waits for no more. Source: RFC 9110, section
-/// 15.5.9, and RFC 9112, section 9.6.
+/// one that `is_last` the connection ends.
 pub(crate) async fn finish(
     response: Response,
     (id, method): (&RequestId, &Method),
     is_last: bool,
 ) -> Response {
-    let is_last = is_last || response.status() == StatusCode::REQUEST_TIMEOUT;
-    let mut response = if *method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        options(&response)
+    let mut response = if is_failure(&response) {
+        told(response, id, method).await
     } else {
-        problem(response, id).await
+        response
     };
+    finish_headers(&mut response, id, is_last);
+    response
+}
+
+/// Whether an answer is none yet that a client is told: it goes through [`told`] first.
+pub(crate) fn is_failure(response: &Response) -> bool {
+    response.status().is_client_error() || response.status().is_server_error()
+}
+
+/// What a client is told of a failure.
+pub(crate) async fn told(response: Response, id: &RequestId, method: &Method) -> Response {
+    if *method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        return options(&response);
+    }
+    problem(response, id).await
+}
+
+/// The headers of all answers. A connection ends behind one that `is_last`, and behind a 408, which waits for no more.
+/// Source: RFC 9110, section 15.5.9, and RFC 9112, section 9.6.
+pub(crate) fn finish_headers(response: &mut Response, id: &RequestId, is_last: bool) {
+    let is_last = is_last || response.status() == StatusCode::REQUEST_TIMEOUT;
     set_headers(response.headers_mut(), id);
     if is_last {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
-    response
 }
 
 /// `OPTIONS` of a path that exists: which methods there are.
@@ -35,11 +53,9 @@ fn options(response: &Response) -> Response {
     answer
 }
 
+/// The problem of a failure.
 async fn problem(mut response: Response, id: &RequestId) -> Response {
     let status = response.status();
-    if !(status.is_client_error() || status.is_server_error()) {
-        return response;
-    }
     if let Some(Failure(problem)) = response.extensions_mut().remove::<Failure>() {
         if let Some(internal) = &problem.internal {
             tracing::error!(request_id = %id.0, code = problem.code.slug(), internal, "a call met a failure of what it stands on");

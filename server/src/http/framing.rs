@@ -85,18 +85,35 @@ impl Framing {
                 self.note_end(all.len() - bytes.len());
                 continue;
             }
-            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let end = memchr::memchr(b'\n', bytes);
             let part = &bytes[..end.unwrap_or(bytes.len())];
-            let room = LINE_KEPT.saturating_sub(self.line.len());
-            self.line.extend_from_slice(&part[..part.len().min(room)]);
-            let Some(end) = end else { return Ok(()) };
+            let Some(end) = end else {
+                self.keep(part);
+                return Ok(());
+            };
             bytes = &bytes[end + 1..];
-            let line = std::mem::take(&mut self.line);
-            self.state = self.after_line(line.strip_suffix(b"\r").unwrap_or(&line))?;
-            self.line = line;
-            self.line.clear();
+            if self.line.is_empty() {
+                // Most lines come whole, and are looked at where they stand.
+                self.take_line(&part[..part.len().min(LINE_KEPT)])?;
+            } else {
+                self.keep(part);
+                let line = std::mem::take(&mut self.line);
+                self.take_line(&line)?;
+            }
             self.note_end(all.len() - bytes.len());
         }
+        Ok(())
+    }
+
+    /// Keeps a part of a line, as far as there is room.
+    fn keep(&mut self, part: &[u8]) {
+        let room = LINE_KEPT.saturating_sub(self.line.len());
+        self.line.extend_from_slice(&part[..part.len().min(room)]);
+    }
+
+    /// Goes on behind a line, of which no more is given than is kept.
+    fn take_line(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
+        self.state = self.after_line(line.strip_suffix(b"\r").unwrap_or(line))?;
         Ok(())
     }
 
@@ -148,6 +165,10 @@ impl Framing {
 impl Head {
     fn line(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
         self.begun = true;
+        // Of the two names that are looked for, neither begins with another letter.
+        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
+            return Ok(());
+        }
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
             return Ok(());
         };

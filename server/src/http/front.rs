@@ -12,17 +12,18 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::CorsLayer;
 
 use super::entry::Gate;
+use super::peer::Peer;
 use super::routes::Handlers;
 
 /// Answers the requests of a listener.
 pub(crate) trait Answers: Clone + Send + Sync + 'static {
-    /// The answer to one.
-    fn answer(self, request: Request) -> impl Future<Output = Response> + Send;
+    /// The answer to one, of a client at `peer`; none for a call from inside the process.
+    fn answer(&self, request: Request, peer: Option<Peer>) -> impl Future<Output = Response> + Send;
 }
 
 impl Answers for Router {
-    async fn answer(self, request: Request) -> Response {
-        Handlers(self).run(request).await
+    async fn answer(&self, request: Request, _: Option<Peer>) -> Response {
+        Handlers(self.clone()).run(request).await
     }
 }
 
@@ -43,26 +44,30 @@ impl Front {
         Self(Arc::new(Inner { gate, handlers, cors }))
     }
 
-    async fn pass(&self, request: Request) -> Response {
+    async fn pass(&self, request: Request, peer: Option<Peer>) -> Response {
         let method = request.method().clone();
-        let handlers = self.0.handlers.clone();
-        whole(self.0.gate.entry(request, handlers).await, &method)
+        whole(self.0.gate.entry(request, peer, &self.0.handlers).await, &method)
+    }
+
+    async fn pass_with_cors(&self, cors: &CorsLayer, request: Request, peer: Option<Peer>) -> Response {
+        let passed = service_fn(async |request| Ok::<_, Infallible>(self.pass(request, peer).await));
+        let answered = cors.layer(passed).oneshot(request).await;
+        answered.unwrap_or_else(|never| match never {})
     }
 }
 
 impl Answers for Front {
-    async fn answer(self, request: Request) -> Response {
+    async fn answer(&self, request: Request, peer: Option<Peer>) -> Response {
         // The layer takes every `OPTIONS` for a question about another call. One that asks nothing of the kind is a call itself.
-        let itself = request.method() == Method::OPTIONS
+        let is_call = request.method() == Method::OPTIONS
             && !request
                 .headers()
                 .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let Some(cors) = self.0.cors.as_ref().filter(|_| !itself) else {
-            return self.pass(request).await;
-        };
-        let passed = service_fn(async |request| Ok::<_, Infallible>(self.pass(request).await));
-        let answered = cors.layer(passed).oneshot(request).await;
-        answered.unwrap_or_else(|never| match never {})
+        match self.0.cors.as_ref().filter(|_| !is_call) {
+            None => self.pass(request, peer).await,
+            // In a box, so that the future of the others need not have room for it.
+            Some(cors) => Box::pin(self.pass_with_cors(cors, request, peer)).await,
+        }
     }
 }
 

@@ -16,11 +16,9 @@ use super::call_limits::CallLimits;
 use super::entry::{Gate, request_id};
 use super::finish::finish;
 use super::front::Front;
-use super::operations::Operations;
 use super::pace::Pace;
 use super::repeat::Repeats;
 use super::routes::Routes;
-use super::scopes::ScopeTable;
 use super::{PrometheusPage, Readiness, docs, error_pages, health, metrics_page};
 use crate::config::Config;
 
@@ -79,8 +77,6 @@ pub(crate) fn mount(
         },
         routes: Routes::of(&document),
         repeats,
-        scopes: ScopeTable::of(&document),
-        operations: Operations::of(&document),
         failures: Rates::new(),
     };
     let handlers = router.merge(docs::router(&document)).merge(error_pages::router());

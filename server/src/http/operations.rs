@@ -1,18 +1,18 @@
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use axum::http::Method;
 use percent_encoding::percent_decode_str;
 use turnpike_domain::problem::{Code, Problem};
-use utoipa::openapi::path::{Operation, ParameterIn, ParameterStyle};
-use utoipa::openapi::{OpenApi, RefOr};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Operation, ParameterIn, ParameterStyle, PathItem};
 
-use super::scopes::operations;
+use super::scopes::{answering, operations};
 
-/// What each operation takes, as the document of the API says: the one place where a query parameter that nobody reads,
-/// and a body where none belongs, are refused.
+/// What each operation of a path takes, as the document of the API says: the one place where a query parameter that nobody
+/// reads, and a body where none belongs, are refused.
 #[derive(Debug, Default)]
-pub(crate) struct Operations(HashMap<String, HashMap<Method, Takes>>);
+pub(crate) struct Operations(Vec<(Method, Takes)>);
 
 /// What one operation takes.
 #[derive(Debug, Default)]
@@ -26,24 +26,16 @@ pub(crate) struct Takes {
 }
 
 impl Operations {
-    /// Reads the document.
-    pub(crate) fn of(document: &OpenApi) -> Self {
-        let routes = document.paths.paths.iter().map(|(path, item)| {
-            let methods = operations(item).map(|(method, operation)| (method, Takes::of(operation)));
-            (path.clone(), methods.collect())
-        });
-        Self(routes.collect())
+    /// Reads a path of the document.
+    pub(crate) fn of(item: &PathItem) -> Self {
+        let takes = operations(item).map(|(method, operation)| (method, Takes::of(operation)));
+        Self(takes.collect())
     }
 
-    /// What `method` of `route` takes; none for what has no handler.
-    pub(crate) fn get(&self, route: &str, method: &Method) -> Option<&Takes> {
-        // The router answers HEAD with the handler of GET.
-        let method = if *method == Method::HEAD {
-            &Method::GET
-        } else {
-            method
-        };
-        self.0.get(route)?.get(method)
+    /// What `method` takes; none for what has no handler.
+    pub(crate) fn get(&self, method: &Method) -> Option<&Takes> {
+        let found = self.0.iter().find(|(known, _)| known == answering(method));
+        found.map(|(_, takes)| takes)
     }
 }
 
@@ -107,6 +99,7 @@ impl Takes {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use utoipa::openapi::OpenApi;
 
     use super::*;
 
@@ -122,8 +115,8 @@ mod tests {
             }},
         }))
         .unwrap();
-        let operations = Operations::of(&document);
-        let get = operations.get("/things", &Method::HEAD).unwrap();
+        let operations = Operations::of(&document.paths.paths["/things"]);
+        let get = operations.get(&Method::HEAD).unwrap();
         assert!(!get.body);
         for taken in [
             "",
@@ -151,12 +144,12 @@ mod tests {
             let problem = get.check_query(Some(broken)).unwrap_err();
             assert_eq!(problem.code, Code::InvalidRequest, "{broken}");
         }
-        let post = operations.get("/things", &Method::POST).unwrap();
+        let post = operations.get(&Method::POST).unwrap();
         let problem = post.check_query(Some("limit=1")).unwrap_err();
         assert_eq!(
             problem.fields[0].detail,
             "is no parameter of this call, which takes none"
         );
-        assert!(operations.get("/things", &Method::PATCH).is_none());
+        assert!(operations.get(&Method::PATCH).is_none());
     }
 }

@@ -165,21 +165,21 @@ async fn fingerprint(headers: &HeaderMap, body: &[u8]) -> String {
 }
 
 impl Repeats {
-    /// Answers a repeat of a call of `route` as it was answered first; lets all others through to the handlers.
+    /// Whether a call of `route` is answered as it was answered first.
+    pub(crate) fn concern(route: &str, request: &Request) -> bool {
+        request.headers().contains_key("idempotency-key")
+            && *request.method() == Method::POST
+            && OUTSIDE.contains(&route)
+    }
+
+    /// Answers such a call.
     pub(crate) async fn pass(
         self: &Arc<Self>,
         route: &str,
         request: Request,
         handlers: Handlers,
     ) -> Response {
-        if !request.headers().contains_key("idempotency-key")
-            || *request.method() != Method::POST
-            || !OUTSIDE.contains(&route)
-        {
-            return handlers.run(request).await;
-        }
-        // Few calls come here, and none of the others' futures need be as large as theirs.
-        let running = Box::pin(Arc::clone(self).run(EVENTS.contains(&route), request, handlers));
+        let running = Arc::clone(self).run(EVENTS.contains(&route), request, handlers);
         running.await.unwrap_or_else(IntoResponse::into_response)
     }
 

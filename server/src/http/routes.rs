@@ -8,7 +8,10 @@ use axum::response::Response;
 use metrics::{Counter, Histogram};
 use parking_lot::RwLock;
 use tower::Service as _;
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{OpenApi, PathItem};
+
+use super::operations::Operations;
+use super::scopes::ScopeTable;
 
 /// Paths that need no key. Compared with the route that matched, never with the text of the path, so that no spelling of a
 /// path leads around the key.
@@ -34,6 +37,10 @@ pub(crate) struct Route {
     pub(crate) path: String,
     /// Whether it needs no key.
     pub(crate) is_public: bool,
+    /// What each of its operations needs.
+    pub(crate) scopes: ScopeTable,
+    /// What each of its operations takes.
+    pub(crate) operations: Operations,
     /// Its counts by method and status, each looked up once.
     counts: RwLock<Vec<Counts>>,
 }
@@ -49,14 +56,19 @@ impl Routes {
     /// Those of the document, and the public ones. One that is missing here needs a key and is answered as the router answers.
     pub(crate) fn of(document: &OpenApi) -> Self {
         let mut paths = matchit::Router::new();
-        let documented = document.paths.paths.keys().map(String::as_str);
-        for path in documented.chain(PUBLIC.iter().copied()) {
+        let documented = document
+            .paths
+            .paths
+            .iter()
+            .map(|(path, item)| Route::new(path, item));
+        let public = PUBLIC.iter().map(|path| Route::new(path, &PathItem::default()));
+        for route in documented.chain(public) {
             // One that is there already is the same.
-            let _ = paths.insert(path, Route::new(path));
+            let _ = paths.insert(route.path.clone(), route);
         }
         Self {
             paths,
-            unmatched: Route::new("unmatched"),
+            unmatched: Route::new("unmatched", &PathItem::default()),
         }
     }
 
@@ -68,10 +80,12 @@ impl Routes {
 }
 
 impl Route {
-    fn new(path: &str) -> Arc<Self> {
+    fn new(path: &str, item: &PathItem) -> Arc<Self> {
         Arc::new(Self {
             path: path.to_owned(),
             is_public: PUBLIC.contains(&path),
+            scopes: ScopeTable::of(item),
+            operations: Operations::of(item),
             counts: RwLock::default(),
         })
     }
@@ -129,11 +143,12 @@ pub(crate) struct Handlers(pub(crate) Router);
 
 impl Handlers {
     /// Answers a request. What `HEAD` asks for is answered as to `GET`; the gate leaves the body out.
-    pub(crate) async fn run(mut self, mut request: Request) -> Response {
+    pub(crate) fn run(mut self, mut request: Request) -> impl Future<Output = Response> + Send {
         if *request.method() == Method::HEAD {
             *request.method_mut() = Method::GET;
         }
-        let answered = self.0.call(request).await;
-        answered.unwrap_or_else(|never| match never {})
+        // Called at once, so that the future has no room for the request beside the router's own.
+        let answered = self.0.call(request);
+        async move { answered.await.unwrap_or_else(|never| match never {}) }
     }
 }

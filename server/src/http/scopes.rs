@@ -1,41 +1,27 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use axum::http::Method;
 use turnpike_domain::identity::Scope;
 use turnpike_domain::problem::{Code, Problem};
-use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::{Operation, PathItem};
 
-/// Which scopes open which operation, as the document of the API says: checked before a handler, or the reading of a
+/// Which scopes open which operation of a path, as the document of the API says: checked before a handler, or the reading of a
 /// body, begins. The handlers check again what they need.
 #[derive(Debug, Default)]
-pub(crate) struct ScopeTable(HashMap<String, HashMap<Method, BTreeSet<Scope>>>);
+pub(crate) struct ScopeTable(Vec<(Method, BTreeSet<Scope>)>);
 
 impl ScopeTable {
-    /// Reads the document. An operation that names no scope needs `admin`, so that forgetting one opens nothing.
-    pub(crate) fn of(document: &OpenApi) -> Self {
-        let routes = document.paths.paths.iter().map(|(path, item)| {
-            let methods = operations(item).map(|(method, operation)| (method, scopes(operation)));
-            (path.clone(), methods.collect())
-        });
-        Self(routes.collect())
+    /// Reads a path of the document. An operation that names no scope needs `admin`, so that forgetting one opens nothing.
+    pub(crate) fn of(item: &PathItem) -> Self {
+        let needed = operations(item).map(|(method, operation)| (method, scopes(operation)));
+        Self(needed.collect())
     }
 
-    /// An error when none of `held` opens `method` of `route`. What the document does not have is let pass: there is no
-    /// handler behind it, only 404 and 405.
-    pub(crate) fn require(
-        &self,
-        route: &str,
-        method: &Method,
-        held: &BTreeSet<Scope>,
-    ) -> Result<(), Problem> {
-        // The router answers HEAD with the handler of GET.
-        let method = if *method == Method::HEAD {
-            &Method::GET
-        } else {
-            method
-        };
-        let Some(needed) = self.0.get(route).and_then(|methods| methods.get(method)) else {
+    /// An error when none of `held` opens `method`. What the document does not have is let pass: there is no handler
+    /// behind it, only 404 and 405.
+    pub(crate) fn require(&self, method: &Method, held: &BTreeSet<Scope>) -> Result<(), Problem> {
+        let found = self.0.iter().find(|(known, _)| known == answering(method));
+        let Some((_, needed)) = found else {
             return Ok(());
         };
         if held.contains(&Scope::Admin) || !held.is_disjoint(needed) {
@@ -49,6 +35,15 @@ impl ScopeTable {
             Code::Forbidden,
             format!("this key lacks the scope {}", names.join(" or ")),
         ))
+    }
+}
+
+/// The method whose handler answers: the router answers HEAD with that of GET.
+pub(crate) fn answering(method: &Method) -> &Method {
+    if *method == Method::HEAD {
+        &Method::GET
+    } else {
+        method
     }
 }
 
@@ -84,6 +79,7 @@ fn scopes(operation: &Operation) -> BTreeSet<Scope> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use utoipa::openapi::OpenApi;
 
     use super::*;
 
@@ -102,10 +98,8 @@ mod tests {
     }
 
     fn opens(route: &str, method: &Method, held: &[Scope]) -> bool {
-        let table = ScopeTable::of(&document());
-        table
-            .require(route, method, &held.iter().copied().collect())
-            .is_ok()
+        let table = ScopeTable::of(&document().paths.paths[route]);
+        table.require(method, &held.iter().copied().collect()).is_ok()
     }
 
     #[test]

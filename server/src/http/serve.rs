@@ -59,10 +59,11 @@ pub(crate) async fn serve(
         let service = hyper::service::service_fn({
             let answers = answers.clone();
             move |request: hyper::Request<Incoming>| {
-                let mut request: Request = request.map(Body::new);
-                request.extensions_mut().insert(Peer(peer));
-                let answered = answers.clone().answer(request);
-                async move { Ok::<_, Infallible>(answered.await) }
+                let answers = answers.clone();
+                async move {
+                    let request: Request = request.map(Body::new);
+                    Ok::<_, Infallible>(answers.answer(request, Some(Peer(peer))).await)
+                }
             }
         });
         let stream = Refusing::new(stream, pace, Arc::clone(&randomness));

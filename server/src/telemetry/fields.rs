@@ -1,7 +1,7 @@
 //! The fields of a span as JSON, written once when it begins: the means of `tracing-subscriber` read them again and write
 //! them anew with each field that comes later.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use tracing::field::{Field, Visit};
 use tracing::span::Record;
@@ -13,81 +13,88 @@ use tracing_subscriber::fmt::{FormatFields, FormattedFields};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JsonMembers;
 
+/// Bytes that the fields of most spans fit.
+const FIELDS_BYTES: usize = 256;
+
 impl<'w> FormatFields<'w> for JsonMembers {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
-        writer.write_char('{')?;
-        let written = Members::write(&mut writer, true, &fields);
-        writer.write_char('}')?;
-        written
+        // Handed over in one piece, for whom it is written to grows with every one.
+        let mut members = Members {
+            text: String::with_capacity(FIELDS_BYTES),
+            is_first: true,
+        };
+        members.text.push('{');
+        fields.record(&mut members);
+        members.text.push('}');
+        writer.write_str(&members.text)
     }
 
     fn add_fields(&self, current: &'w mut FormattedFields<Self>, fields: &Record<'_>) -> fmt::Result {
-        if current.fields.pop().is_none() {
-            current.fields.push('{');
+        let mut text = std::mem::take(&mut current.fields);
+        if text.pop().is_none() {
+            text.push('{');
         }
-        let is_first = current.fields == "{";
-        let written = Members::write(&mut current.as_writer(), is_first, &fields);
-        current.fields.push('}');
-        written
+        let is_first = text == "{";
+        let mut members = Members { text, is_first };
+        fields.record(&mut members);
+        members.text.push('}');
+        current.fields = members.text;
+        Ok(())
     }
 }
 
 /// Members on their way into an object.
-struct Members<'m, 'w> {
-    writer: &'m mut Writer<'w>,
+struct Members {
+    text: String,
     is_first: bool,
-    result: fmt::Result,
 }
 
-impl<'m, 'w> Members<'m, 'w> {
-    fn write(writer: &'m mut Writer<'w>, is_first: bool, fields: &impl RecordFields) -> fmt::Result {
-        let mut members = Self {
-            writer,
-            is_first,
-            result: Ok(()),
-        };
-        fields.record(&mut members);
-        members.result
-    }
-
-    /// Writes a member whose value is `json`.
-    fn member(&mut self, field: &Field, json: &str) {
-        let comma = if self.is_first { "" } else { "," };
+impl Members {
+    /// Begins a member, whose value follows.
+    fn name(&mut self, field: &Field) {
+        let comma = if self.is_first { "\"" } else { ",\"" };
         self.is_first = false;
         let name = field.name();
         let name = name.strip_prefix("r#").unwrap_or(name);
-        let parts = [comma, "\"", name, "\":", json];
-        let written = parts.iter().try_for_each(|part| self.writer.write_str(part));
-        self.result = self.result.and(written);
+        self.text.extend([comma, name, "\":"]);
     }
 
-    fn number(&mut self, field: &Field, number: impl fmt::Display) {
-        self.member(field, &number.to_string());
+    /// Writes a member whose value is written as it is shown.
+    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
+        self.name(field);
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "{value}");
     }
 }
 
-impl Visit for Members<'_, '_> {
+impl Visit for Members {
     fn record_f64(&mut self, field: &Field, value: f64) {
         let json = serde_json::to_string(&value).unwrap_or_default();
-        self.member(field, &json);
+        self.plain(field, json);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.number(field, value);
+        self.plain(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.number(field, value);
+        self.plain(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.number(field, value);
+        self.plain(field, value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // A text can always be written as JSON.
-        let json = serde_json::to_string(value).unwrap_or_default();
-        self.member(field, &json);
+        let escaped = |byte| byte < b' ' || matches!(byte, b'"' | b'\\');
+        self.name(field);
+        if value.bytes().any(escaped) {
+            // A text can always be written as JSON.
+            let json = serde_json::to_string(value).unwrap_or_default();
+            self.text.push_str(&json);
+        } else {
+            self.text.extend(["\"", value, "\""]);
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

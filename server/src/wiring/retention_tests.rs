@@ -56,7 +56,7 @@ async fn call_with(engine: &Engine, key: &str, (method, path): (&str, &str), bod
     } else {
         Body::from(body.to_string())
     };
-    let answer = engine.front.clone().answer(request.body(body).unwrap()).await;
+    let answer = engine.front.answer(request.body(body).unwrap(), None).await;
     let status = answer.status().as_u16();
     let bytes = to_bytes(answer.into_body(), 1 << 22).await.unwrap();
     (status, serde_json::from_slice(&bytes).unwrap_or_default())

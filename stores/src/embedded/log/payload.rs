@@ -84,10 +84,15 @@ fn plain(block: &Block) -> Vec<u8> {
     plain
 }
 
+/// Bytes below which LZ4 is not asked: one event alone hardly gets smaller, and clearing the table of what was seen costs
+/// more than all else that is done for a block.
+const LZ4_BYTES_MIN: usize = 256;
+
 /// Compresses, where that makes it smaller.
 fn compress(plain: Vec<u8>, compression: Compression) -> Result<(Codec, Vec<u8>), StoreError> {
     let (codec, packed) = match compression {
         Compression::None => return Ok((Codec::Plain, plain)),
+        Compression::Lz4 if plain.len() < LZ4_BYTES_MIN => return Ok((Codec::Plain, plain)),
         Compression::Lz4 => (Codec::Lz4, lz4_flex::block::compress(&plain)),
         Compression::Zstd(level) => {
             let packed = zstd::bulk::compress(&plain, level)
