@@ -210,13 +210,14 @@ impl Text {
         text.put(11, 2, seconds / 3_600 % 24);
         text.put(14, 2, seconds / 60 % 60);
         text.put(17, 2, seconds % 60);
-        text.put(20, 6, fraction_us);
-        while text.bytes[text.len - 2] == b'0' && text.len > 21 {
-            text.len -= 1;
-        }
-        // A fraction of nothing goes with its point.
-        if text.len == 21 {
+        if fraction_us == 0 {
             text.len = 20;
+            text.bytes[19] = b'Z';
+            return text;
+        }
+        text.put(20, 6, fraction_us);
+        while text.bytes[text.len - 2] == b'0' {
+            text.len -= 1;
         }
         text.bytes[text.len - 1] = b'Z';
         text
