@@ -1,9 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, stream};
 use serde::Serialize;
@@ -122,7 +121,7 @@ pub(crate) async fn usage(
         let reading = aggregator.usage_reading(of, query).await?;
         return Ok(written(format, split, reading).await?);
     }
-    Ok(paged(&aggregator, of, query, &page).await?.into_response())
+    Ok(paged(&aggregator, of, query, &page).await?)
 }
 
 async fn paged(
@@ -130,7 +129,7 @@ async fn paged(
     (tenant, meter): (TenantId, Arc<Meter>),
     query: UsageQuery,
     page: &PageQuery,
-) -> Result<Json<UsagePage>, Problem> {
+) -> Result<Response, Problem> {
     let (key, split) = (meter.key.clone(), query.split.clone());
     let of = (tenant, meter);
     let after = page.after().map(Place::read).transpose()?.map(Place::parts);
@@ -142,14 +141,15 @@ async fn paged(
     let last = rows.last().filter(|_| more);
     let next = last.map(|row| Place::of(row).text());
     let Page { data, next_cursor } = page.page(rows.iter().map(|row| body(&split, row)).collect(), next);
-    Ok(Json(UsagePage {
+    let page = table::json(&UsagePage {
         meter: key,
         data,
         as_of: read.as_of,
         complete: read.complete && read.lacks_before.is_none(),
         lacks_before: read.lacks_before,
         next_cursor,
-    }))
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], page).into_response())
 }
 
 /// The parameters that say which page is asked for.

@@ -82,6 +82,8 @@ pub(crate) struct Rows {
 
 /// Sums above the wanted number of rows that are held at the least before the last of them are let go.
 const SPARE_ROWS: usize = 100;
+/// The same of groups that come in their order, beside an eighth of the wanted number.
+const SPARE_IN_ORDER: usize = 8;
 /// Estimated bytes of sums of one part; beyond it the last of them are let go, so the part is shorter than asked for.
 const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Estimated bytes of a row beside its texts and values: its places in the maps, and a text.
@@ -152,6 +154,20 @@ impl<'p> Accumulator<'p> {
 
     /// Adds a cell to a window of a row.
     pub(crate) fn add(&mut self, row: usize, window: usize, cell: &Cell) -> Result<(), StoreError> {
+        self.add_by(row, window, |sum| sum.merge(cell).ok())
+    }
+
+    /// The same with the bytes of a cell.
+    pub(crate) fn add_encoded(&mut self, row: usize, window: usize, cell: &[u8]) -> Result<(), StoreError> {
+        self.add_by(row, window, |sum| sum.merge_encoded(cell))
+    }
+
+    fn add_by(
+        &mut self,
+        row: usize,
+        window: usize,
+        merge: impl FnOnce(&mut Cell) -> Option<()>,
+    ) -> Result<(), StoreError> {
         if !self.wanted[row].contains(&window) {
             return Ok(());
         }
@@ -163,7 +179,7 @@ impl<'p> Accumulator<'p> {
             return Err(damaged());
         };
         let before = cell_bytes(sum);
-        sum.merge(cell).map_err(|_| damaged())?;
+        merge(sum).ok_or_else(damaged)?;
         self.bytes += cell_bytes(sum).saturating_sub(before);
         Ok(())
     }
@@ -221,10 +237,17 @@ impl<'p> Accumulator<'p> {
         usize::from(!self.part.is_from(group))..end
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether the next row that is asked for lets go of others.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_in_order = self.plan.reach.in_order_of_groups;
         self.part.rows_max.is_some_and(|rows| {
-            self.sums.len() > rows + rows.max(SPARE_ROWS)
-                || (self.bytes > PART_BYTES_MAX && self.sums.len() > 1)
+            // Of groups that come in their order those behind the last wanted one need not be read, once that is known.
+            let spare = if is_in_order {
+                rows / 8 + SPARE_IN_ORDER
+            } else {
+                rows.max(SPARE_ROWS)
+            };
+            self.sums.len() > rows + spare || (self.bytes > PART_BYTES_MAX && self.sums.len() > 1)
         })
     }
 

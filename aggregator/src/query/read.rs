@@ -1,8 +1,9 @@
 use std::ops::{ControlFlow, Range};
 
+use foldhash::{HashMap, HashMapExt as _};
 use turnpike_domain::meter::Aggregation;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::Rows as StoredRows;
+use turnpike_domain::port::views::{Next, Rows as StoredRows};
 use turnpike_domain::problem::Problem;
 
 use super::accumulate::{Accumulator, damaged};
@@ -10,11 +11,12 @@ use super::cut::PickedSeries;
 use super::plan::Clip;
 use super::reach::{keys_of, series_of};
 use super::{Part, Plan, Projection, Reach, Rows, Snapshot, points};
-use crate::rows::cell;
 use crate::rows::key::{self, Level};
 
-/// Rows outside the wanted buckets that are read over before the scan is begun anew behind them.
+/// Rows outside the wanted buckets that are read over before the next wanted one is looked for.
 const MISSES_MAX: usize = 16;
+/// Series whose rows are kept at hand.
+const KNOWN_SERIES_MAX: usize = 4_096;
 
 /// A part of the answer to `plan`, number `at` of the cut that gave `snapshots`, which are settled.
 pub(crate) fn add_up(
@@ -31,9 +33,7 @@ pub(crate) fn add_up(
     for snapshot in snapshots {
         add_memory(plan, snapshot.series(at), &mut sums)?;
     }
-    for snapshot in snapshots {
-        add_rows(plan, snapshot.rows.as_ref(), &mut sums)?;
-    }
+    add_rows(plan, snapshots, &mut sums)?;
     sums.finish()
 }
 
@@ -82,15 +82,15 @@ fn add_series(
     Ok(())
 }
 
-fn add_rows(plan: &Plan, rows: &dyn StoredRows, sums: &mut Accumulator<'_>) -> Result<(), StoreError> {
+fn add_rows(plan: &Plan, snapshots: &[Snapshot], sums: &mut Accumulator<'_>) -> Result<(), StoreError> {
     for subject in &plan.reach.first {
         for clip in plan.clips(subject).unwrap_or_default() {
-            add_clip(plan, rows, Some(subject), &clip, sums)?;
+            add_clip(plan, snapshots, Some(subject), &clip, sums)?;
         }
     }
     if plan.reach.then.is_some() {
         for clip in plan.clips("").unwrap_or_default() {
-            add_clip(plan, rows, None, &clip, sums)?;
+            add_clip(plan, snapshots, None, &clip, sums)?;
         }
     }
     Ok(())
@@ -99,11 +99,12 @@ fn add_rows(plan: &Plan, rows: &dyn StoredRows, sums: &mut Accumulator<'_>) -> R
 /// Adds the rows of a subject, or of the stretch of subjects that is read.
 fn add_clip(
     plan: &Plan,
-    rows: &dyn StoredRows,
+    snapshots: &[Snapshot],
     subject: Option<&str>,
     clip: &Clip,
     sums: &mut Accumulator<'_>,
 ) -> Result<(), StoreError> {
+    let mut finder = RowFinder::new(plan, subject.is_some());
     for (level, buckets) in clip.segments(plan.meter.aggregation) {
         let head = key::windows(plan.tenant, plan.meter.id, level);
         let keys = match (subject, &plan.reach.then) {
@@ -111,30 +112,88 @@ fn add_clip(
             (None, Some(then)) => then.keys(&head),
             (None, None) => continue,
         };
-        let mut current: Option<(Vec<u8>, Option<usize>)> = None;
-        scan(rows, keys, buckets, |series, bucket, value| {
-            if current.as_ref().is_none_or(|(known, _)| known != series) {
-                plan.stop.check()?;
-                let (found, group) = split_subject(series)?;
-                let row = match subject {
-                    Some(_) => sums.row(&found, group)?,
-                    None if plan.reach.in_order_of_groups && sums.is_full_before(&found) => {
+        for snapshot in snapshots {
+            scan(
+                snapshot.rows.as_ref(),
+                &keys,
+                &buckets,
+                |series, bucket, value| {
+                    let ControlFlow::Continue(row) = finder.row(series, sums)? else {
                         return Ok(ControlFlow::Break(()));
+                    };
+                    let window = clip.window_of(bucket * Level::minutes(level));
+                    if let (Some(row), Some(window)) = (row, window) {
+                        sums.add_encoded(row, window, value)?;
                     }
-                    None if plan.reach.first.contains(&found) => None,
-                    None => sums.row(&found, group)?,
-                };
-                current = Some((series.to_vec(), row));
-            }
-            let row = current.as_ref().and_then(|(_, row)| *row);
-            let window = clip.window_of(bucket * Level::minutes(level));
-            if let (Some(row), Some(window)) = (row, window) {
-                sums.add(row, window, &cell(value)?)?;
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
+                    Ok(ControlFlow::Continue(()))
+                },
+            )?;
+        }
     }
     Ok(())
+}
+
+/// Finds the rows of series. Each is met in every partition and every run, and to learn whose it is costs more than to add a
+/// cell.
+struct RowFinder<'p> {
+    plan: &'p Plan,
+    is_of_subject: bool,
+    last: Vec<u8>,
+    row: Option<usize>,
+    known: HashMap<Vec<u8>, Option<usize>>,
+}
+
+impl<'p> RowFinder<'p> {
+    fn new(plan: &'p Plan, is_of_subject: bool) -> Self {
+        Self {
+            plan,
+            is_of_subject,
+            last: Vec::new(),
+            row: None,
+            known: HashMap::new(),
+        }
+    }
+
+    /// The row of a series, if anything of it is wanted; breaks off where nothing of those behind it is.
+    fn row(
+        &mut self,
+        series: &[u8],
+        sums: &mut Accumulator<'_>,
+    ) -> Result<ControlFlow<(), Option<usize>>, StoreError> {
+        if *self.last == *series {
+            return Ok(ControlFlow::Continue(self.row));
+        }
+        self.plan.stop.check()?;
+        // The next row that is asked for lets go of some and numbers the others anew.
+        if sums.is_over() || self.known.len() >= KNOWN_SERIES_MAX {
+            self.known.clear();
+        }
+        self.row = match self.known.get(series) {
+            Some(row) => *row,
+            None => {
+                let (subject, group) = split_subject(series)?;
+                let Reach {
+                    first,
+                    in_order_of_groups,
+                    ..
+                } = &self.plan.reach;
+                if !self.is_of_subject && *in_order_of_groups && sums.is_full_before(&subject) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                let is_elsewhere = !self.is_of_subject && first.contains(&subject);
+                let row = if is_elsewhere {
+                    None
+                } else {
+                    sums.row(&subject, group)?
+                };
+                self.known.insert(series.to_vec(), row);
+                row
+            }
+        };
+        self.last.clear();
+        self.last.extend_from_slice(series);
+        Ok(ControlFlow::Continue(self.row))
+    }
 }
 
 /// The subject of a series, and the bytes of its dimensions.
@@ -148,39 +207,33 @@ pub(super) fn split_subject(series: &[u8]) -> Result<(String, &[u8]), StoreError
     Ok((texts.pop().ok_or_else(damaged)?, &series[end..]))
 }
 
-/// Visits the rows with `keys` whose bucket lies in `buckets`, series by series, until `take` breaks off. Long stretches of
-/// other buckets are jumped over.
-pub(super) fn scan(
+/// Visits what is to be added up of the rows with `keys` whose bucket lies in `buckets`, series by series and sequence by
+/// sequence of the store's, until `take` breaks off a sequence. Long stretches of other buckets are jumped over.
+fn scan(
     rows: &dyn StoredRows,
-    keys: Range<Vec<u8>>,
-    buckets: Range<u32>,
+    keys: &Range<Vec<u8>>,
+    buckets: &Range<u32>,
     mut take: impl FnMut(&[u8], u32, &[u8]) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<(), StoreError> {
-    let Range { start, end } = keys;
-    let mut from = start;
-    'anew: loop {
-        let mut misses = 0;
-        for row in rows.scan(from..end.clone()) {
-            let row = row?;
-            let (series, bucket) = key::series_and_bucket(&row.key).ok_or_else(damaged)?;
-            if buckets.contains(&bucket) {
-                misses = 0;
-                if take(series, bucket, &row.value)?.is_break() {
-                    return Ok(());
-                }
-                continue;
-            }
-            misses += 1;
-            if misses > MISSES_MAX {
-                from = row.key[..key::WINDOW_HEAD + series.len()].to_vec();
-                let before = bucket < buckets.start;
-                from.extend_from_slice(&if before { buckets.start } else { u32::MAX }.to_be_bytes());
-                if !before {
-                    from.push(0);
-                }
-                continue 'anew;
-            }
+    let mut misses = 0;
+    rows.summands(&keys.start..&keys.end, &mut |key, value| {
+        let (series, bucket) = key::series_and_bucket(key).ok_or_else(damaged)?;
+        if buckets.contains(&bucket) {
+            misses = 0;
+            let flow = take(series, bucket, value)?;
+            return Ok(if flow.is_break() { Next::End } else { Next::Row });
         }
-        return Ok(());
-    }
+        misses += 1;
+        if misses <= MISSES_MAX {
+            return Ok(Next::Row);
+        }
+        misses = 0;
+        let mut next = key[..key.len() - size_of::<u32>()].to_vec();
+        let before = bucket < buckets.start;
+        next.extend_from_slice(&if before { buckets.start } else { u32::MAX }.to_be_bytes());
+        if !before {
+            next.push(0);
+        }
+        Ok(Next::At(next))
+    })
 }

@@ -59,6 +59,11 @@ impl UsageScan {
         settle(&mut self.snapshots, &self.wanted)
     }
 
+    /// Whether there are no windows any more.
+    pub(super) fn is_done(&self) -> bool {
+        self.left.range().is_none()
+    }
+
     /// The rows of the next few windows; `None` behind the last. Reads the disk.
     pub(super) fn step(&mut self, rows_max: usize) -> Result<Option<Vec<UsageRow>>, Problem> {
         let stretch = self.next_stretch(rows_max);

@@ -270,7 +270,7 @@ impl UsageReading {
         rows_max: usize,
         write: impl FnOnce(Vec<UsageRow>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<Option<T>, Problem> {
-        let Some(mut scan) = self.scan.take() else {
+        let Some(mut scan) = self.scan.take().filter(|scan| !scan.is_done()) else {
             return Ok(None);
         };
         let slot = match self.slot.take() {

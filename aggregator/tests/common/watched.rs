@@ -8,7 +8,9 @@ use std::time::Duration;
 use turnpike_aggregator::rows;
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, IdIter, Row, RowIter, RowSource, Rows, ViewStats, Views};
+use turnpike_domain::port::views::{
+    IdEntry, IdIter, Row, RowIter, RowSource, Rows, TakeSummand, ViewStats, Views,
+};
 use turnpike_domain::record::Position;
 use turnpike_stores::memory::MemoryViews;
 
@@ -49,38 +51,53 @@ struct WatchedRows {
 
 struct Scan {
     rows: RowIter,
+    seen: Seen,
+}
+
+/// What one scan has seen.
+struct Seen {
     watch: Arc<Watch>,
-    seen: usize,
+    rows: usize,
+}
+
+impl Seen {
+    fn begin(watch: &Arc<Watch>) -> Self {
+        let scans = watch.scans.fetch_add(1, SeqCst) + 1;
+        watch.most_scans.fetch_max(scans, SeqCst);
+        Self {
+            watch: Arc::clone(watch),
+            rows: 0,
+        }
+    }
+
+    fn row(&mut self) {
+        self.rows += 1;
+        while self.rows == 500 && self.watch.held.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.watch.read.fetch_add(1, SeqCst);
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.watch.scans.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Iterator for Scan {
     type Item = Result<Row, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.seen += 1;
-        while self.seen == 500 && self.watch.held.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.watch.read.fetch_add(1, SeqCst);
+        self.seen.row();
         self.rows.next()
-    }
-}
-
-impl Drop for Scan {
-    fn drop(&mut self) {
-        self.watch.scans.fetch_sub(1, SeqCst);
     }
 }
 
 impl WatchedRows {
     fn watched(&self, rows: RowIter) -> RowIter {
-        let scans = self.watch.scans.fetch_add(1, SeqCst) + 1;
-        self.watch.most_scans.fetch_max(scans, SeqCst);
-        Box::new(Scan {
-            rows,
-            watch: Arc::clone(&self.watch),
-            seen: 0,
-        })
+        let seen = Seen::begin(&self.watch);
+        Box::new(Scan { rows, seen })
     }
 }
 
@@ -91,6 +108,14 @@ impl Rows for WatchedRows {
 
     fn scan_back(&self, keys: Range<Vec<u8>>) -> RowIter {
         self.watched(self.rows.scan_back(keys))
+    }
+
+    fn summands(&self, keys: Range<&[u8]>, take: &mut TakeSummand<'_>) -> Result<(), StoreError> {
+        let mut seen = Seen::begin(&self.watch);
+        self.rows.summands(keys, &mut |key, value| {
+            seen.row();
+            take(key, value)
+        })
     }
 }
 

@@ -7,6 +7,8 @@ use jiff::{SignedDuration, ToSpan, Zoned};
 use super::{TimeRange, Timestamp};
 use crate::catalog::LimitPeriod;
 
+const HOUR_US: i64 = 60 * super::MINUTE_US;
+
 /// An IANA time zone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Zone(TimeZone);
@@ -82,14 +84,41 @@ impl Zone {
     /// The windows of `unit` that share time with `range`, each cut to it, in order.
     pub fn windows(&self, unit: CalendarUnit, range: TimeRange) -> impl Iterator<Item = TimeRange> + use<'_> {
         let mut from = range.start;
+        let mut steady_until = Timestamp::EPOCH;
         std::iter::from_fn(move || {
             if from >= range.end {
                 return None;
             }
-            let window = self.window(unit, from);
+            let next = from.plus_micros(HOUR_US);
+            let window = if next <= steady_until {
+                TimeRange::new(from, next)
+            } else {
+                let window = self.window(unit, from);
+                if unit == CalendarUnit::Hour {
+                    steady_until = self.change_behind(window.end);
+                }
+                window
+            };
             from = window.end;
             window.intersect(&range)
         })
+    }
+
+    /// The minute of the clock's first change behind `at`, the end of an hour: until then hours follow each other as they come.
+    /// `at` where it is such a change itself, or that is unknown.
+    fn change_behind(&self, at: Timestamp) -> Timestamp {
+        let instant = |at: Timestamp| jiff::Timestamp::from_microsecond(at.micros());
+        let (Ok(from), Ok(behind)) = (instant(at), instant(at.plus_micros(1))) else {
+            return at;
+        };
+        let micros = |change: jiff::tz::TimeZoneTransition<'_>| change.timestamp().as_microsecond();
+        let before = self.0.preceding(behind).next().map(micros);
+        if before.is_some_and(|change| at.micros() - change < super::MINUTE_US) {
+            return at;
+        }
+        let next = self.0.following(from).next().map(micros);
+        let next = next.unwrap_or(jiff::Timestamp::MAX.as_microsecond());
+        Timestamp::from_micros_clamped(next).floor_minute()
     }
 
     /// The calendar date at `at`: `2026-01-31`.
@@ -133,8 +162,8 @@ impl Zone {
     }
 
     fn hour(&self, at: Timestamp) -> TimeRange {
-        if jiff::Timestamp::from_microsecond(at.plus_micros(60 * super::MINUTE_US).micros()).is_err() {
-            return aligned(at, 60 * super::MINUTE_US);
+        if jiff::Timestamp::from_microsecond(at.plus_micros(HOUR_US).micros()).is_err() {
+            return aligned(at, HOUR_US);
         }
         let local = self.zoned(at);
         let into = SignedDuration::new(
@@ -278,6 +307,23 @@ mod tests {
             let last = window.end.plus_micros(-1);
             prop_assert_eq!(zone.window(unit, last), window);
             prop_assert!(unit == CalendarUnit::Second || window.start.is_whole_minute());
+        }
+
+        #[test]
+        fn hours_in_a_row_are_those_found_one_by_one(day in -200i64..200, hours in 1i64..100, minute in 0i64..60, zone in 0usize..8, year in 0usize..4) {
+            let zone = ["UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Australia/Lord_Howe",
+                "Africa/Monrovia", "Africa/Casablanca", "Pacific/Apia"][zone];
+            let zone = Zone::parse(zone).unwrap();
+            let year = at(["2026-07-01T00:00:00Z", "1972-01-07T00:44:30Z", "2011-12-30T10:00:00Z", "9999-12-30T00:00:00Z"][year]);
+            let start = year.plus_micros((day * 24 * 60 + minute) * super::super::MINUTE_US);
+            let range = TimeRange::new(start, start.plus_micros(hours * HOUR_US + 7));
+            let (mut one_by_one, mut from) = (Vec::new(), range.start);
+            while from < range.end {
+                let window = zone.window(CalendarUnit::Hour, from);
+                one_by_one.extend(window.intersect(&range));
+                from = window.end;
+            }
+            prop_assert_eq!(zone.windows(CalendarUnit::Hour, range).collect::<Vec<_>>(), one_by_one);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The contract of [`Views`].
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, MergeRows, Row, Views};
+use turnpike_domain::port::views::{IdEntry, MergeRows, Next, Row, Rows, Views};
 use turnpike_domain::record::Position;
 
 /// Opens one store again and again, each time as after a crash of the process before. Whoever calls it has dropped the
@@ -399,13 +400,60 @@ fn many_checkpoints(mut open: Opener) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The rows of a range, read forwards and backwards.
+/// The rows of a range, read in every way there is.
 fn scan(views: &dyn Views, from: &str, until: &str) -> Result<Vec<Row>, StoreError> {
-    let keys = || from.as_bytes().to_vec()..until.as_bytes().to_vec();
-    let rows = views.rows();
+    read(views.rows().as_ref(), from.as_bytes(), until.as_bytes())
+}
+
+/// Rows of [`AddValues`] with keys from `from` until before `until`: forwards, and backwards and by their summands the same.
+pub fn read(rows: &dyn Rows, from: &[u8], until: &[u8]) -> Result<Vec<Row>, StoreError> {
+    let keys = || from.to_vec()..until.to_vec();
     let forward: Vec<Row> = rows.scan(keys()).collect::<Result<_, _>>()?;
     let mut back: Vec<Row> = rows.scan_back(keys()).collect::<Result<_, _>>()?;
     back.reverse();
     assert_eq!(forward, back, "backwards is forwards reversed");
+    let behind = |key: &[u8]| [key, &[0]].concat();
+    let all = summed(rows, from..until, |_| Next::Row)?;
+    assert_eq!(all, forward, "summands add up to the rows");
+    let jumps = summed(rows, from..until, |key| Next::At(behind(key)))?;
+    assert_eq!(jumps, forward, "a jump to the next key misses none");
+    let middle = forward.get(forward.len() / 2).map_or(from, |row| &row.key);
+    let far = summed(rows, from..until, |key| {
+        if key < middle {
+            Next::At(middle.to_vec())
+        } else {
+            Next::Row
+        }
+    })?;
+    let jumped = |row: &&Row| *row.key >= *middle;
+    let expected: Vec<Row> = forward.iter().filter(jumped).cloned().collect();
+    assert_eq!(far.iter().filter(jumped).cloned().collect::<Vec<_>>(), expected);
+    let mut first = Vec::new();
+    rows.summands(from..until, &mut |key, _| {
+        first.push(key.to_vec());
+        Ok(Next::End)
+    })?;
+    let least = forward.first().map(|row| &row.key);
+    assert!(
+        least.is_none_or(|least| first.iter().any(|key| key <= least)),
+        "each sequence begins with its first"
+    );
     Ok(forward)
+}
+
+/// The sums of all summands that are given where `next` says which comes next.
+fn summed(rows: &dyn Rows, keys: Range<&[u8]>, next: impl Fn(&[u8]) -> Next) -> Result<Vec<Row>, StoreError> {
+    let mut sums = BTreeMap::<Vec<u8>, i64>::new();
+    rows.summands(keys.clone(), &mut |key, value| {
+        assert!(keys.contains(&key), "within the keys");
+        let sum = sums.entry(key.to_vec()).or_default();
+        *sum = sum.wrapping_add(number(value)?);
+        Ok(next(key))
+    })?;
+    let left = sums.into_iter().filter(|(_, sum)| *sum != 0);
+    let row = |(key, sum): (Vec<u8>, i64)| Row {
+        key,
+        value: sum.to_le_bytes().to_vec(),
+    };
+    Ok(left.map(row).collect())
 }

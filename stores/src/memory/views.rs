@@ -1,14 +1,14 @@
 //! The views of a partition in memory.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
 use turnpike_domain::port::views::{
-    IdEntry, IdIter, MergeRows, Row, RowIter, RowSource, Rows, ViewStats, Views,
+    IdEntry, IdIter, MergeRows, Next, Row, RowIter, RowSource, Rows, TakeSummand, ViewStats, Views,
 };
 use turnpike_domain::record::Position;
 
@@ -198,6 +198,25 @@ impl Rows for MemoryRows {
 
     fn scan_back(&self, keys: Range<Vec<u8>>) -> RowIter {
         Box::new(self.collect(keys).into_iter().rev())
+    }
+
+    fn summands(&self, keys: Range<&[u8]>, take: &mut TakeSummand<'_>) -> Result<(), StoreError> {
+        if keys.start >= keys.end {
+            return Ok(());
+        }
+        let mut from = Vec::new();
+        let bounds = (Bound::Included(keys.start), Bound::Excluded(keys.end));
+        for (key, value) in self.0.range::<[u8], _>(bounds) {
+            if *key < from {
+                continue;
+            }
+            match take(key, value)? {
+                Next::Row => {}
+                Next::At(key) => from = key,
+                Next::End => break,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -14,16 +14,6 @@ pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Res
     let engine = Engine::start(binary, &directory.path().join("engine"), &[]).await?;
     println!("{job:?}: setting up {} customers", load.customers);
     engine.set_up(load).await?;
-    if matches!(job, Job::Usage | Job::Top) {
-        let fill = Load {
-            seconds: 5,
-            ..load.clone()
-        };
-        println!(
-            "filled: {}",
-            run(Job::Ingest, engine.address, API_KEY, &fill, 99).await?
-        );
-    }
     let floor = Floor::of(job)
         .map(|floor| FloorProcess::start(floor, directory.path()))
         .transpose()?;
@@ -43,12 +33,8 @@ pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Res
             cpu_ratios.push(its_cpu.as_secs_f64() / our_cpu.as_secs_f64());
         }
     }
-    for (what, mut ratios) in [("ratio", ratios), ("ratio of processor time", cpu_ratios)] {
-        ratios.sort_by(f64::total_cmp);
-        if let Some(median) = ratios.get(ratios.len() / 2) {
-            println!("{what}: median {median:.3} of {ratios:.3?}");
-        }
-    }
+    say_median("ratio", ratios);
+    say_median("ratio of processor time", cpu_ratios);
     let megabytes = |bytes: u64| bytes / 1_000_000;
     println!(
         "peak memory {} MB, disk {} MB",
@@ -59,6 +45,14 @@ pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Res
         println!("disk per event: {bytes} bytes");
     }
     Ok(())
+}
+
+/// Prints the median of the rounds' ratios, and all of them.
+pub fn say_median(what: &str, mut ratios: Vec<f64>) {
+    ratios.sort_by(f64::total_cmp);
+    if let Some(median) = ratios.get(ratios.len() / 2) {
+        println!("{what}: median {median:.3} of {ratios:.3?}");
+    }
 }
 
 /// The events that this run acknowledged, after a check that the engine counts them and those `before`, and no other.

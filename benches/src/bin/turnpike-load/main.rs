@@ -11,6 +11,7 @@ mod engine;
 mod floor;
 mod instructions;
 mod job;
+mod reading;
 mod stats;
 mod verify;
 
@@ -116,6 +117,9 @@ pub struct Load {
     /// Number of customers.
     #[arg(long, default_value_t = 10_000)]
     pub customers: u32,
+    /// Events behind the readings of the jobs `usage` and `top`; a hundredth of them behind those that they are compared with.
+    #[arg(long, default_value_t = 1_500_000)]
+    pub events: u64,
 }
 
 impl Load {
@@ -129,6 +133,7 @@ impl Load {
             rate: None,
             minutes: 60,
             customers: 100,
+            events: 0,
         }
     }
 
@@ -151,6 +156,12 @@ fn main() -> Result<(), Failure> {
     let runtime = runtime.enable_all().build()?;
     runtime.block_on(async {
         match arguments.command {
+            Command::Compare {
+                job,
+                binary,
+                rounds,
+                load,
+            } if matches!(job, Job::Usage | Job::Top) => reading::compare(job, &binary, rounds, &load).await,
             Command::Compare {
                 job,
                 binary,

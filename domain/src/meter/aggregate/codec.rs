@@ -57,6 +57,22 @@ impl Cell {
         };
         bytes.is_empty().then_some(cell)
     }
+
+    /// Adds the cell that exactly `bytes` hold; `None`, and nothing is added, when they hold none of this kind.
+    pub fn merge_encoded(&mut self, bytes: &[u8]) -> Option<()> {
+        // Without a cell in between, for those that answers add up by the thousand.
+        match (&mut *self, bytes) {
+            (Self::Sum(count, sum), [SUM, rest @ ..]) => {
+                let mut rest = rest;
+                let (more, and) = (take_count(&mut rest)?, take_wide(&mut rest)?);
+                rest.is_empty().then_some(())?;
+                *count += more;
+                sum.add(and);
+                Some(())
+            }
+            _ => self.merge(&Self::decode(bytes)?).ok(),
+        }
+    }
 }
 
 /// Appends byte strings with signed counts, in the manner of a cell's lists.
@@ -165,7 +181,16 @@ fn take_text(from: &mut &[u8]) -> Option<String> {
 
 fn take_wide(from: &mut &[u8]) -> Option<Wide> {
     let given = take_bytes(from)?;
-    let sign = if given.last()? & 0x80 == 0 { 0 } else { 0xff };
+    let is_negative = given.last()? & 0x80 != 0;
+    if given.len() <= size_of::<i64>() {
+        let sign = if is_negative { -1 } else { 0 };
+        let word = given
+            .iter()
+            .rev()
+            .fold(sign, |word: i64, byte| word << 8 | i64::from(*byte));
+        return Some(Wide::of_parts(word.into()));
+    }
+    let sign = if is_negative { 0xff } else { 0 };
     let mut bytes = [sign; 24];
     bytes.get_mut(..given.len())?.copy_from_slice(given);
     Some(Wide::from_bytes(bytes))
@@ -223,6 +248,12 @@ mod tests {
                 cell.encode(&mut bytes);
                 let read = Cell::decode(&bytes);
                 prop_assert_eq!(read.as_ref(), Some(&cell));
+                let (mut twice, mut expected) = (cell.clone(), cell.clone());
+                prop_assert_eq!(twice.merge_encoded(&bytes), Some(()));
+                expected.merge(&cell).unwrap();
+                prop_assert_eq!(&twice, &expected);
+                prop_assert_eq!(twice.merge_encoded(&bytes[..cut % bytes.len()]), None);
+                prop_assert_eq!(&twice, &expected, "nothing was added");
                 prop_assert_eq!(Cell::decode(&bytes[..cut % bytes.len()]), None);
                 bytes.push(0);
                 prop_assert_eq!(Cell::decode(&bytes), None);

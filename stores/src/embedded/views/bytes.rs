@@ -36,7 +36,17 @@ impl<'a> Reader<'a> {
     }
 
     /// A variable-length integer: seven bits a byte, lowest first, the highest bit set on all but the last (LEB128).
+    #[inline]
     pub(super) fn varint(&mut self) -> Option<u64> {
+        // Most have one byte.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Some(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let [byte] = self.array()?;
@@ -55,6 +65,11 @@ impl<'a> Reader<'a> {
     /// A variable-length integer that is a length.
     pub(super) fn length(&mut self) -> Option<usize> {
         usize::try_from(self.varint()?).ok()
+    }
+
+    /// Bytes that have not been read.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
     }
 
     /// Whether all has been read.

@@ -26,7 +26,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use turnpike_domain::identity::EventName;
 use turnpike_domain::port::StoreError;
-use turnpike_domain::port::views::{IdEntry, IdIter, MergeRows, RowIter, RowSource, Rows, ViewStats, Views};
+use turnpike_domain::port::views::{
+    IdEntry, IdIter, MergeRows, RowIter, RowSource, Rows, TakeSummand, ViewStats, Views,
+};
 use turnpike_domain::record::Position;
 
 pub use manifest::{Published, look, published};
@@ -251,6 +253,10 @@ impl Rows for EmbeddedRows {
 
     fn scan_back(&self, keys: Range<Vec<u8>>) -> RowIter {
         self.open(keys, Direction::Back)
+    }
+
+    fn summands(&self, keys: Range<&[u8]>, take: &mut TakeSummand<'_>) -> Result<(), StoreError> {
+        rows::summands(&self.runs, &self.cache, keys, take)
     }
 }
 

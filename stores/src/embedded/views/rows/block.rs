@@ -1,5 +1,7 @@
 //! A block of rows: sorted, keys without what they share with the one before, compressed, with a checksum.
 
+use std::ops::Range;
+
 use crate::embedded::views::bytes::{Reader, shared_prefix};
 use crate::width::push_varint;
 
@@ -74,12 +76,28 @@ impl BlockBuilder {
     }
 }
 
-/// A block as it was read.
+/// Rows from one mark to the next.
+const MARK_ROWS: usize = 16;
+
+/// A block as it was read: its rows stay packed as they were written, so that many blocks fit the memory, and every 16th has
+/// a mark, from which on the others are read.
 #[derive(Debug, Default)]
 pub(super) struct Block {
-    bytes: Vec<u8>,
-    /// Where key and value of each row end; the key starts where the row before ends.
-    ends: Vec<(u32, u32)>,
+    raw: Vec<u8>,
+    rows: usize,
+    /// The keys of the rows with marks, one behind the other.
+    keys: Vec<u8>,
+    /// For each mark: where its key ends in `keys`, and where its row begins in `raw`.
+    marks: Vec<(u32, u32)>,
+}
+
+/// A row of a block, unpacked.
+#[derive(Debug, Default)]
+pub(super) struct RowAt {
+    number: usize,
+    key: Vec<u8>,
+    /// Where its value is in the block, behind which the next row begins.
+    value: Range<usize>,
 }
 
 impl Block {
@@ -97,76 +115,136 @@ impl Block {
         if !reader.is_empty() || raw_len as usize > RAW_MAX {
             return Err("the lengths of the block make no sense");
         }
-        if stored_len == raw_len {
-            return Self::decode(body, rows).ok_or("the rows of the block cannot be read");
-        }
-        let raw = lz4_flex::block::decompress(body, raw_len as usize)
-            .ok()
-            .filter(|raw| raw.len() == raw_len as usize)
-            .ok_or("the block cannot be decompressed")?;
-        Self::decode(&raw, rows).ok_or("the rows of the block cannot be read")
+        let raw = if stored_len == raw_len {
+            body.to_vec()
+        } else {
+            lz4_flex::block::decompress(body, raw_len as usize)
+                .ok()
+                .filter(|raw| raw.len() == raw_len as usize)
+                .ok_or("the block cannot be decompressed")?
+        };
+        Self::marked(raw, rows as usize).ok_or("the rows of the block cannot be read")
     }
 
-    fn decode(raw: &[u8], rows: u32) -> Option<Self> {
-        let mut reader = Reader::new(raw);
-        let mut block = Self {
-            bytes: Vec::with_capacity(raw.len() * 2),
-            ends: Vec::new(),
-        };
-        let mut last = 0..0;
-        for _ in 0..rows {
-            let (shared, suffix, value) = (reader.length()?, reader.length()?, reader.length()?);
-            if shared > last.len() {
-                return None;
+    /// Reads over all rows; `None` where they are not what the block's header says.
+    fn marked(raw: Vec<u8>, rows: usize) -> Option<Self> {
+        let (mut keys, mut marks) = (Vec::new(), Vec::new());
+        let mut row = RowAt::default();
+        for number in 0..rows {
+            let begin = row.value.end;
+            row.read(&raw)?;
+            if number.is_multiple_of(MARK_ROWS) {
+                keys.extend_from_slice(&row.key);
+                marks.push((u32::try_from(keys.len()).ok()?, u32::try_from(begin).ok()?));
             }
-            let start = block.bytes.len();
-            block.bytes.extend_from_within(last.start..last.start + shared);
-            block.bytes.extend_from_slice(reader.slice(suffix)?);
-            last = start..block.bytes.len();
-            block.bytes.extend_from_slice(reader.slice(value)?);
-            let end = |at: usize| u32::try_from(at).ok();
-            block.ends.push((end(last.end)?, end(block.bytes.len())?));
         }
-        (reader.is_empty() && rows > 0).then_some(block)
+        (row.value.end == raw.len() && rows > 0).then_some(Self {
+            raw,
+            rows,
+            keys,
+            marks,
+        })
     }
 
     /// Rows in it; at least one.
     pub(super) fn len(&self) -> usize {
-        self.ends.len()
+        self.rows
     }
 
     /// Bytes that it takes in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.capacity() + self.ends.capacity() * size_of::<(u32, u32)>()
+        self.raw.capacity() + self.keys.capacity() + self.marks.capacity() * size_of::<(u32, u32)>()
     }
 
-    /// The key of row `at`.
-    pub(super) fn key(&self, at: usize) -> &[u8] {
-        &self.bytes[self.start(at)..self.ends[at].0 as usize]
+    /// The value of a row of this block.
+    pub(super) fn value(&self, row: &RowAt) -> &[u8] {
+        &self.raw[row.value.clone()]
     }
 
-    /// The value of row `at`.
-    pub(super) fn value(&self, at: usize) -> &[u8] {
-        let (from, until) = self.ends[at];
-        &self.bytes[from as usize..until as usize]
+    /// Goes to the row behind `row`; `false` where that is the last.
+    pub(super) fn next(&self, row: &mut RowAt) -> bool {
+        row.number += 1;
+        // All rows were read before, so what is left can be.
+        row.number < self.rows && row.read(&self.raw).is_some()
     }
 
-    /// The number of rows with keys before `key`.
-    pub(super) fn before(&self, key: &[u8]) -> usize {
-        let (mut from, mut until) = (0, self.len());
+    /// Goes to row `number`, which there is.
+    pub(super) fn seek(&self, number: usize, row: &mut RowAt) {
+        self.seek_mark(number / MARK_ROWS, row);
+        while row.number < number && self.next(row) {}
+    }
+
+    /// Goes to the first row whose key is not before `key`; `false` where there is none.
+    pub(super) fn find(&self, key: &[u8], row: &mut RowAt) -> bool {
+        let (mut from, mut until) = (0, self.marks.len());
         while from < until {
             let middle = usize::midpoint(from, until);
-            if self.key(middle) < key {
+            if self.marked_key(middle) < key {
                 from = middle + 1;
             } else {
                 until = middle;
             }
         }
-        from
+        self.seek_mark(from.saturating_sub(1), row);
+        while *row.key < *key {
+            if !self.next(row) {
+                return false;
+            }
+        }
+        true
     }
 
-    fn start(&self, at: usize) -> usize {
-        at.checked_sub(1).map_or(0, |before| self.ends[before].1 as usize)
+    /// The number of rows with keys before `key`.
+    pub(super) fn before(&self, key: &[u8]) -> usize {
+        let mut row = RowAt::default();
+        if self.find(key, &mut row) {
+            row.number
+        } else {
+            self.rows
+        }
+    }
+
+    fn seek_mark(&self, mark: usize, row: &mut RowAt) {
+        row.number = mark * MARK_ROWS;
+        row.key.clear();
+        row.key.extend_from_slice(self.marked_key(mark));
+        row.value.end = self.marks[mark].1 as usize;
+        // What it shares with the row before it, it shares with itself.
+        row.read(&self.raw);
+    }
+
+    fn marked_key(&self, mark: usize) -> &[u8] {
+        let start = mark
+            .checked_sub(1)
+            .map_or(0, |before| self.marks[before].0 as usize);
+        &self.keys[start..self.marks[mark].0 as usize]
+    }
+}
+
+impl RowAt {
+    /// Its place among the rows of the block.
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Reads the row that begins behind this one; `None` where there is no whole one.
+    fn read(&mut self, raw: &[u8]) -> Option<()> {
+        let mut reader = Reader::new(raw.get(self.value.end..)?);
+        let (shared, suffix, value) = (reader.length()?, reader.length()?, reader.length()?);
+        if shared > self.key.len() {
+            return None;
+        }
+        let suffix = reader.slice(suffix)?;
+        reader.slice(value)?;
+        self.key.truncate(shared);
+        self.key.extend_from_slice(suffix);
+        let end = raw.len() - reader.left();
+        self.value = end - value..end;
+        Some(())
     }
 }
 
@@ -188,9 +266,19 @@ mod tests {
         #[test]
         fn blocks_survive(rows in prop::collection::btree_map(prop::collection::vec(0_u8..3, 0..12), prop::collection::vec(any::<u8>(), 0..40), 1..100), asked in prop::collection::vec(0_u8..3, 0..12)) {
             let block = Block::parse(&build(&rows)).unwrap();
-            let read: Vec<_> = (0..block.len()).map(|at| (block.key(at).to_vec(), block.value(at).to_vec())).collect();
-            prop_assert_eq!(block.before(&asked), rows.range(..asked).count());
-            prop_assert_eq!(read, rows.into_iter().collect::<Vec<_>>());
+            let mut row = RowAt::default();
+            let read = |row: &RowAt| (row.key().to_vec(), block.value(row).to_vec());
+            let sought: Vec<_> = (0..block.len()).map(|at| { block.seek(at, &mut row); read(&row) }).collect();
+            block.seek(0, &mut row);
+            let mut walked = vec![read(&row)];
+            while block.next(&mut row) {
+                walked.push(read(&row));
+            }
+            prop_assert_eq!(&sought, &walked);
+            prop_assert_eq!(block.before(&asked), rows.range(..asked.clone()).count());
+            let found = block.find(&asked, &mut row).then(|| read(&row));
+            prop_assert_eq!(found, rows.range(asked..).next().map(|(key, value)| (key.clone(), value.clone())));
+            prop_assert_eq!(walked, rows.into_iter().collect::<Vec<_>>());
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use turnpike_domain::port::StoreError;
 
-use super::block::Block;
+use super::block::{Block, RowAt};
 use super::cache::BlockCache;
 use super::run::RowRun;
 
@@ -50,7 +50,7 @@ pub(super) struct Cursor {
     direction: Direction,
     block: Arc<Block>,
     block_at: usize,
-    row_at: usize,
+    row: RowAt,
     /// The block with the last row in the direction of the scan, and the row in it.
     last: (usize, usize),
 }
@@ -72,7 +72,7 @@ impl Cursor {
             direction,
             block: Arc::default(),
             block_at: 0,
-            row_at: 0,
+            row: RowAt::default(),
             last: (0, 0),
         };
         let Some(lowest) = cursor.lowest(bounds, last_block)? else {
@@ -90,7 +90,8 @@ impl Cursor {
         };
         cursor.block = cursor.load(first.0)?;
         cursor.block_at = first.0;
-        cursor.row_at = first.1.min(cursor.block.len() - 1);
+        let row = first.1.min(cursor.block.len() - 1);
+        cursor.block.seek(row, &mut cursor.row);
         cursor.last = last;
         Ok(Some(cursor))
     }
@@ -128,32 +129,35 @@ impl Cursor {
 
     /// The key of the row.
     pub(super) fn key(&self) -> &[u8] {
-        self.block.key(self.row_at)
+        self.row.key()
     }
 
     /// The value of the row.
     pub(super) fn value(&self) -> &[u8] {
-        self.block.value(self.row_at)
+        self.block.value(&self.row)
     }
 
     /// Goes to the next row; `false` at the end.
     pub(super) fn advance(&mut self) -> Result<bool, StoreError> {
-        if (self.block_at, self.row_at) == self.last {
+        let number = self.row.number();
+        if (self.block_at, number) == self.last {
             return Ok(false);
         }
         match self.direction {
-            Direction::Forward if self.row_at + 1 < self.block.len() => self.row_at += 1,
+            Direction::Forward if number + 1 < self.block.len() => {
+                self.block.next(&mut self.row);
+            }
             Direction::Forward if self.block_at >= self.last.0 => return Ok(false),
             Direction::Forward => {
                 self.block_at += 1;
                 self.block = self.load(self.block_at)?;
-                self.row_at = 0;
+                self.block.seek(0, &mut self.row);
             }
-            Direction::Back if self.row_at > 0 => self.row_at -= 1,
+            Direction::Back if number > 0 => self.block.seek(number - 1, &mut self.row),
             Direction::Back => {
                 self.block_at -= 1;
                 self.block = self.load(self.block_at)?;
-                self.row_at = self.block.len() - 1;
+                self.block.seek(self.block.len() - 1, &mut self.row);
             }
         }
         Ok(true)

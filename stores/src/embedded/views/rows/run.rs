@@ -2,7 +2,7 @@
 
 use turnpike_domain::port::StoreError;
 
-use super::block::{Block, BlockBuilder, HEADER_LEN};
+use super::block::{Block, BlockBuilder, HEADER_LEN, RowAt};
 use crate::embedded::views::bytes::{Reader, shared_prefix};
 use crate::embedded::views::file::{Directory, StoredFile, Writer};
 use crate::embedded::views::footer::{FOOTER_LEN, Footer, Kind, Section};
@@ -80,14 +80,19 @@ impl RowRun {
         for at in 0..self.blocks() {
             let block = self.read(at)?;
             let bad = |what: &str| Err(self.file.damaged(self.index.offsets(at).0, what));
-            if block.key(0) != self.index.first(at) {
+            let mut row = RowAt::default();
+            block.seek(0, &mut row);
+            if row.key() != self.index.first(at) {
                 return bad("the block does not start with the key of the index");
             }
-            for row in 0..block.len() {
-                if last.as_deref() >= Some(block.key(row)) {
+            loop {
+                if last.as_deref() >= Some(row.key()) {
                     return bad("the keys do not ascend");
                 }
-                last = Some(block.key(row).to_vec());
+                last = Some(row.key().to_vec());
+                if !block.next(&mut row) {
+                    break;
+                }
             }
             rows += block.len() as u64;
         }
