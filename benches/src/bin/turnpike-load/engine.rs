@@ -201,7 +201,7 @@ impl Engine {
 
     /// Bytes of its data directory, as allocated.
     pub fn disk_bytes(&self) -> u64 {
-        bytes_below(&self.directory)
+        bytes_below(&self.directory, "")
     }
 }
 
@@ -234,18 +234,19 @@ fn listening(line: &str) -> Option<SocketAddr> {
     text.parse().ok()
 }
 
-/// Bytes of all files below `directory`, as allocated.
-pub fn bytes_below(directory: &Path) -> u64 {
+/// Bytes of all files below `directory` whose names begin with `prefix`, as allocated.
+pub fn bytes_below(directory: &Path, prefix: &str) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(entries) = std::fs::read_dir(directory) else {
         return 0;
     };
+    let is_meant = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-            Ok(metadata) => metadata.blocks() * 512,
-            Err(_) => 0,
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path(), prefix),
+            Ok(metadata) if is_meant(&entry) => metadata.blocks() * 512,
+            Ok(_) | Err(_) => 0,
         })
         .sum()
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::engine::{API_KEY, Engine, bytes_below};
 use crate::job::{Job, event, run};
-use crate::{Failure, Load, billing, verify};
+use crate::{Failure, Load, billing, cpu, verify};
 
 /// Events that are packed by zstd.
 const PACKED: u64 = 1_000_000;
@@ -70,7 +70,7 @@ pub async fn measure(binary: &Path, history: &History) -> Result<(), Failure> {
         requests: history.events.div_ceil(1_000),
         ..load.clone()
     };
-    println!("filled   {}", full.ingest(&fill).await?);
+    println!("filled at {:.0} events/s", full.ingest(&fill).await?);
     full.print_memory("filled");
     for cold in [false, true] {
         full.restart(cold).await?;
@@ -135,10 +135,10 @@ impl Full<'_> {
         }
         let begin = Instant::now();
         self.engine = Engine::start(self.binary, &place, &billing::BY_THE_RUN).await?;
-        let ready = begin.elapsed();
+        let (ready, used) = (begin.elapsed(), cpu::used(self.engine.pid()));
         verify::counted(&self.engine, self.acknowledged).await?;
         println!(
-            "T8 {}: ready {ready:.2?} after kill -9 behind {} events, totals read {:.2?} after it",
+            "T8 {}: ready {ready:.2?} after kill -9 (processor {used:.2?}) behind {} events, totals read {:.2?} after it",
             cache(cold),
             self.acknowledged,
             begin.elapsed()
@@ -151,14 +151,18 @@ impl Full<'_> {
         let place = self.engine.directory.clone();
         self.engine.stop().await?;
         let each = |bytes: u64| bytes as f64 / self.acknowledged as f64;
-        let (log, views) = (bytes_below(&place.join("log")), bytes_below(&place.join("views")));
+        let (log, views) = (place.join("log"), place.join("views"));
+        let (log, ids) = (bytes_below(&log, ""), bytes_below(&views, "ids-"));
+        let windows = bytes_below(&views, "") - ids;
+        let all = log + ids + windows;
         let packed = packed(self.acknowledged.min(PACKED), &self.load)?;
         println!(
-            "T10: {:.1} bytes an event on disk (log {:.1}, ids and windows {:.1}), zstd of NDJSON {packed:.1}: ratio {:.2}",
-            each(log + views),
+            "T10: {:.1} bytes an event on disk (log {:.1}, ids {:.1}, windows {:.1}), zstd of NDJSON {packed:.1}: ratio {:.2}",
+            each(all),
             each(log),
-            each(views),
-            each(log + views) / packed
+            each(ids),
+            each(windows),
+            each(all) / packed
         );
         self.engine = Engine::start(self.binary, &place, &billing::BY_THE_RUN).await?;
         Ok(())

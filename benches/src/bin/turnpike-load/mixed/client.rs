@@ -77,6 +77,11 @@ impl Call {
         }
     }
 
+    /// Whether an answer says that it was done.
+    pub fn is_done(&self, status: u16, body: &[u8]) -> bool {
+        (200..300).contains(&status) && memchr::memmem::find(body, self.says.as_bytes()).is_some()
+    }
+
     /// The same, which changes usage.
     pub fn changes(self, change: Change) -> Self {
         Self { change, ..self }

@@ -46,6 +46,12 @@ pub struct Mix {
     /// Events in requests of 1,000 that are there before the mix, their times over a month.
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
+    /// In place of the mix so many requests of each kind, one at a time: what each costs by itself.
+    #[arg(long)]
+    alone: Option<u32>,
+    /// Of those only the kinds with this in their name.
+    #[arg(long, requires = "alone", default_value = "")]
+    kind: String,
 }
 
 /// What the mix did so far.
@@ -53,6 +59,8 @@ struct Done {
     tallies: Vec<Tally>,
     change: Change,
     failed: u64,
+    /// From the first measured instant until the last answer.
+    seconds: f64,
 }
 
 /// Runs the mix against an engine of its own and prints the latencies of each kind, slowest first.
@@ -60,6 +68,9 @@ pub async fn measure(binary: &Path, mix: &Mix) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let engine = Engine::start(binary, &directory.path().join("engine"), &billing::BY_THE_RUN).await?;
     let world = Arc::new(prepare(&engine, mix).await?);
+    if let Some(times) = mix.alone {
+        return alone(&engine, world, (times, &mix.kind)).await;
+    }
     let before = totals(&engine).await?;
     let used = cpu::used(engine.pid());
     let done = run(&engine, &world, mix).await?;
@@ -72,12 +83,12 @@ pub async fn measure(binary: &Path, mix: &Mix) -> Result<(), Failure> {
     if after != expected {
         return Err(format!("the totals are wrong: {after:?}, not {expected:?}").into());
     }
-    print(mix, &done.tallies);
+    print(mix, &done);
     println!(
-        "totals are right: {:?} by the mix; processor {:.1?} in {} s; peak memory {} MB",
+        "totals are right: {:?} by the mix; processor {:.1?} in {:.0} s; peak memory {} MB",
         done.change,
         used,
-        mix.seconds + mix.warm_up_seconds,
+        done.seconds + mix.warm_up_seconds as f64,
         engine.peak_memory_bytes() / 1_000_000
     );
     Ok(())
@@ -147,6 +158,7 @@ async fn run(engine: &Engine, world: &Arc<World>, mix: &Mix) -> Result<Done, Fai
         tallies: KINDS.iter().map(|_| Tally::new()).collect(),
         change: Change::default(),
         failed: 0,
+        seconds: 0.0,
     }));
     let begin = Instant::now();
     let mut clients = tokio::task::JoinSet::new();
@@ -166,7 +178,38 @@ async fn run(engine: &Engine, world: &Arc<World>, mix: &Mix) -> Result<Done, Fai
         ended??;
     }
     let done = Arc::into_inner(done).ok_or("a client is still there")?;
-    Ok(done.into_inner().map_err(|_| "a client panicked")?)
+    let mut done = done.into_inner().map_err(|_| "a client panicked")?;
+    done.seconds = begin.elapsed().as_secs_f64() - mix.warm_up_seconds as f64;
+    Ok(done)
+}
+
+/// Sends `times` requests of each kind, one at a time, and prints the median of their latencies and their mean processor time.
+async fn alone(engine: &Engine, world: Arc<World>, (times, named): (u32, &str)) -> Result<(), Failure> {
+    let mut client = Client::new(world, 0);
+    let mut connection = Connection::open(engine.address, Wire::Http).await?;
+    println!("{:<28} {:>10} {:>10}", "kind", "p50", "processor");
+    for kind in KINDS.iter().filter(|kind| kind.name.contains(named)) {
+        let mut tally = Tally::new();
+        let before = cpu::used(engine.pid());
+        for call in (0..times)
+            .map_while(|_| kind.make(&mut client))
+            .collect::<Vec<_>>()
+        {
+            let begin = Instant::now();
+            let (status, body) = connection.call(&call.bytes).await?;
+            if !call.is_done(status, body) {
+                return Err(format!("{}: {status} {}", kind.name, String::from_utf8_lossy(body)).into());
+            }
+            tally
+                .latency
+                .saturating_record(begin.elapsed().as_micros() as u64);
+            tally.answers += 1;
+            client.note(call.then);
+        }
+        let used = cpu::used(engine.pid()).saturating_sub(before) / times.max(1);
+        println!("{:<28} {:>10.2?} {used:>10.2?}", kind.name, quantile(&tally, 0.5));
+    }
+    Ok(())
 }
 
 /// When a client sends.
@@ -203,7 +246,7 @@ async fn send(
         tokio::time::sleep_until(intended.into()).await;
         let (status, body) = connection.call(&call.bytes).await?;
         let taken = intended.elapsed();
-        let good = (200..300).contains(&status) && memchr::memmem::find(body, call.says.as_bytes()).is_some();
+        let good = call.is_done(status, body);
         let mut done = done.lock().map_err(|_| "a client panicked")?;
         if good {
             done.change.add(call.change);
@@ -244,10 +287,13 @@ fn drawn(client: &mut Client) -> (usize, client::Call) {
     }
 }
 
-fn print(mix: &Mix, tallies: &[Tally]) {
+fn quantile(tally: &Tally, q: f64) -> Duration {
+    Duration::from_micros(tally.latency.value_at_quantile(q))
+}
+
+fn print(mix: &Mix, done: &Done) {
     let mut all = Tally::new();
-    let quantile = |tally: &Tally, q| Duration::from_micros(tally.latency.value_at_quantile(q));
-    let mut rows: Vec<(&str, &Tally)> = KINDS.iter().map(|kind| kind.name).zip(tallies).collect();
+    let mut rows: Vec<(&str, &Tally)> = KINDS.iter().map(|kind| kind.name).zip(&done.tallies).collect();
     rows.sort_by_key(|(_, tally)| std::cmp::Reverse(quantile(tally, 0.95)));
     for (_, tally) in &rows {
         all.add(tally);
@@ -270,7 +316,7 @@ fn print(mix: &Mix, tallies: &[Tally]) {
     println!(
         "{} clients, {:.0} requests a second of {} intended",
         mix.clients,
-        all.answers as f64 / mix.seconds as f64,
+        all.answers as f64 / done.seconds,
         mix.rate
     );
 }
