@@ -2,7 +2,7 @@
 //! string (an `ArcSwap` map and a `dashmap`), by a handle against one compare-and-swap.
 //!
 //! `cargo bench -p turnpike-benches --bench decide`. Figures are nanoseconds for one call and thread, medians of five rounds;
-//! ratios are the medians of the rounds' ratios. With `-- --instructions [--keep REASON]`: the instructions of one call, beside those
+//! ratios are the medians of the rounds' ratios. With `--features peers` also against the crate `governor`. With `-- --instructions [--keep REASON]`: the instructions of one call, beside those
 //! that are kept in `benches/instructions.txt`.
 
 #![expect(
@@ -181,6 +181,20 @@ fn by_names(world: &World, names: &Names, now: Timestamp, threads: usize) {
         ("decision by names", &decide),
         ("dashmap by string", &in_dashed),
     );
+    #[cfg(feature = "peers")]
+    {
+        let governor = governor::RateLimiter::keyed(governor::Quota::per_second(std::num::NonZeroU32::MAX));
+        let in_governor = |thread: usize| {
+            for call in 0..CALLS {
+                let _ = black_box(governor.check_key(&keys[step(thread, call)]));
+            }
+        };
+        compare(
+            threads,
+            ("decision by names", &decide),
+            ("governor by string", &in_governor),
+        );
+    }
 }
 
 async fn by_handle(world: &World, now: Timestamp, threads: usize) {

@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use memchr::memmem::Finder;
 use turnpike_domain::identity::{EventName, NameKey, TenantId};
 use turnpike_domain::limits::EVENTS_PAGE_BYTES_MAX;
 use turnpike_domain::port::StoreError;
@@ -29,9 +30,38 @@ struct Search {
     log: Arc<dyn EventLog>,
     views: Vec<Arc<dyn Views>>,
     seen: Arc<Seen>,
+    texts: Texts,
     /// Bytes of records that it looks through at the most, but for the last block.
     bytes_max: usize,
     stop: Stop,
+}
+
+/// The texts of which an event that is asked for has at least one, byte by byte as its record has it: records without any
+/// are passed over without decoding them. None where other events may be asked for too.
+struct Texts(Vec<Finder<'static>>);
+
+impl Texts {
+    /// So many subjects are looked for at the most.
+    const MAX: usize = 4;
+
+    fn of(query: &EventQuery) -> Self {
+        let subjects = query.subjects.as_deref().unwrap_or_default();
+        let texts = if subjects.is_empty() {
+            query.id.as_slice()
+        } else {
+            subjects
+        };
+        let finder = |text: &String| Finder::new(text).into_owned();
+        Self(if texts.len() > Self::MAX {
+            Vec::new()
+        } else {
+            texts.iter().map(finder).collect()
+        })
+    }
+
+    fn may_be_in(&self, bytes: &[u8]) -> bool {
+        self.0.is_empty() || self.0.iter().any(|finder| finder.find(bytes).is_some())
+    }
 }
 
 /// Where a page begins.
@@ -117,6 +147,7 @@ impl Aggregator {
         let views = self.partitions.iter();
         let search = Search {
             tenant,
+            texts: Texts::of(&query),
             query,
             key: self.shared.key,
             log: Arc::clone(&self.shared.log),
@@ -219,6 +250,10 @@ impl Search {
 
     /// Takes the events of a block, newest first, until the page is full and one more is found.
     fn take(&self, block: &StoredBlock, found: &mut Found) -> Result<(), Problem> {
+        if !self.texts.may_be_in(&block.block.bytes) {
+            found.looked += block.block.bytes.len();
+            return Ok(());
+        }
         let records: Vec<&[u8]> = block.block.records().collect();
         for (at, bytes) in records.iter().enumerate().rev() {
             let position = Position(block.position.0 + at as u64);
@@ -226,6 +261,9 @@ impl Search {
                 continue;
             }
             found.looked += bytes.len();
+            if !self.texts.may_be_in(bytes) {
+                continue;
+            }
             let Some(view) = self.shown(&decode(bytes)?, position, found)? else {
                 continue;
             };

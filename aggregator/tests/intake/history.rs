@@ -404,6 +404,48 @@ fn events_are_shown_once_as_they_count_now() {
 }
 
 #[test]
+fn those_of_some_are_found_in_a_batch_of_many() {
+    runtime().block_on(async {
+        let world = world();
+        // Texts that hold those of others: as a part of a subject, as an id, in the data.
+        let sent = [
+            Event::new("1", "a", 60, "{}"),
+            Event::new("2", "ab", 60, "{}"),
+            Event::new("3", "b", 60, r#"{"of": "a"}"#),
+            Event::new("a", "c", 60, "{}"),
+            Event::new("5", "d", 60, "{}"),
+        ];
+        world.submit(&sent).await.unwrap();
+        world.submit(&[Event::new("6", "a", 60, "{}")]).await.unwrap();
+        let ids_of = async |query: EventQuery| {
+            let page = world.aggregator.events(TENANT, query).await.unwrap();
+            let mut ids: Vec<String> = page.events.into_iter().map(|event| event.id).collect();
+            ids.sort();
+            ids.join(" ")
+        };
+        for (subjects, ids) in [
+            (vec!["a"], "1 6"),
+            (vec!["b", "c"], "3 a"),
+            (vec!["e"], ""),
+            (vec!["a", "b", "e", "f", "g"], "1 3 6"),
+        ] {
+            let subjects = Some(subjects.into_iter().map(str::to_owned).collect());
+            let query = EventQuery {
+                subjects,
+                ..all_events()
+            };
+            assert_eq!(ids_of(query.clone()).await, ids, "{query:?}");
+        }
+        let by_id = |id: &str| EventQuery {
+            id: Some(id.to_owned()),
+            ..all_events()
+        };
+        assert_eq!(ids_of(by_id("a")).await, "a");
+        assert_eq!(ids_of(by_id("7")).await, "");
+    });
+}
+
+#[test]
 fn seconds_are_read_from_the_tail_of_the_log() {
     runtime().block_on(async {
         let mut world = world();

@@ -14,13 +14,13 @@ use turnpike_stores::machine::{MachineClock, MachineRandomness, TenantClock};
 use turnpike_stores::sql::{SqlPlace, SqlStore};
 
 use crate::Failure;
-use crate::client::{Connection, request};
+use crate::client::{Connection, Wire, request};
 use crate::engine::{API_KEY, Engine, key_of};
 
 /// Customers and subscriptions in one transaction, and events in one request.
 const BATCH: u32 = 1_000;
 /// Nothing is billed but by the run.
-const BY_THE_RUN: [(&str, &str); 1] = [("TURNPIKE_BILLING_CHECK_INTERVAL_S", "0")];
+pub const BY_THE_RUN: [(&str, &str); 1] = [("TURNPIKE_BILLING_CHECK_INTERVAL_S", "0")];
 /// Seconds after which the run is given up.
 const SECONDS_MAX: u64 = 1_800;
 
@@ -30,11 +30,11 @@ pub async fn measure(binary: &Path, subscriptions: u32) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let place = directory.path().join("engine");
     let engine = Engine::start(binary, &place, &BY_THE_RUN).await?;
-    declare(&engine).await?;
+    declare(&engine, "load").await?;
     drop(engine);
     subscribe(&place, subscriptions).await?;
     let engine = Engine::start(binary, &place, &BY_THE_RUN).await?;
-    let mut connection = Connection::open(engine.address).await?;
+    let mut connection = Connection::open(engine.address, Wire::Http).await?;
     for first in (0..subscriptions).step_by(BATCH as usize) {
         send(&mut connection, first..subscriptions.min(first + BATCH)).await?;
     }
@@ -53,7 +53,8 @@ pub async fn measure(binary: &Path, subscriptions: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn declare(engine: &Engine) -> Result<(), Failure> {
+/// Three meters, and a plan with a price of each.
+pub async fn declare(engine: &Engine, plan: &str) -> Result<(), Failure> {
     for (meter, aggregation) in [("tokens", "sum"), ("peak", "max"), ("requests", "count")] {
         let value = (aggregation != "count").then_some("$.tokens");
         let mut body = json!({"event_type": "llm.request", "aggregation": aggregation});
@@ -64,11 +65,11 @@ async fn declare(engine: &Engine) -> Result<(), Failure> {
     }
     let tiers =
         json!([{"up_to": "1000", "unit_amount": "0.05", "flat_amount": "1"}, {"unit_amount": "0.04"}]);
-    let plan = json!({"currency": "USD", "prices": [
+    let body = json!({"currency": "USD", "prices": [
         {"key": "tokens", "meter": "tokens", "model": "graduated", "tiers": tiers},
         {"key": "peak", "meter": "peak", "model": "per_unit", "unit_amount": "0.001"},
         {"key": "requests", "meter": "requests", "model": "package", "package_size": "10", "package_amount": "1"}]});
-    engine.put("/v1/plans/load", &plan).await
+    engine.put(&format!("/v1/plans/{plan}"), &body).await
 }
 
 /// Writes customers and subscriptions into the database of a stopped engine, many in a transaction.
@@ -103,7 +104,7 @@ async fn subscribe(place: &Path, subscriptions: u32) -> Result<(), Failure> {
 }
 
 /// Two events of each customer, in January.
-async fn send(connection: &mut Connection, customers: std::ops::Range<u32>) -> Result<(), Failure> {
+pub async fn send(connection: &mut Connection, customers: std::ops::Range<u32>) -> Result<(), Failure> {
     let event = |n: u32, day: u32| {
         json!({"specversion": "1.0", "id": format!("{n}-{day}"), "source": "load", "type": "llm.request",
             "subject": key_of(n), "time": format!("2026-01-{day:02}T10:00:00Z"), "data": {"tokens": 600 + n % 800}})
@@ -118,7 +119,7 @@ async fn send(connection: &mut Connection, customers: std::ops::Range<u32>) -> R
 }
 
 /// Runs billing to its end.
-async fn run(connection: &mut Connection) -> Result<Value, Failure> {
+pub async fn run(connection: &mut Connection) -> Result<Value, Failure> {
     let asked = json!({"period_end": "2026-02-01T00:00:00Z"}).to_string();
     let mut run = call(connection, ("POST", "/v1/billing/runs"), &asked).await?;
     let path = format!("/v1/billing/runs/{}", run["id"].as_str().unwrap_or_default());

@@ -8,15 +8,21 @@ use crate::job::{Job, run};
 use crate::stats::Summary;
 use crate::{Failure, Load, cpu, verify};
 
-/// Runs `rounds` of both and prints each, the ratios, and what the engine used.
-pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Result<(), Failure> {
+/// Runs `rounds` of both, the job's own floor unless another is named, and prints each, the ratios, and what the engine used.
+pub async fn compare(
+    (job, floor): (Job, Option<Floor>),
+    binary: &Path,
+    rounds: usize,
+    load: &Load,
+) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let engine = Engine::start(binary, &directory.path().join("engine"), &[]).await?;
     println!("{job:?}: setting up {} customers", load.customers);
     engine.set_up(load).await?;
-    let floor = Floor::of(job)
-        .map(|floor| FloorProcess::start(floor, directory.path()))
-        .transpose()?;
+    let floor = match floor.or_else(|| Floor::of(job)) {
+        Some(floor) => Some(FloorProcess::start(floor, directory.path()).await?),
+        None => None,
+    };
     let (mut ratios, mut cpu_ratios, mut acknowledged) = (Vec::new(), Vec::new(), 0);
     for round in 0..rounds {
         let before = cpu::used(engine.pid());
@@ -26,7 +32,14 @@ pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Res
         acknowledged += check(job, &engine, &ours, acknowledged).await?;
         if let Some(floor) = &floor {
             let before = cpu::used(floor.pid());
-            let least = run(job, floor.address, API_KEY, load, round as u64 + 1).await?;
+            let load = Load {
+                wire: floor.wire.clone(),
+                ..load.clone()
+            };
+            let least = run(job, floor.address, API_KEY, &load, round as u64 + 1).await?;
+            if least.tally.errors > 0 {
+                return Err(format!("{} requests to the floor failed: no figure", least.tally.errors).into());
+            }
             let its_cpu = cpu::each(floor.pid(), before, &least);
             println!("floor  {least}  processor {its_cpu:.2?}");
             ratios.push(ours.rate() / least.rate());

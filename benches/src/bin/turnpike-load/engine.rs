@@ -2,17 +2,22 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::client::{Connection, request};
+use crate::client::{Connection, Wire, request};
 use crate::{Failure, Load};
 
 /// The key that the engine is started with.
 pub const API_KEY: &str = "load-generator-key-0123456789";
+
+/// Seconds after which a start is given up.
+const READY_S_MAX: u64 = 120;
 
 /// A running engine. Killed when dropped.
 pub struct Engine {
@@ -70,13 +75,13 @@ impl Engine {
 
     async fn wait_until_ready(&self) -> Result<(), Failure> {
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(30) {
+        while begin.elapsed() < Duration::from_secs(READY_S_MAX) {
             if let Ok((200, _)) = self.get("/readyz").await {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Err("the engine was not ready within 30 s".into())
+        Err(format!("the engine was not ready within {READY_S_MAX} s").into())
     }
 
     /// Three meters on one event type, three features, one plan, and customers with a subscription each.
@@ -114,16 +119,18 @@ impl Engine {
         let plan =
             json!({"currency": "USD", "entitlements": [entitlement(0), entitlement(1), entitlement(2)]});
         self.put("/v1/plans/load", &plan).await?;
-        let mut connection = Connection::open(self.address).await?;
-        for n in 0..load.customers {
+        self.subscribe(0..load.customers, "load").await
+    }
+
+    /// Makes customers, each with a subscription to `plan` since the start of January 2026.
+    pub async fn subscribe(&self, customers: Range<u32>, plan: &str) -> Result<(), Failure> {
+        let mut connection = Connection::open(self.address, Wire::Http).await?;
+        for n in customers {
             let key = key_of(n);
             let path = format!("/v1/customers/{key}");
-            expect(
-                connection
-                    .call(&request("PUT", &path, API_KEY, "application/json", b"{}"))
-                    .await?,
-            )?;
-            let body = json!({"customer": key, "plan": "load", "start": "2026-01-01T00:00:00Z"}).to_string();
+            let put = request("PUT", &path, API_KEY, "application/json", b"{}");
+            expect(connection.call(&put).await?)?;
+            let body = json!({"customer": key, "plan": plan, "start": "2026-01-01T00:00:00Z"}).to_string();
             let post = request(
                 "POST",
                 "/v1/subscriptions",
@@ -138,7 +145,7 @@ impl Engine {
 
     /// Makes or replaces something.
     pub async fn put(&self, path: &str, body: &Value) -> Result<(), Failure> {
-        let mut connection = Connection::open(self.address).await?;
+        let mut connection = Connection::open(self.address, Wire::Http).await?;
         let bytes = request(
             "PUT",
             path,
@@ -151,11 +158,32 @@ impl Engine {
 
     /// Status and JSON of a GET.
     pub async fn get(&self, path: &str) -> Result<(u16, Value), Failure> {
-        let mut connection = Connection::open(self.address).await?;
+        let mut connection = Connection::open(self.address, Wire::Http).await?;
         let (status, body) = connection
             .call(&request("GET", path, API_KEY, "application/json", b""))
             .await?;
         Ok((status, serde_json::from_slice(body).unwrap_or(Value::Null)))
+    }
+
+    /// Ends it as kill -9 does.
+    pub fn kill(&mut self) -> Result<(), Failure> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn stop(&mut self) -> Result<(), Failure> {
+        let pid = Pid::from_raw(self.pid().cast_signed()).ok_or("no process")?;
+        kill_process(pid, Signal::TERM)?;
+        let begin = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begin.elapsed() > Duration::from_secs(120) {
+                return Err("the engine did not end within 120 s".into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// Its process.
@@ -171,9 +199,9 @@ impl Engine {
         kibibytes.unwrap_or(0) * 1_024
     }
 
-    /// Bytes of a part of its data directory, as allocated.
+    /// Bytes of its data directory, as allocated.
     pub fn disk_bytes(&self) -> u64 {
-        bytes_below(&self.directory)
+        bytes_below(&self.directory, "")
     }
 }
 
@@ -206,17 +234,19 @@ fn listening(line: &str) -> Option<SocketAddr> {
     text.parse().ok()
 }
 
-fn bytes_below(directory: &Path) -> u64 {
+/// Bytes of all files below `directory` whose names begin with `prefix`, as allocated.
+pub fn bytes_below(directory: &Path, prefix: &str) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(entries) = std::fs::read_dir(directory) else {
         return 0;
     };
+    let is_meant = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-            Ok(metadata) => metadata.blocks() * 512,
-            Err(_) => 0,
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path(), prefix),
+            Ok(metadata) if is_meant(&entry) => metadata.blocks() * 512,
+            Ok(_) | Err(_) => 0,
         })
         .sum()
 }

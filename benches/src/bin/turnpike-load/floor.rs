@@ -17,7 +17,9 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Failure;
+use crate::client::Wire;
 use crate::job::Job;
+use crate::redis;
 
 /// Which floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,6 +30,11 @@ pub enum Floor {
     Json,
     /// Parses, appends and makes durable by group, without dedup or counting (T1).
     Append,
+    /// A script of `redis-server`, which must be on this machine, for each decision (jobs `check` and `consume`).
+    Redis,
+    /// Limitador in memory behind HTTP (beyond T3).
+    #[cfg(feature = "peers")]
+    Limitador,
 }
 
 impl Floor {
@@ -47,11 +54,23 @@ pub struct FloorProcess {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What it speaks.
+    pub wire: Wire,
 }
 
 impl FloorProcess {
-    /// Starts this program as `floor`.
-    pub fn start(floor: Floor, directory: &Path) -> Result<Self, Failure> {
+    /// Starts this program as `floor`, or what stands for it.
+    pub async fn start(floor: Floor, directory: &Path) -> Result<Self, Failure> {
+        if floor == Floor::Redis {
+            let (child, address) = redis::start(directory)?;
+            let mut started = Self {
+                child,
+                address,
+                wire: Wire::Http,
+            };
+            started.wire = redis::prepare(address).await?;
+            return Ok(started);
+        }
         let name = floor.to_possible_value().ok_or("a floor has no name")?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["floor", name.get_name(), "--directory"])
@@ -66,7 +85,11 @@ impl FloorProcess {
             .strip_prefix("listening on ")
             .ok_or("the floor did not start")?
             .parse()?;
-        Ok(Self { child, address })
+        Ok(Self {
+            child,
+            address,
+            wire: Wire::Http,
+        })
     }
 }
 
@@ -89,6 +112,9 @@ type Serving = tokio::task::JoinHandle<()>;
 /// Serves a floor on a free port.
 pub async fn serve(floor: Floor, directory: &Path) -> Result<(SocketAddr, Serving), Failure> {
     let router = match floor {
+        Floor::Redis => return Err("Redis is a program of its own".into()),
+        #[cfg(feature = "peers")]
+        Floor::Limitador => return Ok((crate::limitador::serve()?, tokio::spawn(std::future::pending()))),
         Floor::Echo => Router::new().fallback(post(echo)),
         Floor::Json => Router::new().fallback(post(json)),
         Floor::Append => {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use turnpike_benches::callgrind::{self, Kept};
 
-use crate::client::Connection;
+use crate::client::{Connection, Wire};
 use crate::engine::{API_KEY, Engine};
 use crate::job::{Job, Requests};
 use crate::{Failure, Load};
@@ -50,7 +50,7 @@ async fn count_path(binary: &Path, job: Job, requests: u64) -> Result<u64, Failu
         load,
         epoch: 1,
     };
-    let mut connection = Connection::open(engine.address).await?;
+    let mut connection = Connection::open(engine.address, Wire::Http).await?;
     send(&mut connection, &made, 0..requests / 5).await?;
     callgrind::zero(engine.pid())?;
     send(&mut connection, &made, requests / 5..requests / 5 + requests).await?;

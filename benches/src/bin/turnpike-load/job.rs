@@ -1,5 +1,6 @@
 //! The jobs: what one request is, and what is sent.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use crate::client::{Connection, request};
+use crate::client::{Connection, Wire, request};
+use crate::redis;
 use crate::stats::{Summary, Tally};
 use crate::{Failure, Load};
 
@@ -92,7 +94,7 @@ struct Worker {
 
 impl Worker {
     async fn run(self, address: SocketAddr) -> Result<Tally, Failure> {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(address, self.requests.load.wire.clone()).await?;
         let mut tally = Tally::new();
         loop {
             let number = self.sequence.fetch_add(1, Ordering::Relaxed);
@@ -101,7 +103,8 @@ impl Worker {
                 .load
                 .rate
                 .map(|rate| self.begin + Duration::from_nanos(number * 1_000_000_000 / rate.max(1)));
-            if intended.unwrap_or_else(Instant::now) >= self.end {
+            let is_last = number >= self.requests.load.requests;
+            if is_last || intended.unwrap_or_else(Instant::now) >= self.end {
                 return Ok(tally);
             }
             if let Some(intended) = intended {
@@ -135,6 +138,9 @@ impl Requests {
 
     /// Whether an answer says that all of the request was done.
     pub fn is_done(&self, body: &[u8]) -> bool {
+        if self.load.wire != Wire::Http {
+            return body == b":1";
+        }
         let says = |needle: &[u8]| memchr::memmem::find(body, needle).is_some();
         match self.job {
             Job::Ingest => says(format!("\"accepted\":{},", self.load.batch).as_bytes()),
@@ -161,6 +167,13 @@ impl Requests {
     pub fn request(&self, number: u64) -> Vec<u8> {
         let key = &self.api_key;
         let customer = mix(number ^ self.epoch) % u64::from(self.load.customers);
+        if let Wire::Redis(script) = &self.load.wire {
+            return redis::take(
+                script,
+                &format!("c{customer:07}"),
+                &format!("feature_{}", number % 3),
+            );
+        }
         match self.job {
             Job::Ingest => {
                 let mut body = Vec::with_capacity(self.load.batch * 256);
@@ -224,7 +237,7 @@ impl Requests {
 }
 
 /// Mixes a counter into something that looks random: the finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
-pub fn mix(value: u64) -> u64 {
+pub const fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -236,22 +249,48 @@ pub const fn tokens(number: u64) -> u64 {
     number % 4_000
 }
 
+/// The id of an event: 36 characters.
+pub struct EventId {
+    high: u64,
+    low: u64,
+}
+
+impl EventId {
+    /// That of event `number` of a run.
+    pub const fn new(epoch: u64, number: u64) -> Self {
+        Self {
+            high: mix(number ^ (epoch << 48)),
+            low: mix(number.wrapping_add(epoch << 40)),
+        }
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (high, low) = (self.high, self.low);
+        write!(
+            f,
+            "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+            high >> 32,
+            high >> 16 & 0xffff,
+            high & 0xfff,
+            low >> 52,
+            low & 0xffff_ffff_ffff,
+        )
+    }
+}
+
 /// Appends event `number` of a run: 36 characters of id, three properties, about 240 bytes. Times lie in the first
 /// `minutes` of January 2026.
 pub fn event(epoch: u64, number: u64, load: &Load, out: &mut Vec<u8>) {
     use std::io::Write as _;
-    let (high, low) = (mix(number ^ (epoch << 48)), mix(number.wrapping_add(epoch << 40)));
     let customer = mix(number) % u64::from(load.customers);
     let second = mix(number ^ 7) % (u64::from(load.minutes) * 60);
     let (day, hour, minute) = (second / 86_400 + 1, second / 3_600 % 24, second / 60 % 60);
     let written = write!(
         out,
-        r#"{{"specversion":"1.0","id":"{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}","source":"load","type":"llm.request","subject":"c{customer:07}","time":"2026-01-{day:02}T{hour:02}:{minute:02}:{:02}Z","data":{{"tokens":{},"model":"gpt-4","status":"ok"}}}}"#,
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xfff,
-        low >> 52,
-        low & 0xffff_ffff_ffff,
+        r#"{{"specversion":"1.0","id":"{}","source":"load","type":"llm.request","subject":"c{customer:07}","time":"2026-01-{day:02}T{hour:02}:{minute:02}:{:02}Z","data":{{"tokens":{},"model":"gpt-4","status":"ok"}}}}"#,
+        EventId::new(epoch, number),
         second % 60,
         tokens(number),
     );

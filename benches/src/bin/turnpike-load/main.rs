@@ -9,9 +9,14 @@ mod compare;
 mod cpu;
 mod engine;
 mod floor;
+mod history;
 mod instructions;
 mod job;
+#[cfg(feature = "peers")]
+mod limitador;
+mod mixed;
 mod reading;
+mod redis;
 mod stats;
 mod verify;
 
@@ -21,8 +26,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::client::Wire;
 use crate::floor::Floor;
+use crate::history::History;
 use crate::job::Job;
+use crate::mixed::Mix;
 
 /// The error of a benchmark: told to the person who ran it.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -49,6 +57,9 @@ enum Command {
         /// Rounds of A and B.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// What the engine is compared with, in place of the job's floor.
+        #[arg(long)]
+        floor: Option<Floor>,
         #[command(flatten)]
         load: Load,
     },
@@ -73,6 +84,22 @@ enum Command {
         /// Subscriptions, with three metered prices each.
         #[arg(long, default_value_t = 100_000)]
         subscriptions: u32,
+    },
+    /// Measures what many events behind it cost the engine: T8, T9, T10.
+    History {
+        /// Path of the `turnpike` binary.
+        #[arg(long, default_value = "target/release/turnpike")]
+        binary: PathBuf,
+        #[command(flatten)]
+        history: History,
+    },
+    /// Measures every kind of request from many clients at once, open-loop.
+    Mixed {
+        /// Path of the `turnpike` binary.
+        #[arg(long, default_value = "target/release/turnpike")]
+        binary: PathBuf,
+        #[command(flatten)]
+        mix: Mix,
     },
     /// Counts the instructions of one request of T1, T2, T3, T5 and of a batch of checks and compares them with `benches/instructions.txt`.
     Instructions {
@@ -120,6 +147,12 @@ pub struct Load {
     /// Events behind the readings of the jobs `usage` and `top`; a hundredth of them behind those that they are compared with.
     #[arg(long, default_value_t = 1_500_000)]
     pub events: u64,
+    /// Requests after which a run ends before its time.
+    #[arg(skip = u64::MAX)]
+    pub requests: u64,
+    /// What the server speaks.
+    #[arg(skip)]
+    pub wire: Wire,
 }
 
 impl Load {
@@ -134,6 +167,16 @@ impl Load {
             minutes: 60,
             customers: 100,
             events: 0,
+            requests: u64::MAX,
+            wire: Wire::Http,
+        }
+    }
+
+    /// Batches of 1,000 that end with their number and not with time.
+    pub fn unbounded() -> Self {
+        Self {
+            seconds: 24 * 60 * 60,
+            ..Self::of_counts()
         }
     }
 
@@ -151,6 +194,8 @@ fn main() -> Result<(), Failure> {
         Command::Compare { .. }
         | Command::Run { .. }
         | Command::Billing { .. }
+        | Command::History { .. }
+        | Command::Mixed { .. }
         | Command::Instructions { .. } => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build()?;
@@ -160,14 +205,16 @@ fn main() -> Result<(), Failure> {
                 job,
                 binary,
                 rounds,
+                floor: None,
                 load,
             } if matches!(job, Job::Usage | Job::Top) => reading::compare(job, &binary, rounds, &load).await,
             Command::Compare {
                 job,
                 binary,
                 rounds,
+                floor,
                 load,
-            } => compare::compare(job, &binary, rounds, &load).await,
+            } => compare::compare((job, floor), &binary, rounds, &load).await,
             Command::Run {
                 job,
                 address,
@@ -182,6 +229,8 @@ fn main() -> Result<(), Failure> {
                 binary,
                 subscriptions,
             } => billing::measure(&binary, subscriptions).await,
+            Command::History { binary, history } => history::measure(&binary, &history).await,
+            Command::Mixed { binary, mix } => mixed::measure(&binary, &mix).await,
             Command::Instructions { binary, keep } => instructions::count(&binary, keep.as_deref()).await,
             Command::Floor { floor, directory } => {
                 let (address, serving) = floor::serve(floor, &directory).await?;

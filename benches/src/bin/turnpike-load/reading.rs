@@ -52,7 +52,7 @@ async fn filled(binary: &Path, directory: &Path, load: &Load) -> Result<Engine, 
         epoch: 0,
     };
     let count = load.events.div_ceil(load.batch as u64);
-    let mut connection = Connection::open(engine.address).await?;
+    let mut connection = Connection::open(engine.address, Wire::Http).await?;
     for number in 0..count {
         let (status, body) = connection.call(&requests.request(number)).await?;
         if status != 200 || !requests.is_done(body) {

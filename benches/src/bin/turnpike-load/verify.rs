@@ -5,9 +5,9 @@ use serde_json::Value;
 use crate::Failure;
 use crate::engine::Engine;
 
-/// The value of a meter over the month of the load.
+/// The value of a meter from the month of the load until now.
 pub async fn total(engine: &Engine, meter: &str) -> Result<u64, Failure> {
-    let path = format!("/v1/meters/{meter}/usage?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z");
+    let path = format!("/v1/meters/{meter}/usage?from=2026-01-01T00:00:00Z");
     let (status, body) = engine.get(&path).await?;
     if status != 200 {
         return Err(format!("{path}: {status} {body}").into());
