@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::client::Connection;
+use crate::client::{Connection, Wire};
 use crate::compare::say_median;
 use crate::engine::{API_KEY, Engine};
 use crate::job::{Job, Requests, run};
