@@ -168,27 +168,26 @@ impl<'p> RowFinder<'p> {
         if sums.is_over() || self.known.len() >= KNOWN_SERIES_MAX {
             self.known.clear();
         }
-        self.row = match self.known.get(series) {
-            Some(row) => *row,
-            None => {
-                let (subject, group) = split_subject(series)?;
-                let Reach {
-                    first,
-                    in_order_of_groups,
-                    ..
-                } = &self.plan.reach;
-                if !self.is_of_subject && *in_order_of_groups && sums.is_full_before(&subject) {
-                    return Ok(ControlFlow::Break(()));
-                }
-                let is_elsewhere = !self.is_of_subject && first.contains(&subject);
-                let row = if is_elsewhere {
-                    None
-                } else {
-                    sums.row(&subject, group)?
-                };
-                self.known.insert(series.to_vec(), row);
-                row
+        self.row = if let Some(row) = self.known.get(series) {
+            *row
+        } else {
+            let (subject, group) = split_subject(series)?;
+            let Reach {
+                first,
+                in_order_of_groups,
+                ..
+            } = &self.plan.reach;
+            if !self.is_of_subject && *in_order_of_groups && sums.is_full_before(&subject) {
+                return Ok(ControlFlow::Break(()));
             }
+            let is_elsewhere = !self.is_of_subject && first.contains(&subject);
+            let row = if is_elsewhere {
+                None
+            } else {
+                sums.row(&subject, group)?
+            };
+            self.known.insert(series.to_vec(), row);
+            row
         };
         self.last.clear();
         self.last.extend_from_slice(series);

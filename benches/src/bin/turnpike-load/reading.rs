@@ -14,8 +14,10 @@ use crate::{Failure, Load, cpu, verify};
 const OFTEN: [(&str, &str); 1] = [("TURNPIKE_ENGINE_CHECKPOINT_INTERVAL_S", "10")];
 /// An engine that uses less of a processor than this in a second has nothing left to write or to merge.
 const IDLE: Duration = Duration::from_millis(20);
+/// How long it must be so: longer than the interval of checkpoints.
+const IDLE_FOR: Duration = Duration::from_secs(12);
 /// How long an engine may take to become idle.
-const IDLE_WITHIN: Duration = Duration::from_secs(300);
+const IDLE_WITHIN: Duration = Duration::from_mins(5);
 
 /// Runs `rounds` of both and prints each, and how much longer the reading takes with all of the events.
 pub async fn compare(job: Job, binary: &Path, rounds: usize, load: &Load) -> Result<(), Failure> {
@@ -61,9 +63,8 @@ async fn filled(binary: &Path, directory: &Path, load: &Load) -> Result<Engine, 
     }
     verify::counted(&engine, count * load.batch as u64).await?;
     let begin = Instant::now();
-    // The first second says nothing: the interval of checkpoints may have just begun.
-    let mut idle_since = Instant::now();
-    while idle_since.elapsed() < Duration::from_secs(12) {
+    let mut idle_since = begin;
+    while idle_since.elapsed() < IDLE_FOR {
         let before = cpu::used(engine.pid());
         tokio::time::sleep(Duration::from_secs(1)).await;
         if cpu::used(engine.pid()).saturating_sub(before) > IDLE {
