@@ -32,15 +32,16 @@ pub fn serve() -> Result<SocketAddr, Failure> {
     let limiter = Data::new(limiter()?);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(Data::clone(&limiter))
-            .default_service(web::to(check))
+    let workers = std::thread::available_parallelism()?.get();
+    std::thread::spawn(move || {
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(Data::clone(&limiter))
+                .default_service(web::to(check))
+        });
+        let server = server.workers(workers).listen(listener)?;
+        actix_web::rt::System::new().block_on(server.run())
     });
-    let server = server
-        .workers(std::thread::available_parallelism()?.get())
-        .listen(listener)?;
-    std::thread::spawn(move || actix_web::rt::System::new().block_on(server.run()));
     Ok(address)
 }
 
@@ -50,7 +51,8 @@ fn limiter() -> Result<RateLimiter, Failure> {
     let variables = ["descriptors[0].customer", "descriptors[0].feature"]
         .into_iter()
         .map(|variable| variable.try_into())
-        .collect::<Result<Vec<_>, limitador::limit::ParseError>>()?;
+        .collect::<Result<Vec<_>, limitador::limit::ParseError>>()
+        .map_err(|error| error.to_string())?;
     limiter.add_limit(Limit::new(
         NAMESPACE,
         1_000_000_000,
@@ -61,7 +63,8 @@ fn limiter() -> Result<RateLimiter, Failure> {
     for customer in (0..CUSTOMERS).map(key_of) {
         for feature in 0..FEATURES {
             let asked = context(customer.clone(), format!("feature_{feature}"));
-            limiter.update_counters(&NAMESPACE.into(), &asked, 1)?;
+            let counted = limiter.update_counters(&NAMESPACE.into(), &asked, 1);
+            counted.map_err(|error| error.to_string())?;
         }
     }
     Ok(limiter)
