@@ -16,7 +16,7 @@ use crate::{Failure, Load};
 /// The key that the engine is started with.
 pub const API_KEY: &str = "load-generator-key-0123456789";
 
-/// Seconds after which a start is given up.
+/// Seconds after which a start or a stop is given up.
 const READY_S_MAX: u64 = 120;
 
 /// A running engine. Killed when dropped.
@@ -178,8 +178,8 @@ impl Engine {
         kill_process(pid, Signal::TERM)?;
         let begin = Instant::now();
         while self.child.try_wait()?.is_none() {
-            if begin.elapsed() > Duration::from_secs(120) {
-                return Err("the engine did not end within 120 s".into());
+            if begin.elapsed() > Duration::from_secs(READY_S_MAX) {
+                return Err(format!("the engine did not end within {READY_S_MAX} s").into());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

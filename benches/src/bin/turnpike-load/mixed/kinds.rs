@@ -28,7 +28,9 @@ pub enum Make {
     /// A GET of a path, and what the answer says.
     Get(fn(&mut Client) -> String, &'static str),
     /// Anything else.
-    Call(fn(&mut Client) -> Option<Call>),
+    Call(fn(&mut Client) -> Call),
+    /// What goes on with something that the client did before.
+    Next(fn(&mut Client) -> Option<Call>),
 }
 
 impl Kind {
@@ -36,7 +38,8 @@ impl Kind {
     pub fn make(&self, client: &mut Client) -> Option<Call> {
         match self.make {
             Make::Get(path, says) => Some(Call::new("GET", &path(client), "", says)),
-            Make::Call(call) => call(client),
+            Make::Call(call) => Some(call(client)),
+            Make::Next(call) => call(client),
         }
     }
 }
@@ -46,8 +49,13 @@ const fn get(name: &'static str, share: u32, path: fn(&mut Client) -> String, sa
     Kind { name, share, make }
 }
 
-const fn call(name: &'static str, share: u32, call: fn(&mut Client) -> Option<Call>) -> Kind {
+const fn call(name: &'static str, share: u32, call: fn(&mut Client) -> Call) -> Kind {
     let make = Make::Call(call);
+    Kind { name, share, make }
+}
+
+const fn next(name: &'static str, share: u32, call: fn(&mut Client) -> Option<Call>) -> Kind {
+    let make = Make::Next(call);
     Kind { name, share, make }
 }
 
@@ -56,8 +64,8 @@ pub const KINDS: &[Kind] = &[
     call("event", 150, one_event),
     call("events, a batch", 30, events),
     call("events, OpenMeter", 20, openmeter_event),
-    call("event amended", 10, amend),
-    call("event voided", 5, void),
+    next("event amended", 10, amend),
+    next("event voided", 5, void),
     get(
         "events of a customer",
         10,
@@ -76,8 +84,8 @@ pub const KINDS: &[Kind] = &[
     call("checks, a batch", 20, checks),
     call("consume", 80, consume),
     call("reserve", 40, reserve),
-    call("commit", 25, commit),
-    call("release", 15, release),
+    next("commit", 25, commit),
+    next("release", 15, release),
     get(
         "entitlements",
         20,
@@ -250,27 +258,27 @@ fn made(client: &mut Client) -> (Vec<u8>, String, u64) {
     (body, EventId::new(EPOCH, number).to_string(), tokens(number))
 }
 
-fn one_event(client: &mut Client) -> Option<Call> {
+fn one_event(client: &mut Client) -> Call {
     let (body, id, tokens) = made(client);
     let call = Call::of(
         ("POST", "/v1/events", "application/json"),
         &body,
         "\"accepted\":1,",
     );
-    Some(call.changes(counted(1, tokens)).then(Then::Stands(id, tokens)))
+    call.changes(counted(1, tokens)).then(Then::Stands(id, tokens))
 }
 
-fn openmeter_event(client: &mut Client) -> Option<Call> {
+fn openmeter_event(client: &mut Client) -> Call {
     let (body, id, tokens) = made(client);
     let call = Call::of(
         ("POST", "/api/v1/events", "application/cloudevents+json"),
         &body,
         "",
     );
-    Some(call.changes(counted(1, tokens)).then(Then::Stands(id, tokens)))
+    call.changes(counted(1, tokens)).then(Then::Stands(id, tokens))
 }
 
-fn events(client: &mut Client) -> Option<Call> {
+fn events(client: &mut Client) -> Call {
     let (mut body, mut sum) = (Vec::with_capacity(EVENTS as usize * 256), 0);
     for _ in 0..EVENTS {
         let (event, _, tokens) = made(client);
@@ -283,7 +291,7 @@ fn events(client: &mut Client) -> Option<Call> {
         &body,
         "\"accepted\":100,",
     );
-    Some(call.changes(counted(EVENTS, sum)))
+    call.changes(counted(EVENTS, sum))
 }
 
 fn amend(client: &mut Client) -> Option<Call> {
@@ -323,19 +331,19 @@ fn asked(client: &mut Client) -> String {
     format!(r#""customer":"{customer}","feature":"feature_{feature}""#)
 }
 
-fn check(client: &mut Client) -> Option<Call> {
+fn check(client: &mut Client) -> Call {
     let body = format!(r#"{{{},"amount":"1"}}"#, asked(client));
-    Some(Call::new("POST", "/v1/quota/check", &body, "\"allowed\":true"))
+    Call::new("POST", "/v1/quota/check", &body, "\"allowed\":true")
 }
 
-fn checks(client: &mut Client) -> Option<Call> {
+fn checks(client: &mut Client) -> Call {
     let mut body = String::from(r#"{"checks":["#);
     for at in 0..CHECKS {
         let comma = if at == 0 { "" } else { "," };
-        write!(body, r#"{comma}{{{},"amount":"1"}}"#, asked(client)).ok()?;
+        let _ = write!(body, r#"{comma}{{{},"amount":"1"}}"#, asked(client));
     }
     body.push_str("]}");
-    Some(Call::new("POST", "/v1/quota/batch", &body, "\"allowed\":true"))
+    Call::new("POST", "/v1/quota/batch", &body, "\"allowed\":true")
 }
 
 fn calls(calls: i64) -> Change {
@@ -345,18 +353,18 @@ fn calls(calls: i64) -> Change {
     }
 }
 
-fn consume(client: &mut Client) -> Option<Call> {
+fn consume(client: &mut Client) -> Call {
     let id = client.name();
     let body = format!(r#"{{"id":"mix-{id:x}",{},"amount":"1"}}"#, asked(client));
     let call = Call::new("POST", "/v1/quota/consume", &body, "\"allowed\":true");
-    Some(call.changes(calls(1)))
+    call.changes(calls(1))
 }
 
-fn reserve(client: &mut Client) -> Option<Call> {
+fn reserve(client: &mut Client) -> Call {
     let id = format!("held-{:x}", client.name());
     let body = format!(r#"{{"id":"{id}",{},"amount":"5","ttl_s":3600}}"#, asked(client));
     let call = Call::new("POST", "/v1/quota/reservations", &body, "\"allowed\":true");
-    Some(call.then(Then::Open(id)))
+    call.then(Then::Open(id))
 }
 
 fn commit(client: &mut Client) -> Option<Call> {
@@ -370,28 +378,23 @@ fn release(client: &mut Client) -> Option<Call> {
     Some(Call::new("POST", &path, "", ""))
 }
 
-fn customer(client: &mut Client) -> Option<Call> {
+fn customer(client: &mut Client) -> Call {
     let (key, seen) = (client.customer(), client.name());
     let body = format!(r#"{{"metadata":{{"seen":"{seen:x}"}}}}"#);
-    Some(Call::new(
-        "PUT",
-        &format!("/v1/customers/{key}"),
-        &body,
-        "\"seen\"",
-    ))
+    Call::new("PUT", &format!("/v1/customers/{key}"), &body, "\"seen\"")
 }
 
-fn verify(client: &mut Client) -> Option<Call> {
+fn verify(client: &mut Client) -> Call {
     let path = format!("/v1/invoices/{}/verify", client.invoice());
-    Some(Call::new("POST", &path, "", "\"verified\":true"))
+    Call::new("POST", &path, "", "\"verified\":true")
 }
 
-fn price(_: &mut Client) -> Option<Call> {
+fn price(_: &mut Client) -> Call {
     let body = r#"{"currency":"USD","quantity":"2500","price":{"model":"graduated","tiers":[{"up_to":"1000","unit_amount":"0.05"},{"unit_amount":"0.04"}]}}"#;
-    Some(Call::new("POST", "/v1/price/preview", body, "\"110.00\""))
+    Call::new("POST", "/v1/price/preview", body, "\"110.00\"")
 }
 
-fn fees(_: &mut Client) -> Option<Call> {
+fn fees(_: &mut Client) -> Call {
     let body = r#"{"gross":{"amount":"100.00","currency":"USD"},"fee":{"rate_percent":"0.5","fixed":"0.30"},"commission":{"rate_percent":"10"}}"#;
-    Some(Call::new("POST", "/v1/fees/preview", body, "\"net_seller\""))
+    Call::new("POST", "/v1/fees/preview", body, "\"net_seller\"")
 }
