@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::billing::BY_THE_RUN;
 use crate::engine::{API_KEY, Engine};
 use crate::floor::{Floor, FloorProcess};
 use crate::job::{Job, run};
@@ -16,7 +17,7 @@ pub async fn compare(
     load: &Load,
 ) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
-    let engine = Engine::start(binary, &directory.path().join("engine"), &[]).await?;
+    let engine = Engine::start(binary, &directory.path().join("engine"), &BY_THE_RUN).await?;
     println!("{job:?}: setting up {} customers", load.customers);
     engine.set_up(load).await?;
     let floor = match floor.or_else(|| Floor::of(job)) {
