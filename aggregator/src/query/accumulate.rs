@@ -254,8 +254,14 @@ impl<'p> Accumulator<'p> {
     /// Lets go of the last sums: of those above the wanted number of rows, or of half of them where they take too much
     /// memory. What is left is whole, for nothing before `until` was ever let go.
     fn let_go(&mut self) {
-        let half = (self.sums.len() / 2).max(1);
-        let keep = self.part.rows_max.unwrap_or(usize::MAX).clamp(1, half);
+        let wanted = self.part.rows_max.unwrap_or(usize::MAX);
+        let half = self.sums.len() / 2;
+        let most = if self.bytes > PART_BYTES_MAX {
+            half
+        } else {
+            usize::MAX
+        };
+        let keep = wanted.min(most).max(1);
         let mut places: Vec<(usize, usize)> = self.sums.keys().copied().collect();
         let mut groups = vec![Vec::new(); self.wanted.len()];
         for (group, row) in self.rows.drain() {
